@@ -1,0 +1,147 @@
+"""The price at which the agents' demand meets the budget, exactly.
+
+The dual of the multiple-choice knapsack, g(price) = sum_i min_s [c_i(s) + price * m_i(s)] - price * capacity, is
+concave and piecewise linear, and every profile of choices is one of its lines. Two profiles, one that takes too much
+and one that fits, bracket its maximum; the next price to ask is where their lines cross (H. Everett, "Generalized
+Lagrange multiplier method", Operations Research 11, 1963; Kelley's cutting plane in one dimension), every second time
+the middle of the bracket, so that it halves whatever the shape of the dual.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.game.demand import Point, demand, totals
+from nash_swarm.game.tables import Tables
+
+FREE = 1e-300
+"""A price so low that agents choose by damage alone, and by memory only between equal damages."""
+PROHIBITIVE = 1e300
+"""A price so high that agents choose by memory alone, and by damage only between equal memories."""
+
+_MARGIN = 32 * sys.float_info.epsilon
+"""Bounds the rounding of a dual value, relative to the (never negative) terms it is the sum and difference of."""
+
+
+class Bracket:
+    """Two prices around the clearing price, and the next one to ask.
+
+    Attributes:
+        low: what the agents want at the dearest price known at which it is too much.
+        high: what they want at the cheapest price known at which it fits.
+        capacity: bits they may share.
+        settled: no price in between can tell more.
+    """
+
+    def __init__(self, low: Point, high: Point, capacity: int) -> None:
+        self.low, self.high, self.capacity, self.settled = low, high, capacity, False
+        self._halve = False
+
+    def crossing(self) -> float:
+        """The price at which the lines of both ends have one value, within the bracket."""
+        price = (self.high.damage - self.low.damage) / (self.low.memory - self.high.memory)
+        return min(max(price, self.low.price), self.high.price)
+
+    def propose(self) -> float:
+        """The next price to ask; settles the bracket if there is none."""
+        low, high = self.low.price, self.high.price
+        price = self.crossing()
+        if self._halve or not low < price < high:
+            price = math.sqrt(low) * math.sqrt(high)
+        self._halve = not self._halve
+        self.settled |= not low < price < high
+        return price
+
+    def update(self, point: Point) -> None:
+        """Take in what the agents want at a proposed price."""
+        # a profile on the line of one end, found where the lines cross, proves that nothing lies above the crossing
+        same = point.memory in (self.low.memory, self.high.memory)
+        self.settled |= same and point.price == self.crossing()
+        if point.memory > self.capacity:
+            self.low = point
+        else:
+            self.high = point
+        self.settled |= self.high.price - self.low.price <= 4 * sys.float_info.epsilon * self.high.price
+
+    def restrict(self, low: Point, high: Point) -> None:
+        """Go on with some of the agents: `low` and `high` without those that choose the same at both ends."""
+        self.capacity -= self.high.memory - high.memory
+        self.low, self.high = low, high
+
+
+@dataclass(frozen=True, eq=False)
+class Clearing:
+    """Where demand meets the capacity.
+
+    Attributes:
+        price: damage per bit at which the dual is largest; 0 if everything wanted fits.
+        narrow: uint8 (agents,), the agents' choices just above the price: they fit.
+        wide: uint8 (agents,), their choices just below it: they do not, unless the price is 0. Agents that differ from
+            `narrow` are indifferent at the price, up to rounding.
+        bound: no profile that fits has less damage in total (the dual value less its possible rounding error).
+    """
+
+    price: float
+    narrow: npt.NDArray[np.uint8]
+    wide: npt.NDArray[np.uint8]
+    bound: float
+
+
+def clear(tables: Tables, capacity: int, callback: Callable[[Point], None] | None = None) -> Clearing:
+    """Find the clearing price.
+
+    An agent that chooses the same at both ends of the bracket chooses the same at every price between them, so only the
+    others are asked again: all steps together cost a few passes over the tables.
+
+    Args:
+        tables: the game.
+        capacity: bits the agents may share, at least the sum of their cheapest strategies.
+        callback: called with the market's state at every price asked.
+    """
+    tell = callback or (lambda point: None)
+    wide, narrow, trial = (np.empty(tables.agents, np.uint8) for _ in range(3))
+    high = demand(tables, PROHIBITIVE, narrow)
+    low = demand(tables, FREE, wide)
+    if low.memory <= capacity:
+        tell(low._replace(price=0.0))
+        return Clearing(0.0, wide, wide, _bound(low, 0.0, capacity, high.memory))
+    bracket = Bracket(low, high, capacity)
+    asked, agents, left = tables, np.arange(0), 0.0
+    some_wide, some_narrow = wide, narrow
+    while True:
+        price = bracket.propose()
+        if bracket.settled:
+            break
+        point = demand(asked, price, trial)
+        bracket.update(point)
+        np.copyto(some_wide if bracket.low is point else some_narrow, trial)
+        tell(Point(price, point.memory + capacity - bracket.capacity, point.damage + left))
+        differ = some_wide != some_narrow
+        if 4 * np.count_nonzero(differ) < len(differ):
+            keep = np.flatnonzero(differ)
+            if asked is not tables:
+                wide[agents], narrow[agents] = some_wide, some_narrow
+            agents = agents[keep] if asked is not tables else keep
+            asked = asked.take(keep)
+            some_wide, some_narrow, trial = some_wide[keep], some_narrow[keep], trial[keep]
+            left += bracket.high.damage
+            bracket.restrict(
+                totals(asked, some_wide, bracket.low.price), totals(asked, some_narrow, bracket.high.price)
+            )
+            left -= bracket.high.damage
+    if asked is not tables:
+        wide[agents], narrow[agents] = some_wide, some_narrow
+    price = bracket.crossing()
+    bound = _bound(demand(tables, price, np.empty_like(wide)), price, capacity, high.memory)
+    return Clearing(price, narrow, wide, bound)
+
+
+def _bound(point: Point, price: float, capacity: int, smallest: int) -> float:
+    size = point.damage + price * (point.memory - smallest) + price * (capacity - smallest)
+    return max(0.0, point.value(price, capacity) - _MARGIN * size)

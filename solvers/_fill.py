@@ -1,0 +1,114 @@
+"""Spending what is left of the budget on the upgrades that lower the damage most per bit."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from nash_swarm.game.spans import over_spans
+from nash_swarm.game.tables import Tables
+
+
+def close_bracket(tables: Tables, choices: npt.NDArray[np.uint8], wide: npt.NDArray[np.uint8], slack: int) -> int:
+    """Move agents from `choices` to `wide` while they fit, best damage per bit first.
+
+    Args:
+        tables: the game.
+        choices: uint8 (agents,), the profile that fits; changed in place.
+        wide: uint8 (agents,), the one that does not.
+        slack: bits that `choices` leaves.
+
+    Returns:
+        Bits left now.
+    """
+    agents = np.flatnonzero(choices != wide)
+    ratio, cost = np.empty(len(agents)), np.empty(len(agents), np.int64)
+    _ratios(*tables, agents, choices, wide, ratio, cost)
+    order = np.argsort(-ratio, kind="stable")
+    return _apply(choices, agents[order], wide[agents][order], ratio[order], cost[order], slack)
+
+
+def fill(tables: Tables, choices: npt.NDArray[np.uint8], slack: int) -> int:
+    """Upgrade agents, best damage per bit first, until no upgrade that lowers the damage fits any more.
+
+    An upgrade goes to any strategy that lowers the agent's damage, the best one per bit of those that fit; one that
+    takes no more memory comes first. The total damage never rises.
+
+    Args:
+        tables: the game.
+        choices: uint8 (agents,), changed in place.
+        slack: bits that `choices` leaves.
+
+    Returns:
+        Bits left at the end.
+    """
+    while True:
+        spans = over_spans(partial(_best, tables, choices, slack), tables.agents)
+        agents, targets, ratio, cost = (np.concatenate(column) for column in zip(*spans, strict=True))
+        if not len(agents):
+            return slack
+        order = np.argsort(-ratio, kind="stable")
+        slack = _apply(choices, agents[order], targets[order], ratio[order], cost[order], slack)
+
+
+def _best(
+    tables: Tables, choices: npt.NDArray[np.uint8], slack: int, start: int, stop: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Each agent's best upgrade within `slack`: agent, strategy, damage per bit, bits. Not more than could all fit."""
+    size = stop - start
+    agents, targets = np.empty(size, np.int64), np.empty(size, np.uint8)
+    ratio, cost = np.empty(size), np.empty(size, np.int64)
+    found = _upgrades(*tables, start, stop, choices, slack, agents, targets, ratio, cost)
+    agents, targets, ratio, cost = agents[:found], targets[:found], ratio[:found], cost[:found]
+    if found and cost.min() > 0 and found > (most := slack // int(cost.min())):
+        keep = np.sort(np.argpartition(-ratio, most - 1)[:most])
+        agents, targets, ratio, cost = agents[keep], targets[keep], ratio[keep], cost[keep]
+    return agents, targets, ratio, cost
+
+
+@njit(nogil=True, cache=True)
+def _ratios(damage, memory, agents, choices, wide, ratio, cost):  # type: ignore[no-untyped-def]
+    step = 0 if memory.shape[0] == 1 else 1
+    for k in range(len(agents)):
+        i = agents[k]
+        row = i * step
+        cost[k] = memory[row, wide[i]] - memory[row, choices[i]]
+        gain = np.float64(damage[i, choices[i]]) - np.float64(damage[i, wide[i]])
+        ratio[k] = gain / cost[k] if cost[k] > 0 else np.inf if gain > 0 else 0.0
+
+
+@njit(nogil=True, cache=True)
+def _apply(choices, agents, targets, ratio, cost, slack):  # type: ignore[no-untyped-def]
+    for k in range(len(agents)):
+        if cost[k] <= slack and ratio[k] > 0:
+            choices[agents[k]] = targets[k]
+            slack -= cost[k]
+    return slack
+
+
+@njit(nogil=True, cache=True)
+def _upgrades(damage, memory, start, stop, choices, slack, agents, targets, ratio, cost):  # type: ignore[no-untyped-def]
+    step = 0 if memory.shape[0] == 1 else 1
+    found = 0
+    for i in range(start, stop):
+        row = i * step
+        now = choices[i]
+        best = 0.0
+        for s in range(damage.shape[1]):
+            gain = np.float64(damage[i, now]) - np.float64(damage[i, s])
+            bits = memory[row, s] - memory[row, now]
+            if gain <= 0 or bits > slack:
+                continue
+            value = gain / bits if bits > 0 else np.inf
+            if value > best:
+                best = value
+                agents[found] = i
+                targets[found] = s
+                ratio[found] = value
+                cost[found] = bits
+        if best > 0:
+            found += 1
+    return found

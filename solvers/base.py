@@ -1,0 +1,80 @@
+"""What a solver is: hyperparameters and one method that plays the game."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.game.allocation import Allocation
+from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.budget import Budget
+from nash_swarm.game.certificate import certify
+
+Callback = Callable[[Mapping[str, float]], None]
+"""Called once an iteration with the record that also goes into the allocation's trace."""
+
+
+@dataclass(frozen=True, eq=False)
+class Play:
+    """What a solver's `play` returns.
+
+    Attributes:
+        choices: uint8 (agents,), strategy indices within the capacity.
+        price: damage per bit at which the solver ended; `None` where it has no price of its own (the certificate
+            then uses the price of the dual bound).
+        trace: one record per iteration.
+    """
+
+    choices: npt.NDArray[np.uint8]
+    price: float | None = None
+    trace: tuple[Mapping[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """Base of every solver. Subclasses are frozen dataclasses that hold hyperparameters and implement `play`."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    def solve(
+        self,
+        game: BitGame,
+        budget: Budget,
+        *,
+        rng: np.random.Generator | None = None,
+        callback: Callback | None = None,
+    ) -> Allocation:
+        """Allocate the budget and certify the result.
+
+        Args:
+            game: the problem; never changed.
+            budget: the limit on everything written to disk.
+            rng: source of randomness; `default_rng(0)` if not given.
+            callback: called once an iteration with the record that goes into the trace.
+
+        Raises:
+            BudgetError: the budget is too small for the game; the message names the smallest feasible one.
+        """
+        capacity = game.capacity(budget)
+        play = self.play(game, capacity, rng=rng or np.random.default_rng(0), callback=callback or _ignore)
+        certificate = certify(game, budget, play.choices, play.price)
+        return Allocation.of(
+            game, budget, play.choices, certificate, solver=self.name, hyperparameters=asdict(self), trace=play.trace
+        )
+
+    @abstractmethod
+    def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
+        """Choose a strategy for every agent so that their memory sums to at most `capacity` bits.
+
+        `capacity` is never below the sum of the cheapest strategies: `solve` has refused such budgets.
+        """
+
+
+def _ignore(record: Mapping[str, float]) -> None:
+    pass

@@ -1,0 +1,72 @@
+"""Small games of every kind that has ever broken an allocator."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.budget import Budget
+from nash_swarm.game.layout import SUPPORTED_WIDTHS
+
+KINDS = ("convex", "ties", "zero", "huge range", "rising and falling", "identical agents")
+"""What the damage looks like."""
+
+
+def sample_game(rng: np.random.Generator, *, most_agents: int = 12) -> BitGame:
+    """A random game: 1 to `most_agents` agents, 1 to 7 strategies, damage of one of `KINDS`.
+
+    Memory is the same for all agents (a broadcast view), proportional to a few sizes, or irregular with equal steps.
+    """
+    agents = 1 if rng.random() < 0.1 else int(rng.integers(1, most_agents + 1))
+    count = 1 if rng.random() < 0.1 else int(rng.integers(2, len(SUPPORTED_WIDTHS) + 1))
+    strategies = tuple(sorted(int(width) for width in rng.choice(SUPPORTED_WIDTHS, count, replace=False)))
+    kind = KINDS[rng.integers(len(KINDS))]
+    return BitGame(
+        strategies,
+        _damage(rng, kind, agents, strategies),
+        _memory(rng, agents, strategies),
+        fixed_bits=int(rng.integers(0, 100)),
+        parameters=agents * 64,
+        provenance={"kind": kind},
+    )
+
+
+def sample_budget(rng: np.random.Generator, game: BitGame) -> Budget:
+    """A feasible budget for `game`: somewhere between its smallest and a little more than its largest size."""
+    smallest, largest = game.smallest_bits(), game.largest_bits()
+    total = rng.choice(
+        [smallest, largest, largest + 7, int(rng.integers(smallest, largest + 1))], p=[0.1, 0.05, 0.05, 0.8]
+    )
+    return Budget(int(total), f"{total} bits")
+
+
+def _damage(rng: np.random.Generator, kind: str, agents: int, strategies: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    widths = np.array(strategies, np.float64)
+    noise = rng.random((agents, len(strategies)))
+    scale = rng.lognormal(0, 2, (agents, 1))
+    match kind:
+        case "convex":
+            damage = scale * 4.0**-widths * (0.5 + noise)
+        case "ties":
+            damage = np.round(noise * 3)
+        case "zero":
+            damage = np.where(rng.random((agents, 1)) < 0.5, 0.0, -np.sort(-noise, axis=1))
+        case "huge range":
+            damage = -np.sort(-noise, axis=1) * 10.0 ** rng.integers(-25, 25, (agents, 1))
+        case "rising and falling":
+            damage = scale * noise
+        case _:
+            damage = np.broadcast_to(scale[0] * -np.sort(-noise[0]), noise.shape)
+    return np.ascontiguousarray(damage, dtype=np.float32)
+
+
+def _memory(rng: np.random.Generator, agents: int, strategies: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    widths = np.array(strategies, np.int64)
+    match rng.integers(3):
+        case 0:
+            return np.broadcast_to(widths, (agents, len(widths)))
+        case 1:
+            return widths * rng.choice([16, 48, 512], (agents, 1)) + 16
+        case _:
+            return 1 + np.cumsum(rng.integers(0, 40, (agents, len(widths))), axis=1)

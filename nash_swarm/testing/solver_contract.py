@@ -1,0 +1,144 @@
+"""The contract of every solver, as one function that a plug-in's own tests can call."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from nash_swarm.errors import BudgetError
+from nash_swarm.game import Allocation, BitGame, Budget
+from nash_swarm.solvers.base import Solver
+from nash_swarm.testing import oracles
+from nash_swarm.testing.games import sample_budget, sample_game
+
+_PROFILES = 4**6
+"""Games with at most this many profiles are also solved by brute force."""
+_SCALE = 1024.0
+"""A power of two, so that scaled damage has the same rounding."""
+
+
+class _Case(NamedTuple):
+    game: BitGame
+    budget: Budget
+    seed: int
+    label: str
+
+    def require(self, holds: bool, message: str) -> None:
+        if not holds:
+            raise AssertionError(f"{self.label}: {message}")
+
+
+def check_solver(solver: Solver, *, examples: int = 50, seed: int = 0) -> None:
+    """Hold `solver` to the contract on random games, among them degenerate ones.
+
+    The budget is met and never exceeded, and at least 99.9 % of it is used or no upgrade that lowers the damage fits
+    any more; the same seed gives the same choices; the game is not changed; an impossible budget is refused; the
+    certificate says what a slow recomputation says; damage in another unit gives as good a result; the total damage is
+    not above that of the best single strategy that fits (unless the class has `baseline = True`).
+
+    Args:
+        solver: an instance, with the hyperparameters to test.
+        examples: number of games.
+        seed: of the games and the solver.
+
+    Raises:
+        AssertionError: a rule is broken; the message says which, and the game's number and kind.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(examples):
+        game = sample_game(rng)
+        budget = sample_budget(rng, game)
+        label = (
+            f"{type(solver).__name__}, game {number} of seed {seed} ({game.provenance['kind']}, {game.agents} agents, "
+            f"strategies {list(game.strategies)}, {budget.total_bits} of {game.largest_bits()} bits)"
+        )
+        _check(solver, _Case(game, budget, seed + number, label))
+
+
+def _check(solver: Solver, case: _Case) -> None:
+    game = case.game
+    tables = game.damage.copy(), game.memory.copy()
+    allocation = _solve(solver, case)
+    unchanged = np.array_equal(game.damage, tables[0]) and np.array_equal(game.memory, tables[1])
+    case.require(unchanged, "the solver changed the game's tables")
+    _check_budget(case, allocation)
+    _check_certificate(case, allocation)
+    again = _solve(solver, case)
+    case.require(np.array_equal(again.choices, allocation.choices), "the same seed gave other choices")
+    _check_refusal(solver, case)
+    _check_scale(solver, case, allocation)
+    if not getattr(solver, "baseline", False):
+        _check_single(case, allocation)
+    if len(game.strategies) ** game.agents <= _PROFILES:
+        _check_optimum(case, allocation)
+
+
+def _solve(solver: Solver, case: _Case) -> Allocation:
+    return solver.solve(case.game, case.budget, rng=np.random.default_rng(case.seed))
+
+
+def _check_budget(case: _Case, allocation: Allocation) -> None:
+    used = case.game.used_bits(allocation.choices)
+    slack = case.budget.total_bits - used
+    case.require(slack >= 0, f"{used} bits are more than the budget")
+    bits, saved = oracles.changes(case.game, allocation.choices)
+    fitting = (bits > 0) & (bits <= slack) & (saved > 0)
+    case.require(
+        used >= 0.999 * case.budget.total_bits or not fitting.any(),
+        f"only {used} bits are used although an upgrade fits, e.g. of agent {np.argmax(fitting.any(axis=1))}",
+    )
+
+
+def _check_certificate(case: _Case, allocation: Allocation) -> None:
+    game, choices, told = case.game, allocation.choices, allocation.certificate
+    slack = case.budget.total_bits - game.used_bits(choices)
+    scale = float(game.damage.sum(dtype=np.float64)) + told.price * float(game.memory.sum())
+    facts = {
+        "budget_bits": (told.budget_bits, case.budget.total_bits),
+        "used_bits": (told.used_bits, game.used_bits(choices)),
+        "predicted_damage": (told.predicted_damage, game.total_damage(choices)),
+        "unilateral_regret": (told.unilateral_regret, oracles.unilateral_regret(game, choices, told.price)),
+        "exchange_regret": (told.exchange_regret, oracles.exchange_regret(game, choices, slack)),
+    }
+    for name, (value, truth) in facts.items():
+        case.require(math.isclose(value, truth, rel_tol=1e-9, abs_tol=1e-14 * scale), f"{name} is {truth}, not {value}")
+    tolerance = 1e-12 * told.predicted_damage
+    case.require(told.lower_bound <= told.predicted_damage + tolerance, "the lower bound is above the damage found")
+
+
+def _check_refusal(solver: Solver, case: _Case) -> None:
+    impossible = Budget(case.game.smallest_bits() - 1, "too small")
+    try:
+        solver.solve(case.game, impossible)
+    except BudgetError:
+        return
+    case.require(False, "a budget below the smallest size did not raise BudgetError")
+
+
+def _check_scale(solver: Solver, case: _Case, allocation: Allocation) -> None:
+    game = case.game
+    scaled = BitGame(game.strategies, game.damage * np.float32(_SCALE), game.memory, game.fixed_bits, game.parameters)
+    other = _solve(solver, case._replace(game=scaled))
+    one, two = game.total_damage(allocation.choices), game.total_damage(other.choices)
+    case.require(math.isclose(one, two, rel_tol=1e-3), f"damage in another unit gave the result {two} instead of {one}")
+
+
+def _check_single(case: _Case, allocation: Allocation) -> None:
+    game, capacity = case.game, case.game.capacity(case.budget)
+    found = game.total_damage(allocation.choices)
+    for s, width in enumerate(game.strategies):
+        if int(game.memory[:, s].sum()) <= capacity:
+            single = float(game.damage[:, s].sum(dtype=np.float64))
+            case.require(found <= single * (1 + 1e-12), f"damage {found}, but all agents at {width} bits have {single}")
+
+
+def _check_optimum(case: _Case, allocation: Allocation) -> None:
+    best = oracles.optimum(case.game, case.game.capacity(case.budget))
+    told = allocation.certificate
+    tolerance = 1e-12 * best
+    case.require(
+        told.lower_bound <= best + tolerance, f"the lower bound {told.lower_bound} is above the optimum {best}"
+    )
+    case.require(best <= told.predicted_damage + tolerance, f"{told.predicted_damage} is below the optimum {best}")

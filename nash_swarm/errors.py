@@ -1,0 +1,21 @@
+"""The errors nash-swarm raises on purpose; the command line turns each into one line and an exit code."""
+
+
+class NashSwarmError(Exception):
+    """Base of every error raised on purpose. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(NashSwarmError, ValueError):
+    """The caller asked for something that cannot be (unknown name, impossible budget, clashing options)."""
+
+    exit_code = 2
+
+
+class BudgetError(UsageError):
+    """The budget cannot be met; the message names the smallest one that can."""
+
+
+class DataError(NashSwarmError, ValueError):
+    """A model, text or file is missing, damaged, or not what it claims to be."""

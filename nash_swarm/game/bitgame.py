@@ -1,0 +1,134 @@
+"""The problem every solver gets: what each agent would suffer and cost with each bit-width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.errors import BudgetError, DataError
+from nash_swarm.game.budget import Budget
+from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The text the game was measured on, kept so that rounding uses the same one.
+
+    Attributes:
+        tokens: token ids, int32, shape (windows, length).
+        source: where the text came from, for people.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class BitGame:
+    """Agents bargaining for bits.
+
+    Attributes:
+        strategies: bit-widths, ascending; column k of the tables is strategy k.
+        damage: float32 (agents, strategies), estimated rise of the loss in nats per token if only that agent plays
+            that strategy (for the data-free estimators: relative error, same shape, no unit).
+        memory: int64 (agents, strategies), exact bits on disk; non-decreasing along a row. May be a broadcast view.
+        fixed_bits: bits on disk that no strategy changes (headers, norms, biases, permutations, config).
+        parameters: unique parameters in scope, the denominator of "bits per parameter".
+        tensors: layout of the model's matrices over the agents, in agent order; empty for synthetic games.
+        permutations: activation order of the columns of each ordered tensor, by tensor name.
+        calibration: the text that was measured on, if any.
+        provenance: how the game came to be (model, estimator, granularity, scope, seed), JSON values only.
+    """
+
+    strategies: tuple[int, ...]
+    damage: npt.NDArray[np.float32]
+    memory: npt.NDArray[np.int64]
+    fixed_bits: int = 0
+    parameters: int = 0
+    tensors: tuple[TensorLayout, ...] = ()
+    permutations: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.damage), len(self.strategies))
+        if not self.strategies or list(self.strategies) != sorted(set(self.strategies)):
+            raise DataError(f"strategies must be distinct ascending bit-widths, not {self.strategies}")
+        if self.damage.shape != shape or self.memory.shape != shape or not shape[0]:
+            raise DataError(f"damage {self.damage.shape} and memory {self.memory.shape} must both be (agents, {shape[1]})")
+        if self.damage.dtype != np.float32 or self.memory.dtype != np.int64:
+            raise DataError(f"damage must be float32 and memory int64, not {self.damage.dtype} and {self.memory.dtype}")
+        # sums and extrema propagate NaN and infinity without a temporary as large as the table
+        if not (np.isfinite(self.damage.min()) and np.isfinite(self.damage.max())):
+            raise DataError("the damage table holds NaN or infinite values: the weights or activations overflowed")
+        if self.damage.min() < 0:
+            raise DataError("the damage table holds negative values; an estimator must return damage >= 0")
+        ranges = self.memory if self.memory.strides[0] else self.memory[:1]
+        if ranges.min() <= 0 or (np.diff(ranges, axis=1) < 0).any():
+            raise DataError("memory must be positive and must not fall with the bit-width")
+        if self.fixed_bits < 0 or self.parameters < 0:
+            raise DataError("fixed_bits and parameters must not be negative")
+        if self.tensors:
+            self._check_tensors()
+
+    def _check_tensors(self) -> None:
+        at = 0
+        for tensor in self.tensors:
+            order = self.permutations.get(tensor.name)
+            if tensor.start != at:
+                raise DataError(f"tensor {tensor.name!r} starts at agent {tensor.start}, expected {at}")
+            if tensor.ordered != (order is not None):
+                raise DataError(f"tensor {tensor.name!r} and its activation order do not belong together")
+            if order is not None and not np.array_equal(np.sort(order), np.arange(tensor.columns)):
+                raise DataError(f"the activation order of {tensor.name!r} is no permutation of its columns")
+            at += tensor.agents
+        if at != self.agents:
+            raise DataError(f"the tensors hold {at} agents, the tables {self.agents}")
+        if not set(self.strategies) <= set(SUPPORTED_WIDTHS):
+            raise DataError(f"the packed format holds the widths {SUPPORTED_WIDTHS}, not {self.strategies}")
+
+    @property
+    def agents(self) -> int:
+        """Number of agents."""
+        return len(self.damage)
+
+    def smallest_bits(self) -> int:
+        """Bits on disk when every agent plays its cheapest strategy."""
+        return self.fixed_bits + int(self.memory[:, 0].sum())
+
+    def largest_bits(self) -> int:
+        """Bits on disk when every agent plays its most expensive strategy."""
+        return self.fixed_bits + int(self.memory[:, -1].sum())
+
+    def capacity(self, budget: Budget) -> int:
+        """Bits the agents may share under `budget`: the budget less the fixed cost.
+
+        Raises:
+            BudgetError: not even the narrowest width of every agent fits; names the smallest feasible budget.
+        """
+        smallest = self.smallest_bits()
+        if budget.total_bits < smallest:
+            size = -(-smallest // 8)
+            per = f" = {np.ceil(smallest / self.parameters * 1e4) / 1e4:.4f} bits/param" if self.parameters else ""
+            raise BudgetError(
+                f"{budget.label} is too small: the smallest feasible budget for this model and these strategies "
+                f"{list(self.strategies)} is {size} bytes{per}"
+            )
+        return budget.total_bits - self.fixed_bits
+
+    def used_bits(self, choices: npt.NDArray[np.uint8]) -> int:
+        """Bits on disk of a profile of strategy indices, fixed cost included."""
+        return self.fixed_bits + int(pick(self.memory, choices).sum())
+
+    def total_damage(self, choices: npt.NDArray[np.uint8]) -> float:
+        """Sum of the agents' damage under a profile of strategy indices, in nats per token."""
+        return float(pick(self.damage, choices).sum(dtype=np.float64))
+
+
+def pick(table: npt.NDArray[Any], choices: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """`table[i, choices[i]]` for every agent i."""
+    return np.take_along_axis(table, choices[:, None], axis=1)[:, 0]

@@ -1,0 +1,61 @@
+"""A memory budget: how many bits the whole packed model may take on disk."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from nash_swarm.errors import UsageError
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMG]i?B|B)\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit on the size of everything written to disk for the model.
+
+    Attributes:
+        total_bits: the limit in bits, fixed cost (headers, norms, config) included.
+        label: how the user said it, e.g. ``"3.0 bits/param"`` or ``"60MB"``.
+    """
+
+    total_bits: int
+    label: str
+
+    @classmethod
+    def of_bits(cls, bits: float, parameters: int) -> Budget:
+        """`bits` per parameter, for a model of `parameters` unique parameters (tied tensors once).
+
+        Raises:
+            UsageError: `bits` is not a positive finite number.
+        """
+        if not math.isfinite(bits) or bits <= 0:
+            raise UsageError(f"bits per parameter must be a positive number, not {bits}")
+        return cls(math.floor(bits * parameters), f"{bits:g} bits/param")
+
+    @classmethod
+    def of_size(cls, size: str | int) -> Budget:
+        """A file size: bytes, or text such as ``"60MB"`` (10**6) or ``"60MiB"`` (2**20).
+
+        Raises:
+            UsageError: the text is not a size.
+        """
+        if isinstance(size, int):
+            size = f"{size}B"
+        match = _SIZE.match(size)
+        if match is None or float(match[1]) <= 0:
+            raise UsageError(f"cannot read the size {size!r}; write it like 60MB, 750KB or 1.5GiB")
+        return cls(math.floor(float(match[1]) * _UNITS[match[2].upper()]) * 8, size.strip())
+
+    @classmethod
+    def of(cls, parameters: int, bits: float | None = None, size: str | int | None = None) -> Budget:
+        """The budget from exactly one of `bits` (per parameter) and `size`.
+
+        Raises:
+            UsageError: both or neither were given.
+        """
+        if (bits is None) == (size is None):
+            raise UsageError("give the budget once: either bits per parameter (--bits 3.0) or a size (--size 60MB)")
+        return cls.of_bits(bits, parameters) if bits is not None else cls.of_size(size)  # type: ignore[arg-type]

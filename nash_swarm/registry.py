@@ -1,0 +1,61 @@
+"""Names to classes: solvers, quantizers and damage estimators, ours and third parties', all through entry points."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from nash_swarm.errors import UsageError
+
+Room = Literal["solvers", "quantizers", "damage"]
+_registered: dict[tuple[Room, str], type[Any]] = {}
+
+
+@cache
+def _installed(room: Room) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"nash_swarm.{room}")}
+
+
+def register(room: Room, name: str, kind: type[Any]) -> None:
+    """Make `kind` available under `name` in this process; packages use an entry point `nash_swarm.<room>` instead.
+
+    Raises:
+        UsageError: the name is taken.
+    """
+    if name in names(room):
+        raise UsageError(f"the {room} registry already has a {name!r}")
+    _registered[room, name] = kind
+
+
+def names(room: Room) -> list[str]:
+    """Every name that `create` takes, sorted."""
+    return sorted({*_installed(room), *(name for where, name in _registered if where == room)})
+
+
+def load(room: Room, name: str) -> type[Any]:
+    """The class registered under `name`.
+
+    Raises:
+        UsageError: no such name; the message lists what there is.
+    """
+    if (room, name) in _registered:
+        return _registered[room, name]
+    point = _installed(room).get(name)
+    if point is None:
+        raise UsageError(f"no {room.removesuffix('s')} named {name!r}; there are: {', '.join(names(room))}")
+    kind: type[Any] = point.load()
+    return kind
+
+
+def create(room: Room, name: str, **hyperparameters: Any) -> Any:
+    """An instance of the class registered under `name`.
+
+    Raises:
+        UsageError: no such name, or hyperparameters it does not have.
+    """
+    kind = load(room, name)
+    try:
+        return kind(**hyperparameters)
+    except TypeError as error:
+        raise UsageError(f"{name}: {error}") from None

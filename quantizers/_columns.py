@@ -1,0 +1,66 @@
+"""The walk both quantizers share: group after group of columns, with or without error feedback."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nash_swarm.game.layout import HALF, TensorLayout
+from nash_swarm.quantizers.base import Rounded
+from nash_swarm.quantizers.grid import row_widths, scale_base, scale_table
+from nash_swarm.quantizers.kernels import per_weight, rounding
+from nash_swarm.quantizers.kernels.threads import row_threads
+
+
+def round_columns(
+    weight: npt.NDArray[np.float32],
+    widths: npt.NDArray[np.uint8],
+    layout: TensorLayout,
+    factor: npt.NDArray[np.float32] | None,
+    weights: npt.NDArray[np.float32],
+    shrinks: tuple[float, ...],
+) -> Rounded:
+    """Round a matrix; with `factor` every error is passed on to the columns that follow.
+
+    Args:
+        weight: float32 (rows, columns), not changed.
+        widths: uint8 (row_tiles, groups), or (rows, columns) if `layout.per_weight`.
+        factor: upper Cholesky factor of the inverse Hessian, (columns, columns), or `None` for plain rounding.
+        weights: what a squared error in each column costs, (columns,), for the scale search.
+        shrinks: candidates of the scale search.
+    """
+    work = weight.copy()
+    rows, columns, size = layout.rows, layout.columns, layout.group_size
+    base = scale_base(weight, 255 if layout.per_weight else 3)
+    table = scale_table(base)
+    codes = np.zeros((rows, columns), np.uint8)
+    scale_codes = np.zeros((rows, layout.groups), np.uint8)
+    zeros = np.zeros((rows, layout.groups), np.uint8)
+    by_row = widths if layout.per_weight else row_widths(widths, layout)
+    search = np.array(shrinks, np.float32)
+    feedback = factor is not None
+    upper = factor if factor is not None else np.ones((1, 1), np.float32)
+    with row_threads(rows) as for_rows:
+        for group, start in enumerate(range(0, columns, size)):
+            stop = min(start + size, columns)
+            errors = np.zeros((rows, stop - start), np.float32)
+            target = (codes, scale_codes, zeros, group, errors)
+            if layout.per_weight:
+                kernel = partial(
+                    per_weight.round_group, work, start, stop, upper, by_row, np.float32(base), table, feedback, *target
+                )
+            else:
+                bits = np.ascontiguousarray(by_row[:, group])
+                kernel = partial(
+                    rounding.round_group, work, start, stop, upper, weights, bits, np.float32(base), table, search,
+                    feedback, *target,
+                )  # fmt: skip
+            for_rows(kernel)
+            if feedback and stop < columns:
+                update = torch.from_numpy(errors) @ torch.from_numpy(upper[start:stop, stop:])
+                torch.from_numpy(work)[:, stop:] -= update
+    halves = work.astype(np.float16) if (by_row == HALF).any() else None
+    return Rounded(codes, scale_codes, zeros, base, halves)

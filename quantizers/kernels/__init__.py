@@ -1,0 +1,1 @@
+"""Numba kernels. Every kernel has a NumPy twin that the tests hold it against."""

@@ -1,0 +1,44 @@
+"""What a damage estimator is: it turns what was seen of a matrix into what a rounding error in each weight costs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.damage.statistics import Statistics
+from nash_swarm.game.layout import Kind
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """Cost of rounding errors: an error matrix E costs `sum_ij E_ij^2 * sum_t rows[t, i] * columns[t, j]`.
+
+    Attributes:
+        rows: float32 (terms, rows).
+        columns: float32 (terms, columns), in stored column order.
+        order: activation order, int64 (columns,): stored column k is column `order[k]`; `None` for the model's order.
+    """
+
+    rows: npt.NDArray[np.float32]
+    columns: npt.NDArray[np.float32]
+    order: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class DamageEstimator(ABC):
+    """Base of every estimator. Subclasses are frozen dataclasses that hold hyperparameters."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    needs: ClassVar[Literal["weights", "activations", "gradients"]]
+    """What must be collected: nothing, a forward walk, or a forward and a backward walk over the calibration text."""
+    unit: ClassVar[str]
+    """What the damage is counted in."""
+
+    @abstractmethod
+    def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
+        """The cost of errors in `weight`, float32 (rows, columns) in the model's column order."""

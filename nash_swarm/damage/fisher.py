@@ -1,0 +1,54 @@
+"""Damage in nats: output gradients of the loss times what error compensation leaves of the input Hessian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.damage.base import DamageEstimator, Sensitivity
+from nash_swarm.damage.statistics import Statistics
+from nash_swarm.game.layout import Kind
+
+
+@dataclass(frozen=True)
+class Fisher(DamageEstimator):
+    """Second-order rise of the loss with a Kronecker-factored empirical Fisher and error-compensated rounding.
+
+    `1/2 sum_i g_i sum_j e_ij^2 / U_jj^2` with g_i = E[(dL/dy_i)^2] and U the upper Cholesky factor of the inverse of
+    E[x x^T] in activation order: Martens & Grosse 2015 (K-FAC, arXiv 1503.05671) for the factors, Frantar et al. 2023
+    (GPTQ, arXiv 2210.17323) for U, which is what a column's error still costs once later columns have taken up their
+    part. An embedding row counts by its share of look-ups times the mean squared gradient there; a tied matrix pays for
+    both its uses.
+
+    Attributes:
+        damping: as `Gptq.damping`.
+    """
+
+    name: ClassVar[str] = "fisher"
+    summary: ClassVar[str] = "loss rise in nats: output gradients x compensated Hessian; forward and backward pass"
+    needs: ClassVar[Literal["weights", "activations", "gradients"]] = "gradients"
+    unit: ClassVar[str] = "nats per token"
+
+    damping: float = 0.01
+
+    def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
+        """See `DamageEstimator.sensitivity`."""
+        from nash_swarm.quantizers.hessian import column_weights, inverse_factor
+
+        rows, columns, order = [], [], None
+        hessian = statistics.hessian()
+        if hessian is not None:
+            assert statistics.outputs is not None
+            order = np.argsort(-hessian.diagonal(), kind="stable")
+            factor = inverse_factor(np.ascontiguousarray(hessian[np.ix_(order, order)]), self.damping)
+            rows.append(0.5 * statistics.outputs.numpy() / max(1, statistics.tokens))
+            columns.append(column_weights(factor))
+        if statistics.lookups is not None:
+            assert statistics.gradients is not None
+            energy = statistics.gradients.numpy() / max(1.0, float(statistics.lookups.sum()))
+            rows.append(0.5 * statistics.lookup_shares())
+            columns.append(energy if order is None else energy[order])
+        return Sensitivity(np.array(rows, np.float32), np.array(columns, np.float32), order)

@@ -1,0 +1,70 @@
+"""Running second moments of one matrix's inputs and output gradients over the calibration tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+@dataclass
+class Statistics:
+    """Sums over calibration tokens; everything stays `None` until something of its kind has been added.
+
+    Attributes:
+        tokens: inputs seen, as a multiplying matrix.
+        inputs: sum of x x^T, float32 (columns, columns).
+        outputs: sum of (dL/dy)^2, float32 (rows,), L being the summed loss in nats.
+        lookups: how often each row was looked up, float64 (rows,), as an embedding.
+        gradients: sum of (dL/dy)^2 over looked-up rows, float32 (columns,).
+    """
+
+    tokens: int = 0
+    inputs: torch.Tensor | None = None
+    outputs: torch.Tensor | None = None
+    lookups: torch.Tensor | None = None
+    gradients: torch.Tensor | None = None
+
+    def add_inputs(self, x: torch.Tensor) -> None:
+        """Inputs of a matrix that multiplies, (..., columns)."""
+        flat = x.detach().reshape(-1, x.shape[-1]).float()
+        if self.inputs is None:
+            self.inputs = torch.zeros(flat.shape[1], flat.shape[1])
+        self.inputs.addmm_(flat.T, flat)
+        self.tokens += len(flat)
+
+    def add_output_gradients(self, gradient: torch.Tensor) -> None:
+        """Gradients of the summed loss at the outputs of a matrix that multiplies, (..., rows)."""
+        squares = gradient.detach().reshape(-1, gradient.shape[-1]).float().square().sum(0)
+        self.outputs = squares if self.outputs is None else self.outputs + squares
+
+    def add_lookups(self, index: torch.Tensor, rows: int) -> None:
+        """Rows looked up in an embedding of `rows` rows."""
+        counts = torch.bincount(index.reshape(-1), minlength=rows).double()
+        self.lookups = counts if self.lookups is None else self.lookups + counts
+
+    def add_lookup_gradients(self, gradient: torch.Tensor) -> None:
+        """Gradients of the summed loss at looked-up rows, (..., columns)."""
+        squares = gradient.detach().reshape(-1, gradient.shape[-1]).float().square().sum(0)
+        self.gradients = squares if self.gradients is None else self.gradients + squares
+
+    def hessian(self) -> npt.NDArray[np.float32] | None:
+        """Mean of x x^T over tokens, (columns, columns)."""
+        return None if self.inputs is None else (self.inputs / max(1, self.tokens)).numpy()
+
+    def lookup_shares(self) -> npt.NDArray[np.float64]:
+        """Estimated share of each row in future look-ups, (rows,), sums to 1.
+
+        Rows that the text did not use are not free: the probability mass of unseen rows (Good & Turing: singletons over
+        look-ups, Biometrika 1953) is spread over all rows by Zipf's law on the row number, because tokenizers number
+        tokens by the frequency at which they were merged.
+        """
+        assert self.lookups is not None
+        counts = self.lookups.numpy()
+        total = max(1.0, counts.sum())
+        unseen = min(0.5, max(1.0, float((counts == 1).sum())) / total)
+        zipf = 1.0 / (np.arange(len(counts)) + 10.0)
+        shares: npt.NDArray[np.float64] = (1 - unseen) * counts / total + unseen * zipf / zipf.sum()
+        return shares

@@ -1,0 +1,50 @@
+"""From the cost of errors to the damage of every agent with every width."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.damage.base import Sensitivity
+from nash_swarm.game.layout import HALF, TensorLayout
+
+
+def damage_table(
+    weight: npt.NDArray[np.float32], sensitivity: Sensitivity, layout: TensorLayout, strategies: tuple[int, ...]
+) -> npt.NDArray[np.float32]:
+    """Cost of rounding each agent to each width with the scale search of the quantizers, float32 (agents, strategies).
+
+    Args:
+        weight: float32 (rows, columns), columns in the model's order.
+        sensitivity: see there; its columns are in stored order.
+        layout: the agent grid.
+        strategies: bit-widths; 16 costs nothing.
+    """
+    from nash_swarm.quantizers.grid import SHRINKS, scale_base, scale_table
+    from nash_swarm.quantizers.kernels import per_weight, rounding
+    from nash_swarm.quantizers.kernels.threads import row_threads
+
+    stored = np.ascontiguousarray(weight if sensitivity.order is None else weight[:, sensitivity.order])
+    base = scale_base(weight, 255 if layout.per_weight else 3)
+    table = scale_table(base)
+    common = (stored, sensitivity.rows, sensitivity.columns, layout.group_size)
+    if layout.per_weight:
+        out = np.empty((layout.rows, layout.columns, len(strategies)), np.float32)
+        widths = np.array(strategies, np.int64)
+        with row_threads(layout.rows) as for_rows:
+            for_rows(
+                lambda first, past: per_weight.weight_damage(
+                    *common, widths, np.float32(base), table, out, first, past
+                )
+            )
+        return out.reshape(layout.agents, len(strategies))
+    tops = np.array([0 if bits == HALF else 2**bits - 1 for bits in strategies], np.int64)
+    tiles = np.zeros((layout.row_tiles, layout.groups, len(strategies)))
+    shrinks = np.array(SHRINKS, np.float32)
+    with row_threads(layout.row_tiles) as for_rows:
+        for_rows(
+            lambda first, past: rounding.tile_damage(
+                *common, tops, np.float32(base), table, shrinks, tiles, first, past
+            )
+        )
+    return layout.gather(tiles).astype(np.float32)

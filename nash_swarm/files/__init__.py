@@ -1,0 +1,1 @@
+"""What is on disk: packed models, games and allocations, written whole or not at all."""

@@ -1,0 +1,124 @@
+"""How a packed model describes itself in `config.json`: enough to rebuild its modules and to check every byte."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from nash_swarm.errors import DataError
+from nash_swarm.game.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
+
+METHOD = "nash_swarm"
+FORMAT = 1
+_ENTRY = re.compile(
+    r"(linear|conv1d|embedding|tied) (\d{1,9})x(\d{1,9}) g(\d{1,6}) a(\d{1,9})x(\d{1,9}) (-|o?b?w?) (\d{1,12}) ([0-9a-f]{16})"
+)
+
+
+def checksum(data: bytes | memoryview) -> str:
+    """Sixteen hexadecimal digits of BLAKE2b over a tensor's bytes on disk."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class PackedEntry:
+    """One packed tensor: its layout, whether its module has a bias, the size of its buffer, and its checksum."""
+
+    layout: TensorLayout
+    bias: bool
+    size: int
+    checksum: str
+
+    def text(self) -> str:
+        """One line, e.g. ``linear 576x1536 g64 a576x1 ob 412345 0123456789abcdef`` (flags: ordered, bias, per weight)."""
+        at = self.layout
+        flags = "o" * at.ordered + "b" * self.bias + "w" * at.per_weight or "-"
+        return (
+            f"{at.kind} {at.rows}x{at.columns} g{at.group_size} a{at.rows_per_agent}x{at.groups_per_agent} "
+            f"{flags} {self.size} {self.checksum}"
+        )
+
+    @classmethod
+    def parse(cls, name: str, text: object) -> PackedEntry:
+        """Inverse of `text`.
+
+        Raises:
+            DataError: the text is not of that form.
+        """
+        match = _ENTRY.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise DataError(f"config.json: the entry of tensor {name!r} cannot be read")
+        rows, columns, group, agent_rows, agent_groups = (int(match[i]) for i in range(2, 7))
+        layout = TensorLayout(
+            name, cast(Kind, match[1]), rows, columns, group, agent_rows, agent_groups,
+            per_weight="w" in match[7], ordered="o" in match[7],
+        )  # fmt: skip
+        return cls(layout, "b" in match[7], int(match[8]), match[9])
+
+
+@dataclass(frozen=True)
+class PackedConfig:
+    """Everything a reader needs beside the tensors themselves.
+
+    Attributes:
+        strategies: bit-widths of the allocation.
+        scope: what the budget counted, `model` or `linear`.
+        parameters: unique parameters in scope.
+        tensors: packed tensors by module path.
+        dense: checksums of the 16-bit tensors by their name in the file.
+        heads: output heads that multiply with a packed embedding: head path -> embedding path.
+    """
+
+    strategies: tuple[int, ...]
+    scope: str
+    parameters: int
+    tensors: Mapping[str, PackedEntry]
+    dense: Mapping[str, str]
+    heads: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, as they stand under `quantization_config`."""
+        return {
+            "quant_method": METHOD,
+            "format": FORMAT,
+            "strategies": list(self.strategies),
+            "scope": self.scope,
+            "parameters": self.parameters,
+            "tensors": {name: entry.text() for name, entry in self.tensors.items()},
+            "dense": dict(self.dense),
+            "heads": dict(self.heads),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PackedConfig:
+        """Inverse of `to_dict`; believes nothing.
+
+        Raises:
+            DataError: a field is missing or not what it should be, or the format is a newer one.
+        """
+        if values.get("quant_method") != METHOD:
+            raise DataError("config.json: this is no model packed by nash-swarm")
+        if values.get("format") != FORMAT:
+            raise DataError(f"config.json: format {values.get('format')!r} is not {FORMAT}; a newer nash-swarm wrote it")
+        strategies, tensors = values.get("strategies"), values.get("tensors")
+        dense, heads = values.get("dense"), values.get("heads")
+        if not isinstance(strategies, list) or not strategies or any(bits not in SUPPORTED_WIDTHS for bits in strategies):
+            raise DataError("config.json: the strategies of the packed model cannot be read")
+        if not all(_is_table(table) for table in (tensors, dense, heads)):
+            raise DataError("config.json: the tensors of the packed model cannot be read")
+        assert isinstance(tensors, dict) and isinstance(dense, dict) and isinstance(heads, dict)
+        entries = {name: PackedEntry.parse(name, text) for name, text in tensors.items()}
+        for head, embedding in heads.items():
+            if embedding not in entries or entries[embedding].layout.kind != "tied":
+                raise DataError(f"config.json: head {head!r} is tied to {embedding!r}, which is no tied tensor")
+        parameters = values.get("parameters")
+        if not isinstance(parameters, int) or parameters <= 0:
+            raise DataError("config.json: the parameter count cannot be read")
+        return cls(tuple(sorted(set(strategies))), str(values.get("scope")), parameters, entries, dense, heads)
+
+
+def _is_table(values: object) -> bool:
+    return isinstance(values, dict) and all(isinstance(v, str) for pair in values.items() for v in pair)

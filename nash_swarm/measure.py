@@ -1,0 +1,219 @@
+"""Stage one: from a model and a text to a game. One pass serves every strategy, solver and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from nash_swarm import registry
+from nash_swarm.damage.base import DamageEstimator
+from nash_swarm.damage.statistics import Statistics
+from nash_swarm.damage.table import damage_table
+from nash_swarm.errors import DataError, UsageError
+from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
+from nash_swarm.files.accounting import fixed_bytes
+from nash_swarm.game.bitgame import BitGame, Calibration
+from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, Granularity, TensorLayout
+from nash_swarm.models.collect import collecting
+from nash_swarm.models.streaming import BlockStream
+from nash_swarm.models.walk import Matrix, Scope, count_parameters, find_matrices
+
+DEFAULT_STRATEGIES = (2, 3, 4, 5, 6, 8)
+
+
+def measure(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    text: str | None = BUILT_IN_TEXT,
+    tokens: npt.NDArray[np.int32] | None = None,
+    damage: str | DamageEstimator = "fisher",
+    granularity: Granularity = "block",
+    strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
+    scope: Scope = "model",
+    group_size: int = 64,
+    windows: int = 16,
+    length: int = 512,
+    seed: int = 0,
+    name: str = "",
+    quiet: bool = False,
+) -> BitGame:
+    """Measure what every agent would suffer and cost with every width.
+
+    Args:
+        model: a transformers causal language model in float32; not changed.
+        tokenizer: its tokenizer; not needed if `tokens` are given.
+        text: a file, ``python-docs``, or a data set; every fourth window of it is left for evaluation.
+        tokens: calibration token ids (windows, length) instead of `text`.
+        damage: name or instance of a damage estimator.
+        granularity: what an agent is.
+        strategies: bit-widths the agents may choose from.
+        scope: `model` counts and quantizes everything; `linear` only the linears inside transformer blocks.
+        group_size: columns that share a scale and zero-point per row.
+        windows: calibration windows.
+        length: tokens per window.
+        seed: chooses the windows.
+        name: what to call the model in reports.
+        quiet: no progress bars.
+
+    Raises:
+        UsageError: unknown estimator, strategies or granularity, or a model that cannot be walked.
+        DataError: weights are not finite, or the text is empty or too short.
+    """
+    estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
+    strategies = check_strategies(strategies, granularity)
+    matrices = find_matrices(model, scope)
+    _check_weights(matrices)
+    calibration, provenance = None, {}
+    if tokens is None and text is not None and tokenizer is not None:
+        loaded = load_text(text)
+        cut = cut_windows(loaded, tokenizer, length=length, part="calibration")
+        tokens = choose_windows(cut, windows, np.random.default_rng(seed))
+        calibration = Calibration(tokens, loaded.source)
+        provenance = {"text": loaded.source, "text_digest": loaded.digest}
+    elif tokens is not None:
+        calibration = Calibration(np.asarray(tokens, np.int32), "token ids")
+        _check_tokens(calibration.tokens, model)
+    elif estimator.needs != "weights":
+        raise UsageError(f"damage {estimator.name!r} needs text and a tokenizer, or token ids; 'magnitude' needs neither")
+
+    tables: dict[str, npt.NDArray[np.float32]] = {}
+    orders: dict[str, npt.NDArray[np.int64]] = {}
+    layouts: dict[str, TensorLayout] = {}
+    loss: list[float] = []
+    with tqdm(total=len(matrices), desc=f"measure {estimator.name}", unit="matrix", disable=quiet) as bar:
+        for matrix, statistics in _statistics(model, matrices, calibration, estimator, loss):
+            weight = matrix.weight().contiguous().numpy()
+            sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
+            layout = TensorLayout.cut(
+                matrix.name, matrix.kind, matrix.shape, granularity,
+                group_size=group_size, ordered=sensitivity.order is not None,
+            )  # fmt: skip
+            tables[matrix.name] = damage_table(weight, sensitivity, layout, strategies)
+            layouts[matrix.name] = layout
+            if sensitivity.order is not None:
+                orders[matrix.name] = sensitivity.order
+            bar.update()
+
+    tensors, start = [], 0
+    for matrix in matrices:
+        tensors.append(replace(layouts[matrix.name], start=start))
+        start += tensors[-1].agents
+    provenance |= {
+        "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
+        "damage": estimator.name,
+        "damage_unit": estimator.unit,
+        "damage_settings": asdict(estimator),
+        "granularity": granularity,
+        "scope": scope,
+        "seed": seed,
+        "calibration_tokens": 0 if calibration is None else int(calibration.tokens.size),
+        **({"calibration_loss": loss[0]} if loss else {}),
+    }
+    memories = [tensor.memory(strategies) for tensor in tensors]
+    fixed = fixed_bytes(model, tensors, {m.name: m.head for m in matrices if m.head}, strategies, scope)
+    return BitGame(
+        strategies,
+        np.concatenate([tables.pop(matrix.name) for matrix in matrices]),
+        np.broadcast_to(memories[0][:1], (start, len(strategies)))
+        if granularity == "parameter"
+        else np.concatenate(memories),
+        fixed * 8,
+        count_parameters(model, matrices, scope),
+        tuple(tensors),
+        orders,
+        calibration,
+        provenance,
+    )
+
+
+def check_strategies(strategies: tuple[int, ...], granularity: str) -> tuple[int, ...]:
+    """The strategies in ascending order.
+
+    Raises:
+        UsageError: empty, or a width that the packed format does not hold at this granularity.
+    """
+    known = [bits for bits in SUPPORTED_WIDTHS if granularity != "parameter" or bits != HALF]
+    wrong = [bits for bits in strategies if bits not in known]
+    if wrong or not strategies:
+        raise UsageError(f"strategies must be bit-widths out of {known} at {granularity} granularity, not {wrong}")
+    return tuple(sorted(set(strategies)))
+
+
+def _statistics(
+    model: Any,
+    matrices: list[Matrix],
+    calibration: Calibration | None,
+    estimator: DamageEstimator,
+    loss: list[float],
+) -> Iterator[tuple[Matrix, Statistics]]:
+    """Every matrix with what was seen of it, freed before the next block is walked."""
+    if estimator.needs == "weights" or calibration is None:
+        for matrix in matrices:
+            yield matrix, Statistics()
+        return
+    stream = BlockStream(model, torch.from_numpy(calibration.tokens.astype(np.int64)))
+    tables = [matrix for matrix in matrices if matrix.kind in ("embedding", "tied")]
+    inside = {index: [m for m in matrices if m.name.startswith(stream.block_prefix(index))] for index in range(len(stream.blocks))}
+    placed = {id(m) for group in inside.values() for m in group} | {id(m) for m in tables if m.kind == "embedding"}
+    heads = [matrix for matrix in matrices if id(matrix) not in placed]
+    backward = estimator.needs == "gradients"
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        if backward:
+            stream.keep_all()
+            with collecting(model, heads) as found_heads:
+                loss.append(stream.head_backward())
+            for index in reversed(range(len(stream.blocks))):
+                with collecting(model, inside[index]) as found:
+                    stream.block_backward(index)
+                yield from ((matrix, found[matrix.name]) for matrix in inside[index])
+            with collecting(model, tables, lookups=True) as found_tables:
+                stream.embed_backward()
+        else:
+            with collecting(model, tables, lookups=True) as found_tables:
+                stream.embed()
+            for index in range(len(stream.blocks)):
+                with collecting(model, inside[index]) as found:
+                    stream.forward(index)
+                yield from ((matrix, found[matrix.name]) for matrix in inside[index])
+            with collecting(model, heads) as found_heads:
+                stream.head()
+        for matrix in matrices:
+            if id(matrix) in {id(m) for group in inside.values() for m in group}:
+                continue
+            yield matrix, _joined(found_heads.get(matrix.name), found_tables.get(matrix.name))
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def _joined(head: Statistics | None, table: Statistics | None) -> Statistics:
+    """A tied matrix was watched in both its uses."""
+    if head is None or table is None:
+        found = head or table
+        assert found is not None
+        return found
+    return replace(head, lookups=table.lookups, gradients=table.gradients)
+
+
+def _check_weights(matrices: list[Matrix]) -> None:
+    for matrix in matrices:
+        if not torch.isfinite(matrix.module.weight).all():
+            raise DataError(f"{matrix.name} holds NaN or infinite weights; the checkpoint is damaged")
+
+
+def _check_tokens(tokens: npt.NDArray[np.int32], model: Any) -> None:
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if tokens.ndim != 2 or tokens.shape[1] < 2 or not len(tokens):
+        raise DataError(f"calibration tokens must have the shape (windows, length >= 2), not {tokens.shape}")
+    if not 0 <= tokens.min() <= tokens.max() < vocabulary:
+        raise DataError(f"calibration tokens lie outside the vocabulary of {vocabulary}")

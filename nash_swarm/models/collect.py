@@ -1,0 +1,75 @@
+"""Hooks that gather statistics of chosen matrices while a model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from nash_swarm.damage.statistics import Statistics
+from nash_swarm.models.walk import Matrix
+
+
+@contextmanager
+def collecting(model: nn.Module, matrices: Sequence[Matrix], *, lookups: bool = False) -> Iterator[dict[str, Statistics]]:
+    """Statistics by matrix name, filled while the context is open; gradients too wherever a backward pass reaches.
+
+    Args:
+        model: the model, for the path of a tied head.
+        matrices: what to watch.
+        lookups: watch embeddings' look-ups instead of multiplications; their outputs become leaves of the graph.
+    """
+    found = {matrix.name: Statistics() for matrix in matrices}
+    inputs = _SharedInputs()
+    handles = []
+    for matrix in matrices:
+        if lookups:
+            hook = _lookup_hook(found[matrix.name], matrix.shape[0])
+            handles.append(matrix.module.register_forward_hook(hook))
+        else:
+            module = model.get_submodule(matrix.head) if matrix.head else matrix.module
+            handles.append(module.register_forward_hook(_linear_hook(found[matrix.name], inputs)))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _SharedInputs:
+    """Siblings that read the same tensor (q/k/v, gate/up) share one second-moment matrix."""
+
+    def __init__(self) -> None:
+        self._last: torch.Tensor | None = None
+        self._statistics: Statistics | None = None
+
+    def add(self, x: torch.Tensor, statistics: Statistics) -> None:
+        if self._statistics is not None and x is self._last:
+            statistics.inputs, statistics.tokens = self._statistics.inputs, self._statistics.tokens
+        else:
+            statistics.add_inputs(x)
+            self._last, self._statistics = x, statistics
+
+
+def _linear_hook(statistics: Statistics, inputs: _SharedInputs) -> Any:
+    def hook(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        inputs.add(args[0], statistics)
+        if output.requires_grad:
+            output.register_hook(statistics.add_output_gradients)
+
+    return hook
+
+
+def _lookup_hook(statistics: Statistics, rows: int) -> Any:
+    def hook(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
+        statistics.add_lookups(args[0], rows)
+        if not torch.is_grad_enabled():
+            return None
+        leaf = output.detach().requires_grad_()
+        leaf.register_hook(statistics.add_lookup_gradients)
+        return leaf
+
+    return hook

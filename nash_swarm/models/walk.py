@@ -1,0 +1,104 @@
+"""Which modules of a model hold matrices that play the game, and in which order they are met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from nash_swarm.errors import UsageError
+from nash_swarm.game.layout import Kind
+
+Scope = Literal["model", "linear"]
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A weight matrix of the model.
+
+    Attributes:
+        name: path of the module that owns it (of the embedding, if tied).
+        kind: see `TensorLayout`.
+        module: the module.
+        head: path of the output head that is tied to it, if any.
+    """
+
+    name: str
+    kind: Kind
+    module: nn.Module
+    head: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(outputs, inputs)."""
+        rows, columns = self.module.weight.shape
+        return (columns, rows) if self.kind == "conv1d" else (rows, columns)
+
+    def weight(self) -> torch.Tensor:
+        """The weights, float32 (outputs, inputs)."""
+        weight = self.module.weight.detach()
+        return (weight.T if self.kind == "conv1d" else weight).float()
+
+
+def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Path and list of the transformer blocks: the longest ModuleList of modules of one class.
+
+    Raises:
+        UsageError: the model has no such list.
+    """
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1
+    ]
+    # a list inside a block (experts, say) is never the list of blocks itself
+    lists = [(name, found) for name, found in lists if not any(name.startswith(f"{outer}.") for outer, _ in lists)]
+    if not lists:
+        raise UsageError(f"{type(model).__name__} has no list of transformer blocks that nash-swarm can walk")
+    return max(lists, key=lambda pair: len(pair[1]))
+
+
+def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
+    """The matrices in scope, in the order of the model's modules; a tied matrix once.
+
+    `model`: every Linear, Conv1D and Embedding. `linear`: only those Linear and Conv1D inside transformer blocks.
+
+    Raises:
+        UsageError: nothing is in scope.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    blocks = find_blocks(model)[0] + "."
+    found: list[Matrix] = []
+    owner: dict[int, int] = {}
+    for name, module in model.named_modules():
+        kind: Kind
+        if isinstance(module, nn.Linear):
+            kind = "linear"
+        elif isinstance(module, Conv1D):
+            kind = "conv1d"
+        elif type(module) is nn.Embedding:
+            kind = "embedding"
+        else:
+            continue
+        if scope == "linear" and (kind == "embedding" or not name.startswith(blocks)):
+            continue
+        first = owner.setdefault(id(module.weight), len(found))
+        if first == len(found):
+            found.append(Matrix(name, kind, module))
+        elif found[first].kind == "embedding" and kind == "linear":
+            found[first] = Matrix(found[first].name, "tied", found[first].module, head=name)
+        else:
+            raise UsageError(f"{name} shares its weight with {found[first].name}: only a tied output head is supported")
+    if not found:
+        raise UsageError(f"{type(model).__name__} has no weight matrix in scope {scope!r}")
+    return found
+
+
+def count_parameters(model: nn.Module, matrices: list[Matrix], scope: Scope) -> int:
+    """Unique parameters in scope: the denominator of bits per parameter."""
+    if scope == "linear":
+        return sum(matrix.module.weight.numel() for matrix in matrices)
+    return sum(parameter.numel() for parameter in {id(p): p for p in model.parameters()}.values())

@@ -1,0 +1,142 @@
+"""Stage three: from an allocation to a working model with packed weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from nash_swarm import registry
+from nash_swarm.errors import DataError, UsageError
+from nash_swarm.files.accounting import dense_tensors, half_dtype
+from nash_swarm.game.allocation import Allocation
+from nash_swarm.game.layout import TensorLayout
+from nash_swarm.models.collect import collecting
+from nash_swarm.models.streaming import BlockStream
+from nash_swarm.models.walk import Matrix, find_matrices
+from nash_swarm.quantizers.base import Quantizer
+from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, PackedWeight, TiedHead
+from nash_swarm.quantizers.packing import PackedTensor
+
+HEADS = "nash_swarm_heads"
+"""Attribute of a packed model: its tied heads, head path -> embedding path."""
+
+
+def pack(
+    model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gptq", quiet: bool = False
+) -> Any:
+    """Round and pack every matrix of the allocation; everything else is rounded to 16 bits.
+
+    Matrices are rounded block by block on the activations of the already packed blocks before them, so that each makes
+    up for what went wrong earlier (Frantar et al. 2023, section 4).
+
+    Args:
+        model: the original model in float32; not changed.
+        allocation: from `solve`, on a game measured on this model.
+        quantizer: name or instance of a rounding method.
+        quiet: no progress bar.
+
+    Raises:
+        UsageError: unknown quantizer, or an allocation of a synthetic game.
+        DataError: the allocation belongs to another model, or the weights are not finite.
+    """
+    rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
+    if not allocation.tensors:
+        raise UsageError("this allocation comes from a synthetic game: there is no model to pack")
+    packed = copy.deepcopy(model)
+    matrices = _matched(packed, allocation)
+    for tensor in dense_tensors(packed, matrices, [m.head for m in matrices.values() if m.head]).values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.to(half_dtype(tensor)))
+    work = _Work(packed, allocation, rounding)
+    calibration = allocation.calibration
+    with tqdm(total=len(matrices), desc=f"pack {rounding.name}", unit="matrix", disable=quiet) as work.bar, torch.no_grad():
+        if calibration is None or not rounding.needs_hessian:
+            for matrix in matrices.values():
+                work.replace(matrix, None)
+        else:
+            _pack_streaming(work, matrices, torch.from_numpy(calibration.tokens.astype(np.int64)))
+    heads = {matrix.head: matrix.name for matrix in matrices.values() if matrix.head}
+    setattr(packed, HEADS, heads)
+    if heads:
+        packed.config.tie_word_embeddings = False
+    return packed.eval()
+
+
+def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tensor) -> None:
+    stream = BlockStream(work.model, tokens)
+    left = dict(matrices)
+    for matrix in matrices.values():
+        if matrix.kind == "embedding":
+            work.replace(left.pop(matrix.name), None)
+    stream.embed()
+    for index in range(len(stream.blocks)):
+        inside = [left.pop(name) for name in matrices if name.startswith(stream.block_prefix(index))]
+        with collecting(work.model, inside) as found:
+            stream.forward(index, advance=False)
+        for matrix in inside:
+            work.replace(matrix, found[matrix.name].hessian())
+        stream.forward(index)
+    # a tied matrix is rounded last, for the hidden states that its packed blocks give it
+    with collecting(work.model, list(left.values())) as found:
+        stream.head()
+    for matrix in left.values():
+        work.replace(matrix, found[matrix.name].hessian())
+
+
+class _Work:
+    """Replaces one matrix's module after the other."""
+
+    bar: Any
+
+    def __init__(self, model: Any, allocation: Allocation, quantizer: Quantizer) -> None:
+        self.model, self.allocation, self.quantizer = model, allocation, quantizer
+        self.layouts = {layout.name: layout for layout in allocation.tensors}
+
+    def replace(self, matrix: Matrix, hessian: Any) -> None:
+        layout, strategies = self.layouts[matrix.name], self.allocation.strategies
+        order = self.allocation.permutations.get(matrix.name)
+        weight = matrix.weight().numpy()
+        if order is not None:
+            weight = weight[:, order]
+            hessian = None if hessian is None else hessian[np.ix_(order, order)]
+        weight = np.ascontiguousarray(weight)
+        hessian = None if hessian is None else np.ascontiguousarray(hessian)
+        widths = self.allocation.widths(layout)
+        rounded = self.quantizer.round(weight, widths, layout, hessian)
+        agent_widths = np.array(strategies, np.uint8)[self.allocation.choices[layout.span]]
+        tensor = PackedTensor.pack(rounded, agent_widths, layout, order, strategies)
+        bias = getattr(matrix.module, "bias", None)
+        module = build_module(layout, strategies, len(tensor.buffer), bias is not None)
+        module.packed = torch.from_numpy(tensor.buffer)
+        if bias is not None:
+            module.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.model.set_submodule(matrix.name, module)
+        if matrix.head:
+            assert isinstance(module, PackedEmbedding)
+            self.model.set_submodule(matrix.head, TiedHead(module))
+        self.bar.update()
+
+
+def build_module(layout: TensorLayout, strategies: tuple[int, ...], size: int, bias: bool) -> PackedWeight:
+    """The empty packed module for a layout."""
+    if layout.kind in ("embedding", "tied"):
+        return PackedEmbedding(layout, strategies, size)
+    return PackedLinear(layout, strategies, size, bias)
+
+
+def _matched(model: Any, allocation: Allocation) -> dict[str, Matrix]:
+    """The model's matrices by name, in the allocation's order."""
+    found = {matrix.name: matrix for matrix in find_matrices(model)}
+    for layout in allocation.tensors:
+        matrix = found.get(layout.name)
+        if matrix is None or matrix.shape != (layout.rows, layout.columns) or matrix.kind != layout.kind:
+            raise DataError(
+                f"the allocation is for another model: it has a {layout.kind} {layout.name} of "
+                f"{layout.rows} x {layout.columns}, this model has not"
+            )
+    return {layout.name: found[layout.name] for layout in allocation.tensors}

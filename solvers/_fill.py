@@ -27,7 +27,7 @@ def close_bracket(tables: Tables, choices: npt.NDArray[np.uint8], wide: npt.NDAr
     agents = np.flatnonzero(choices != wide)
     ratio, cost = np.empty(len(agents)), np.empty(len(agents), np.int64)
     _ratios(*tables, agents, choices, wide, ratio, cost)
-    order = np.argsort(-ratio, kind="stable")
+    order = _order(ratio, cost)
     return _apply(choices, agents[order], wide[agents][order], ratio[order], cost[order], slack)
 
 
@@ -50,7 +50,7 @@ def fill(tables: Tables, choices: npt.NDArray[np.uint8], slack: int) -> int:
         agents, targets, ratio, cost = (np.concatenate(column) for column in zip(*spans, strict=True))
         if not len(agents):
             return slack
-        order = np.argsort(-ratio, kind="stable")
+        order = _order(ratio, cost)
         slack = _apply(choices, agents[order], targets[order], ratio[order], cost[order], slack)
 
 
@@ -67,6 +67,11 @@ def _best(
         keep = np.sort(np.argpartition(-ratio, most - 1)[:most])
         agents, targets, ratio, cost = agents[keep], targets[keep], ratio[keep], cost[keep]
     return agents, targets, ratio, cost
+
+
+def _order(ratio: npt.NDArray[np.float64], cost: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    # of equal ratios (up to rounding) the large upgrades first: small ones still fit into what they leave
+    return np.lexsort((-cost, -ratio.astype(np.float32)))
 
 
 @njit(nogil=True, cache=True)

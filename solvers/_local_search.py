@@ -40,6 +40,8 @@ def trade(tables: Tables, choices: npt.NDArray[np.uint8], capacity: int, price: 
         surplus = np.empty(tables.agents, np.float32)
         over_spans(partial(_surplus, *tables, choices, price, surplus), tables.agents)
         pool = _largest(surplus, -price * slack - max(0.0, float(surplus.max())))
+        if not len(pool):
+            break
         some, own = tables.take(pool), choices[pool]
         before = made
         while made < most:

@@ -13,6 +13,7 @@ from nash_swarm.game.certificate import certify
 from nash_swarm.game.demand import demand, regret, totals
 from nash_swarm.game.market import FREE, PROHIBITIVE, clear
 from nash_swarm.game.tables import Tables
+from nash_swarm.solvers import _local_search
 from nash_swarm.solvers._fill import close_bracket, fill
 from nash_swarm.solvers._local_search import trade
 from nash_swarm.solvers._response import sweep
@@ -136,3 +137,22 @@ def test_supporting_price_has_the_least_regret(game: BitGame) -> None:
     price = supporting_price(tables, choices, clearing.price)
     least = regret(tables, choices, price)
     assert all(least <= regret(tables, choices, price * factor) * (1 + 1e-9) for factor in np.logspace(-3, 3, 61))
+
+
+def test_of_equal_ratios_the_large_upgrade_goes_first() -> None:
+    game = BitGame((2, 4), np.array([[1, 0], [10, 0], [1, 0]], np.float32), np.array([[2, 4], [20, 40], [2, 4]]))
+    for spend in (lambda choices: close_bracket(Tables.of(game), choices, np.ones(3, np.uint8), 23),
+                  lambda choices: fill(Tables.of(game), choices, 23)):  # fmt: skip
+        choices = np.zeros(3, np.uint8)
+        assert spend(choices) == 1
+        assert choices.tolist() == [1, 1, 0]
+
+
+def test_trading_in_a_large_game_at_its_optimum(monkeypatch: pytest.MonkeyPatch, game: BitGame) -> None:
+    monkeypatch.setattr(_local_search, "_POOL", 100)
+    tables = Tables.of(game)
+    choices = np.empty(game.agents, np.uint8)
+    demand(tables, FREE, choices)
+    assert trade(tables, choices, game.largest_bits(), 0.0, 10) == 0
+    choices[:200] = 0
+    assert trade(tables, choices, game.largest_bits(), 0.0, 1000) == 200

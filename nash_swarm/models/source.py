@@ -69,7 +69,7 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
     except Exception as error:  # the GGUF reader raises whatever its bytes make it trip over
@@ -90,7 +90,7 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         if getattr(config, "quantization_config", None):
             raise UsageError(f"{name} is already quantized; give the original model")
-        with _quiet():
+        with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(
                 name, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
             )
@@ -108,8 +108,8 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
     return Source(model.eval(), tokenizer, name)
 
 
-class _quiet:
-    """Keeps transformers' own bars and warnings out of ours, and puts its settings back."""
+class quiet_transformers:
+    """Context that keeps transformers' bars and warnings out of ours, and puts its settings back."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging

@@ -15,16 +15,13 @@ from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.accounting import dense_tensors, half_dtype
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.layout import TensorLayout
+from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.streaming import BlockStream
-from nash_swarm.models.walk import Matrix, find_matrices
+from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, PackedWeight, TiedHead
 from nash_swarm.quantizers.packing import PackedTensor
-
-HEADS = "nash_swarm_heads"
-"""Attribute of a packed model: its tied heads, head path -> embedding path."""
-
 
 def pack(
     model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gptq", quiet: bool = False
@@ -44,11 +41,15 @@ def pack(
         UsageError: unknown quantizer, or an allocation of a synthetic game.
         DataError: the allocation belongs to another model, or the weights are not finite.
     """
+    from nash_swarm.files.packed_model import describe
+    from nash_swarm.integrations.transformers import attach
+
     rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
     if not allocation.tensors:
         raise UsageError("this allocation comes from a synthetic game: there is no model to pack")
     packed = copy.deepcopy(model)
     matrices = _matched(packed, allocation)
+    parameters = count_parameters(packed, list(matrices.values()), allocation.provenance.get("scope", "model"))
     for tensor in dense_tensors(packed, matrices, [m.head for m in matrices.values() if m.head]).values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.to(half_dtype(tensor)))
@@ -61,9 +62,12 @@ def pack(
         else:
             _pack_streaming(work, matrices, torch.from_numpy(calibration.tokens.astype(np.int64)))
     heads = {matrix.head: matrix.name for matrix in matrices.values() if matrix.head}
-    setattr(packed, HEADS, heads)
+    scope = allocation.provenance.get("scope", "model")
+    packed.nash_swarm_facts = PackedFacts(scope, parameters, heads)
+    packed.nash_swarm_allocation = allocation
     if heads:
         packed.config.tie_word_embeddings = False
+    attach(packed, describe(packed))
     return packed.eval()
 
 

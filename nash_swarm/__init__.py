@@ -1,0 +1,73 @@
+"""nash-swarm fits language models into a memory budget.
+
+Groups of weights are agents that bargain for bits until they reach an equilibrium; the allocation is packed into 2 to
+8 bits a weight and the model runs::
+
+    import nash_swarm as ns
+
+    game = ns.measure(model, tokenizer, text="corpus.txt")
+    allocation = ns.solve(game, bits=3.0, solver="nash")
+    packed = ns.pack(model, allocation)
+    ns.save(packed, "out")
+    model = ns.load("out")
+
+Everything below is loaded on first use, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nash_swarm.integrations.on_import import register_when_imported
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "measure": "nash_swarm.pipeline.measuring",
+    "solve": "nash_swarm.pipeline.solving",
+    "pack": "nash_swarm.pipeline.packing",
+    "save": "nash_swarm.files.packed_model",
+    "load": "nash_swarm.files.packed_model",
+    "load_tokenizer": "nash_swarm.files.packed_model",
+    "compress": "nash_swarm.pipeline.compressing",
+    "evaluate": "nash_swarm.evaluation",
+    "save_game": "nash_swarm.files.game",
+    "load_game": "nash_swarm.files.game",
+    "save_allocation": "nash_swarm.files.allocation",
+    "load_allocation": "nash_swarm.files.allocation",
+    "Allocation": "nash_swarm.game",
+    "BitGame": "nash_swarm.game",
+    "Budget": "nash_swarm.game",
+    "Certificate": "nash_swarm.game",
+    "NashSwarmError": "nash_swarm.errors",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from nash_swarm.pipeline.compressing import compress
+    from nash_swarm.errors import NashSwarmError
+    from nash_swarm.evaluation import evaluate
+    from nash_swarm.files.allocation import load_allocation, save_allocation
+    from nash_swarm.files.game import load_game, save_game
+    from nash_swarm.files.packed_model import load, load_tokenizer, save
+    from nash_swarm.game import Allocation, BitGame, Budget, Certificate
+    from nash_swarm.pipeline.measuring import measure
+    from nash_swarm.pipeline.packing import pack
+    from nash_swarm.pipeline.solving import solve
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+register_when_imported()

@@ -1,0 +1,116 @@
+"""An allocation as one `.json` file, with everything that packing needs; arrays are zlib-compressed base64."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.errors import DataError
+from nash_swarm.files.atomic import new_file
+from nash_swarm.game.allocation import Allocation
+from nash_swarm.game.bitgame import Calibration
+from nash_swarm.game.budget import Budget
+from nash_swarm.game.certificate import Certificate
+from nash_swarm.game.layout import TensorLayout
+
+_FORMAT = 1
+_LARGEST_ARRAY = 1 << 34
+
+
+def save_allocation(allocation: Allocation, path: str | Path) -> Path:
+    """Write an allocation; the file appears complete or not at all.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(allocation_values(allocation), indent=1) + "\n", encoding="utf-8")
+    return Path(path)
+
+
+def allocation_values(allocation: Allocation) -> dict[str, Any]:
+    """The allocation as JSON values."""
+    calibration = allocation.calibration
+    return {
+        "format": _FORMAT,
+        "solver": allocation.solver,
+        "hyperparameters": dict(allocation.hyperparameters),
+        "budget": asdict(allocation.budget),
+        "certificate": asdict(allocation.certificate),
+        "strategies": list(allocation.strategies),
+        "agents_by_width": allocation.histogram(),
+        "provenance": dict(allocation.provenance),
+        "tensors": [asdict(tensor) for tensor in allocation.tensors],
+        "choices": _encode(allocation.choices),
+        "permutations": {name: _encode(order.astype("<u4")) for name, order in allocation.permutations.items()},
+        "calibration": None
+        if calibration is None
+        else {
+            "source": calibration.source,
+            "shape": list(calibration.tokens.shape),
+            "tokens": _encode(calibration.tokens.astype("<i4")),
+        },
+        "trace": [dict(record) for record in allocation.trace],
+    }
+
+
+def load_allocation(path: str | Path) -> Allocation:
+    """Read an allocation, believing nothing.
+
+    Raises:
+        DataError: no such file, or it is damaged.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if values["format"] != _FORMAT:
+            raise DataError(f"{path}: format {values['format']!r} is not {_FORMAT}; a newer nash-swarm wrote it")
+        tensors = tuple(TensorLayout(**tensor) for tensor in values["tensors"])
+        columns = {tensor.name: tensor.columns for tensor in tensors}
+        text = values["calibration"]
+        calibration = None
+        if text is not None:
+            windows, length = text["shape"]
+            tokens = _decode(text["tokens"], "<i4", windows * length).reshape(windows, length)
+            calibration = Calibration(tokens.astype(np.int32), text["source"])
+        return Allocation(
+            tuple(values["strategies"]),
+            _decode(values["choices"], "u1", sum(values["agents_by_width"].values())),
+            Budget(**values["budget"]),
+            Certificate(**values["certificate"]),
+            values["solver"],
+            values["hyperparameters"],
+            tuple(values["trace"]),
+            tensors,
+            {name: _decode(code, "<u4", columns[name]).astype(np.int64) for name, code in values["permutations"].items()},
+            calibration,
+            values["provenance"],
+        )
+    except FileNotFoundError:
+        raise DataError(f"no allocation file at {path}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is no allocation file, or damaged: {error}") from error
+
+
+def _encode(array: npt.NDArray[Any]) -> str:
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
+
+
+def _decode(code: str, kind: str, count: int) -> npt.NDArray[Any]:
+    """The array, which must have exactly `count` entries; never inflates beyond that."""
+    size = count * np.dtype(kind).itemsize
+    if not 0 <= size <= _LARGEST_ARRAY:
+        raise DataError(f"an array of {count} entries is not plausible")
+    inflater = zlib.decompressobj()
+    data = inflater.decompress(base64.b64decode(code, validate=True), size + 1)
+    if len(data) != size:
+        raise DataError(f"an array has {len(data)} bytes where {size} are due")
+    return np.frombuffer(data, kind).copy()

@@ -1,0 +1,75 @@
+"""A game as one `.npz` file: tables, layouts, activation orders and calibration tokens; nothing pickled."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nash_swarm.errors import DataError
+from nash_swarm.files.atomic import new_file
+from nash_swarm.game.bitgame import BitGame, Calibration
+from nash_swarm.game.layout import TensorLayout
+
+_FORMAT = 1
+
+
+def save_game(game: BitGame, path: str | Path) -> Path:
+    """Write a game; the file appears complete or not at all.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    # at parameter granularity all agents have the same memory: one row is enough
+    alike = game.memory.strides[0] == 0
+    arrays: dict[str, Any] = {"damage": game.damage, "memory": game.memory[:1] if alike else game.memory}
+    arrays |= {f"order/{name}": order.astype(np.uint32) for name, order in game.permutations.items()}
+    if game.calibration is not None:
+        arrays["tokens"] = game.calibration.tokens
+    facts = {
+        "format": _FORMAT,
+        "strategies": list(game.strategies),
+        "fixed_bits": game.fixed_bits,
+        "parameters": game.parameters,
+        "tensors": [asdict(tensor) for tensor in game.tensors],
+        "text": None if game.calibration is None else game.calibration.source,
+        "provenance": dict(game.provenance),
+    }
+    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    with new_file(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+    return Path(path)
+
+
+def load_game(path: str | Path) -> BitGame:
+    """Read a game, believing nothing.
+
+    Raises:
+        DataError: no such file, or it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(file["facts"].tobytes())
+            if facts["format"] != _FORMAT:
+                raise DataError(f"{path}: format {facts['format']!r} is not {_FORMAT}; a newer nash-swarm wrote it")
+            damage, memory = file["damage"], file["memory"]
+            orders = {
+                name.removeprefix("order/"): file[name].astype(np.int64) for name in file.files if name.startswith("order/")
+            }
+            calibration = Calibration(file["tokens"], str(facts["text"])) if "tokens" in file.files else None
+        if len(memory) == 1 < len(damage):
+            memory = np.broadcast_to(memory, damage.shape)
+        return BitGame(
+            tuple(facts["strategies"]), damage, memory, facts["fixed_bits"], facts["parameters"],
+            tuple(TensorLayout(**tensor) for tensor in facts["tensors"]), orders, calibration, facts["provenance"],
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise DataError(f"no game file at {path}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is no game file, or damaged: {error}") from error

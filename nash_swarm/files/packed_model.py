@@ -1,0 +1,192 @@
+"""Saving and loading packed models: safetensors, config.json, a report and a model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nash_swarm.errors import BudgetError, DataError, UsageError
+from nash_swarm.files.accounting import REPORT_BYTES, config_text, dense_tensors, generation_text, half_dtype
+from nash_swarm.files.atomic import new_folder
+from nash_swarm.files.packed_config import METHOD, PackedConfig, PackedEntry, checksum
+from nash_swarm.files.report import card_text, report_text
+from nash_swarm.game.allocation import Allocation
+
+WEIGHTS = "model.safetensors"
+REPORT = "nash_swarm.json"
+CARD = "README.md"
+COUNTED = (WEIGHTS, "config.json", "generation_config.json", REPORT, CARD)
+"""Files whose size the budget covers: all that is written for the model; tokenizer files are not among them."""
+
+
+def save(
+    model: Any,
+    path: str | Path,
+    *,
+    tokenizer: Any = None,
+    allocation: Allocation | None = None,
+    measured: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a packed model; the folder appears complete or not at all.
+
+    Args:
+        model: from `pack` or `load`.
+        path: new folder.
+        tokenizer: saved beside the model if given; its files do not count towards the budget.
+        allocation: taken from the model if `pack` made it in this process.
+        measured: figures on held-out text for the report and the model card, JSON values.
+        overwrite: replace a folder that is not empty.
+
+    Raises:
+        UsageError: the model is not packed, or the folder is not empty.
+        DataError: the folder cannot be written.
+        BudgetError: the files would be larger than the allocation's budget.
+    """
+    config = describe(model)
+    allocation = allocation or getattr(model, "nash_swarm_allocation", None)
+    tensors = stored_tensors(model, config)
+    report = report_text(allocation, measured, getattr(model, "nash_swarm_report", None), REPORT_BYTES)
+    with new_folder(path, overwrite=overwrite) as folder:
+        _write_tensors(tensors, folder / WEIGHTS)
+        (folder / "config.json").write_text(config_text(model.config, config), encoding="utf-8")
+        if generation := generation_text(model):
+            (folder / "generation_config.json").write_text(generation, encoding="utf-8")
+        (folder / REPORT).write_text(report, encoding="utf-8")
+        (folder / CARD).write_text(card_text(report, config, Path(path).name), encoding="utf-8")
+        if allocation is not None and config.scope == "model":
+            used = counted_bytes(folder) * 8
+            if used > allocation.budget.total_bits:
+                raise BudgetError(f"the files take {used // 8} bytes, more than {allocation.budget.label} allows")
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+    return Path(path)
+
+
+def load(path: str | Path) -> Any:
+    """A packed model, ready to run, after its files have been checked to the byte.
+
+    Raises:
+        DataError: the folder is no packed model, or a file in it is missing, cut short or changed.
+    """
+    import transformers
+
+    import nash_swarm.integrations.transformers  # noqa: F401 - registers the quantizer
+    from nash_swarm.models.source import quiet_transformers
+
+    folder = Path(path)
+    read_config(folder)
+    try:
+        with quiet_transformers():
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    except DataError:
+        raise
+    except Exception as error:  # the files passed our own checks: whatever transformers trips over is data too
+        raise DataError(f"cannot load {folder}: {str(error).strip().splitlines()[:1]}") from error
+    model.nash_swarm_report = read_report(folder)
+    return model.eval()
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The tokenizer saved beside a packed model, or `None`."""
+    from transformers import AutoTokenizer
+
+    if not (Path(path) / "tokenizer_config.json").is_file():
+        return None
+    return AutoTokenizer.from_pretrained(path, local_files_only=True)
+
+
+def read_config(folder: Path) -> PackedConfig:
+    """What a packed model's `config.json` says of it.
+
+    Raises:
+        DataError: there is no such file, or it is no packed model's.
+    """
+    return PackedConfig.from_dict(_read_json(folder / "config.json").get("quantization_config") or {})
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report beside a packed model; empty if there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    return _read_json(folder / REPORT) if (folder / REPORT).is_file() else {}
+
+
+def is_packed(path: str | Path) -> bool:
+    """Whether a folder says it holds a packed model."""
+    try:
+        return bool((_read_json(Path(path) / "config.json").get("quantization_config") or {}).get("quant_method") == METHOD)
+    except (DataError, AttributeError):
+        return False
+
+
+def counted_bytes(path: str | Path) -> int:
+    """Bytes on disk that the budget covers: everything but the tokenizer's files."""
+    return sum((Path(path) / name).stat().st_size for name in COUNTED if (Path(path) / name).is_file())
+
+
+def describe(model: Any) -> PackedConfig:
+    """The packed configuration of a model in memory.
+
+    Raises:
+        UsageError: the model is not packed.
+    """
+    from nash_swarm.quantizers.modules import PackedWeight
+
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, PackedWeight)}
+    facts = getattr(model, "nash_swarm_facts", None)
+    if not modules or facts is None:
+        raise UsageError("this model is not packed; use nash_swarm.pack first")
+    entries = {
+        name: PackedEntry(
+            module.layout, getattr(module, "bias", None) is not None, len(module.packed), checksum(_bytes(module.packed))
+        )
+        for name, module in modules.items()
+    }
+    dense = dense_tensors(model, modules, facts.heads)
+    sums = {name: checksum(_bytes(_to_half(tensor))) for name, tensor in dense.items()}
+    strategies = next(iter(modules.values())).strategies
+    return PackedConfig(strategies, facts.scope, facts.parameters, entries, sums, facts.heads)
+
+
+def stored_tensors(model: Any, config: PackedConfig) -> dict[str, torch.Tensor]:
+    """The tensors of a packed model as they are written: packed buffers and 16-bit tensors."""
+    state = model.state_dict()
+    tensors = {f"{name}.packed": state[f"{name}.packed"].contiguous() for name in config.tensors}
+    return tensors | {name: _to_half(state[name]).contiguous() for name in config.dense}
+
+
+def _write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except Exception as error:  # safetensors raises its own kind for a full disk
+        raise DataError(f"cannot write {path.name}: {error}") from error
+    path.chmod(0o644)
+
+
+def _to_half(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(half_dtype(tensor)) if tensor.is_floating_point() else tensor
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path.parent} is no packed model: there is no {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} cannot be read: it holds no JSON object")
+    return values

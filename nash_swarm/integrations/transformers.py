@@ -1,0 +1,129 @@
+"""A transformers quantizer, so that `AutoModelForCausalLM.from_pretrained` loads packed models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# not from transformers.quantizers: that package is still being imported when this module is
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from nash_swarm.errors import DataError
+from nash_swarm.files.packed_config import METHOD, PackedConfig, checksum
+from nash_swarm.integrations.facts import PackedFacts
+from nash_swarm.pipeline.packing import build_module
+from nash_swarm.quantizers.modules import PackedWeight, TiedHead
+
+
+@register_quantization_config(METHOD)
+class NashSwarmConfig(QuantizationConfigMixin):
+    """What stands under `quantization_config` in a packed model's config.json.
+
+    Raises:
+        DataError: the values are no packed model's.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        self.packed = PackedConfig.from_dict(values | {"quant_method": values.get("quant_method", METHOD)})
+        self.quant_method = METHOD
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return self.packed.to_dict()
+
+    def __iter__(self) -> Any:
+        yield from self.to_dict().items()
+
+
+@register_quantizer(METHOD)
+class NashSwarmQuantizer(HfQuantizer):
+    """Builds the packed modules before the weights are read, and reads only files whose every byte checks out."""
+
+    requires_calibration = True
+
+    def is_serializable(self) -> bool:
+        """Packed models can be saved with `save_pretrained` too."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Packed weights do not train."""
+        return False
+
+    def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        """What `save_pretrained` writes: 16-bit tensors as 16 bits, although the model computes in float32."""
+        from nash_swarm.files.packed_model import stored_tensors
+
+        return stored_tensors(model, self.quantization_config.packed), {}
+
+    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        packed: PackedConfig = self.quantization_config.packed
+        files = kwargs.get("checkpoint_files")
+        if files:
+            check_files(files, packed)
+        dtype = next(iter(model.parameters())).dtype
+        with torch.device("meta"):
+            for name, entry in packed.tensors.items():
+                _check_place(model, name, entry.layout.rows, entry.layout.columns)
+                module = build_module(entry.layout, packed.strategies, entry.size, entry.bias)
+                model.set_submodule(name, module.to(dtype))
+        for head, embedding in packed.heads.items():
+            model.set_submodule(head, TiedHead(model.get_submodule(embedding)))
+        return model
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        packed: PackedConfig = self.quantization_config.packed
+        for module in model.modules():
+            if isinstance(module, PackedWeight):
+                module.tensor()
+        model.nash_swarm_facts = PackedFacts(packed.scope, packed.parameters, dict(packed.heads))
+        return model
+
+
+def check_files(files: Iterable[str | Path], packed: PackedConfig) -> None:
+    """Hold every tensor of safetensors files against the checksums in the configuration.
+
+    Raises:
+        DataError: a tensor is missing, surplus, cut short or changed.
+    """
+    from safetensors import safe_open
+
+    expected = {f"{name}.packed": entry.checksum for name, entry in packed.tensors.items()} | dict(packed.dense)
+    sizes = {f"{name}.packed": entry.size for name, entry in packed.tensors.items()}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - not a mapping
+                    if name not in expected:
+                        raise DataError(f"{file}: tensor {name!r} does not belong to this model")
+                    data = opened.get_tensor(name).flatten().view(torch.uint8).numpy()
+                    if sizes.get(name, len(data)) != len(data) or checksum(memoryview(data)) != expected.pop(name):
+                        raise DataError(f"{file}: tensor {name!r} is damaged: its checksum does not match")
+        except DataError:
+            raise
+        except Exception as error:  # safetensors raises its own kind
+            raise DataError(f"{file} is damaged or cut short: {error}") from error
+    if expected:
+        raise DataError(f"{next(iter(expected))!r} is missing from the packed model's files")
+
+
+def _check_place(model: Any, name: str, rows: int, columns: int) -> None:
+    try:
+        shape = tuple(model.get_submodule(name).weight.shape)
+    except AttributeError:
+        raise DataError(f"config.json: this architecture has no matrix at {name!r}") from None
+    if shape not in ((rows, columns), (columns, rows)):
+        raise DataError(f"config.json: {name!r} is {shape} in this architecture, not {rows} x {columns}")
+
+
+def attach(model: Any, packed: PackedConfig) -> None:
+    """Tell transformers that a model packed in memory is quantized, so that `save_pretrained` works on it."""
+    config = NashSwarmConfig(**packed.to_dict())
+    model.config.quantization_config = config
+    model.hf_quantizer = NashSwarmQuantizer(config, pre_quantized=True)
+    model.is_quantized = True

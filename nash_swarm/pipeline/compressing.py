@@ -1,0 +1,120 @@
+"""All stages in one call."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nash_swarm.damage.base import DamageEstimator
+from nash_swarm.errors import UsageError
+from nash_swarm.evaluation.measures import Evaluation, evaluate
+from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
+from nash_swarm.files.atomic import check_new_folder
+from nash_swarm.files.packed_model import counted_bytes, save
+from nash_swarm.game.allocation import Allocation
+from nash_swarm.game.layout import Granularity
+from nash_swarm.models.source import Source, load_source
+from nash_swarm.models.walk import Scope
+from nash_swarm.pipeline.measuring import DEFAULT_STRATEGIES, measure
+from nash_swarm.pipeline.packing import pack
+from nash_swarm.pipeline.solving import DEFAULT_SOLVER, solve
+from nash_swarm.quantizers.base import Quantizer
+from nash_swarm.solvers.base import Solver
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """What `compress` made.
+
+    Attributes:
+        path: folder of the packed model.
+        allocation: the allocation with its certificate.
+        file_bytes: bytes on disk that the budget covers.
+        bits_per_parameter: `file_bytes` * 8 over the parameters in scope (for scope `linear`: of the packed matrices).
+        evaluation: the packed model on held-out text; `None` if evaluation was switched off.
+        reference: the original model on the same text.
+    """
+
+    path: Path
+    allocation: Allocation
+    file_bytes: int
+    bits_per_parameter: float
+    evaluation: Evaluation | None
+    reference: Evaluation | None
+
+
+def compress(
+    model: str | Source,
+    *,
+    out: str | Path,
+    bits: float | None = None,
+    size: str | int | None = None,
+    solver: str | Solver = DEFAULT_SOLVER,
+    quantizer: str | Quantizer = "gptq",
+    damage: str | DamageEstimator = "fisher",
+    granularity: Granularity = "block",
+    strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
+    text: str = BUILT_IN_TEXT,
+    scope: Scope = "model",
+    group_size: int = 64,
+    windows: int = 16,
+    eval_windows: int = 16,
+    seed: int = 0,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+    quiet: bool = False,
+) -> Compressed:
+    """Fit a model into a budget and save it: measure -> solve -> pack -> evaluate.
+
+    Args:
+        model: directory, hub id, `.gguf` file, built-in name, or a loaded source.
+        out: folder to write.
+        bits, size: the budget, exactly one of them, see `solve`.
+        solver, quantizer, damage: names or instances.
+        granularity, strategies, scope, group_size, windows: see `measure`.
+        text: calibration text; every fourth window of it is held out for the evaluation.
+        eval_windows: held-out windows that are evaluated; 0 for none.
+        seed: of everything random.
+        overwrite: replace a folder that is not empty.
+        trust_remote_code: let transformers run code that comes with the model.
+        quiet: no progress bars.
+
+    Raises:
+        UsageError, BudgetError, DataError: see the stages.
+    """
+    check_new_folder(out, overwrite=overwrite)
+    if (bits is None) == (size is None):
+        raise UsageError("give the budget once: either bits per parameter (bits=3.0) or a size (size='60MB')")
+    source = load_source(model, trust_remote_code=trust_remote_code) if isinstance(model, str) else model
+    game = measure(
+        source.model, source.tokenizer, text=text, damage=damage, granularity=granularity, strategies=strategies,
+        scope=scope, group_size=group_size, windows=windows, seed=seed, name=source.name, quiet=quiet,
+    )  # fmt: skip
+    allocation = solve(game, bits=bits, size=size, solver=solver, seed=seed)
+    packed = pack(source.model, allocation, quantizer=quantizer, quiet=quiet)
+    found: dict[str, Evaluation] = {}
+    measured: dict[str, Any] | None = None
+    if eval_windows > 0 and source.tokenizer is not None:
+        cut = cut_windows(load_text(text), source.tokenizer, part="held-out")
+        held_out = choose_windows(cut, eval_windows, np.random.default_rng(seed))
+        found = evaluate(
+            {"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet
+        )
+        measured = figures(found["packed"], found["reference"], text)
+    save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)
+    file_bytes = counted_bytes(out)
+    used = file_bytes * 8 if scope == "model" else allocation.certificate.used_bits
+    return Compressed(
+        Path(out), allocation, file_bytes, used / game.parameters, found.get("packed"), found.get("reference")
+    )
+
+
+def figures(packed: Evaluation, reference: Evaluation | None, text: str) -> dict[str, Any]:
+    """An evaluation as the report and the model card give it."""
+    values = {"text": text, **asdict(packed), "perplexity": packed.perplexity}
+    if reference is not None:
+        values["reference_perplexity"] = reference.perplexity
+    return values

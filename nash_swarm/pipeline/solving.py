@@ -1,0 +1,41 @@
+"""Stage two: from a game and a budget to an allocation, by any solver."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nash_swarm import registry
+from nash_swarm.game.allocation import Allocation
+from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.budget import Budget
+from nash_swarm.solvers.base import Callback, Solver
+
+DEFAULT_SOLVER = "nash"
+
+
+def solve(
+    game: BitGame,
+    *,
+    bits: float | None = None,
+    size: str | int | None = None,
+    solver: str | Solver = DEFAULT_SOLVER,
+    seed: int = 0,
+    callback: Callback | None = None,
+) -> Allocation:
+    """Allocate a budget.
+
+    Args:
+        game: from `measure`, or synthetic.
+        bits: budget in bits per parameter, everything on disk included; or
+        size: budget as a file size, e.g. ``"60MB"``.
+        solver: name or instance.
+        seed: for solvers that use randomness.
+        callback: called once an iteration with a record of it.
+
+    Raises:
+        UsageError: unknown solver, or not exactly one of `bits` and `size`.
+        BudgetError: the budget is too small; the message names the smallest feasible one.
+    """
+    chosen: Solver = registry.create("solvers", solver) if isinstance(solver, str) else solver
+    budget = Budget.of(game.parameters, bits, size)
+    return chosen.solve(game, budget, rng=np.random.default_rng(seed), callback=callback)

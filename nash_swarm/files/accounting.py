@@ -12,7 +12,7 @@ import torch
 from nash_swarm.files.packed_config import PackedConfig, PackedEntry
 from nash_swarm.game.layout import TensorLayout
 
-REPORT_BYTES = 3584
+REPORT_BYTES = 2560
 """Reserved for the model card and `nash_swarm.json`, whose figures are not known before packing."""
 
 

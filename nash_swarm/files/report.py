@@ -17,7 +17,7 @@ _LONGEST = 100
 def report_text(
     allocation: Allocation | None, measured: Mapping[str, Any] | None, earlier: Mapping[str, Any] | None, limit: int
 ) -> str:
-    """The text of `nash_swarm.json`, at most half of `limit` bytes; what does not fit is left out, least needed first."""
+    """The text of `nash_swarm.json`, at most three fifths of `limit` bytes; what does not fit is left out, least needed first."""
     values: dict[str, Any] = dict(earlier or {})
     if allocation is not None:
         values = {
@@ -34,7 +34,7 @@ def report_text(
     for optional in ("", "hyperparameters", "game", "agents_by_width", "measured"):
         values.pop(optional, None)
         text = json.dumps(values) + "\n"
-        if len(text.encode()) <= limit // 2:
+        if len(text.encode()) <= limit * 3 // 5:
             break
     return text
 

@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError, UsageError
+from nash_swarm.names import GRANULARITIES, Granularity
 
 Kind = Literal["linear", "conv1d", "embedding", "tied"]
-Granularity = Literal["layer", "block", "tile", "parameter"]
-GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 
 TILE_ROWS = 16
 """Output rows of a tile of the packed format."""

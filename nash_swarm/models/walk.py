@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import Kind
+from nash_swarm.names import Scope
 
-Scope = Literal["model", "linear"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,8 @@ from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_window
 from nash_swarm.files.atomic import check_new_folder
 from nash_swarm.files.packed_model import counted_bytes, save
 from nash_swarm.game.allocation import Allocation
-from nash_swarm.game.layout import Granularity
 from nash_swarm.models.source import Source, load_source
-from nash_swarm.models.walk import Scope
+from nash_swarm.names import Granularity, Scope
 from nash_swarm.pipeline.measuring import DEFAULT_STRATEGIES, measure
 from nash_swarm.pipeline.packing import pack
 from nash_swarm.pipeline.solving import DEFAULT_SOLVER, solve

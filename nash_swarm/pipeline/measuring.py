@@ -19,10 +19,11 @@ from nash_swarm.errors import DataError, UsageError
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 from nash_swarm.files.accounting import fixed_bytes
 from nash_swarm.game.bitgame import BitGame, Calibration
-from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, Granularity, TensorLayout
+from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.streaming import BlockStream
-from nash_swarm.models.walk import Matrix, Scope, count_parameters, find_matrices
+from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
+from nash_swarm.names import Granularity, Scope
 
 DEFAULT_STRATEGIES = (2, 3, 4, 5, 6, 8)
 

@@ -1,0 +1,109 @@
+"""`nash-swarm demo`: the main job on the embedded model and text, on one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nash_swarm.cli import options
+
+_PROMPT = "The three most important things about Python are"
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where the packed model goes.")] = Path(
+        "smollm2-packed"
+    ),
+    bits: Annotated[float, typer.Option(help="Budget in bits per parameter.")] = 3.5,
+    solver: options.SolverName = "nash",
+    windows: options.Windows = 16,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compress the demo model on CPython's documentation and compare with `uniform` and `quantile` at equal bytes."""
+    import time
+
+    import numpy as np
+
+    from nash_swarm.cli import show
+    from nash_swarm.evaluation.continuation import continue_text
+    from nash_swarm.evaluation.measures import evaluate
+    from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
+    from nash_swarm.files.atomic import check_new_folder
+    from nash_swarm.files.packed_model import counted_bytes, is_packed, load, save
+    from nash_swarm.models.source import load_source
+    from nash_swarm.models.walk import count_parameters, find_matrices
+    from nash_swarm.pipeline.compressing import figures
+    from nash_swarm.pipeline.measuring import measure
+    from nash_swarm.pipeline.packing import pack
+    from nash_swarm.pipeline.solving import solve
+
+    started = time.perf_counter()
+    again = is_packed(output)
+    check_new_folder(output, overwrite=again)
+    source = load_source("smollm2")
+    game = measure(source.model, source.tokenizer, windows=windows, seed=seed, name=source.name, quiet=quiet)
+    names = list(dict.fromkeys((solver, "quantile", "uniform")))
+    allocations = {name: solve(game, bits=bits, solver=name, seed=seed) for name in names}
+    models: dict[str, Any] = {"original": source.model}
+    models |= {name: pack(source.model, allocation, quiet=quiet) for name, allocation in allocations.items()}
+    cut = cut_windows(load_text(BUILT_IN_TEXT), source.tokenizer, part="held-out")
+    held_out = choose_windows(cut, windows, np.random.default_rng(seed))
+    found = evaluate(models, held_out, reference=source.model, quiet=quiet)
+    save(
+        models[solver], output, tokenizer=source.tokenizer, overwrite=again,
+        measured=figures(found[solver], found["original"], BUILT_IN_TEXT),
+    )  # fmt: skip
+    answer = continue_text(load(output), source.tokenizer, _PROMPT, tokens=24)
+
+    parameters = count_parameters(source.model, find_matrices(source.model), "model")
+    sizes = {"original": 2 * parameters} | {name: a.certificate.used_bits // 8 for name, a in allocations.items()}
+    # the others are not saved: their size is the exact bound that the files of the saved one stay within
+    sizes[solver] = counted_bytes(output)
+    shares = show.weight_shares(allocations[solver])
+    if json:
+        show.print_json(
+            {
+                "text": BUILT_IN_TEXT,
+                "parameters": parameters,
+                "seconds": time.perf_counter() - started,
+                "note": source.note,
+                "models": {
+                    name: {
+                        "bytes": sizes[name],
+                        "bits_per_parameter": sizes[name] * 8 / parameters,
+                        **show.evaluation_values(found[name]),
+                    }
+                    for name in models
+                },
+                "weights_by_width": shares,
+                "certificate": show.certificate_values(allocations[solver]),
+                "prompt": _PROMPT,
+                "generated": answer,
+            }
+        )
+        return
+    rows = [
+        (
+            name + (" (16 bits)" if name == "original" else ""),
+            f"{sizes[name]:,}",
+            f"{sizes[name] * 8 / parameters:.3f}",
+            f"{found[name].perplexity:.2f}",
+            f"{found[name].kl:.4f}",
+            f"{found[name].top1:.1%}",
+        )
+        for name in models
+    ]
+    tokens = found["original"].tokens
+    title = f"SmolLM2-135M at {bits:g} bits/param, {tokens:,} held-out tokens of CPython's documentation"
+    show.print_rich(
+        show.table(title, ("", "bytes", "bits/param", "perplexity", "KL", "top-1"), rows),
+        f"Note: {source.note}.",
+        show.histogram(shares),
+        f"\n[bold]{_PROMPT}[/bold]{answer}",
+        f"\nSaved in {output}; {time.perf_counter() - started:.0f} s in all. "
+        f'Use it: nash-swarm generate {output} "Once upon a time"',
+    )

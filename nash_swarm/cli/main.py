@@ -1,0 +1,35 @@
+"""`nash-swarm`: the application, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from nash_swarm.cli import demo, inspection, stages, whole
+from nash_swarm.errors import NashSwarmError
+
+app = typer.Typer(
+    name="nash-swarm",
+    help="Fit a language model into a memory budget: groups of weights bargain for bits until they reach an equilibrium.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    whole.compress, stages.measure, stages.solve, stages.pack, inspection.evaluate, inspection.generate,
+    inspection.inspect, inspection.solvers, demo.demo,
+):  # fmt: skip
+    app.command("eval" if command is inspection.evaluate else None)(command)
+
+
+def main() -> None:
+    """Entry point: exit code 0 done, 1 bad data, 2 bad usage, 130 interrupted."""
+    try:
+        app()
+    except NashSwarmError as error:
+        print(f"nash-swarm: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("nash-swarm: interrupted; nothing was written", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,88 @@
+"""Options that several commands share, and reading them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from nash_swarm.errors import UsageError
+from nash_swarm.names import GRANULARITIES, SCOPES, Granularity, Scope
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Directory, hub id, .gguf file, or the built-in demo model 'smollm2'.")
+]
+Packed = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a packed model.")]
+Out = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where to write.")]
+Bits = Annotated[
+    float | None,
+    typer.Option(help="Budget in bits per parameter, everything on disk included (tokenizer files are not)."),
+]
+Size = Annotated[str | None, typer.Option(help="Budget as a file size instead, e.g. 60MB.")]
+SolverName = Annotated[str, typer.Option("--solver", help="Who allocates; see `nash-swarm solvers`.")]
+QuantizerName = Annotated[str, typer.Option("--quantizer", help="How weights are rounded; see `nash-swarm solvers`.")]
+DamageName = Annotated[str, typer.Option("--damage", help="How damage is estimated; see `nash-swarm solvers`.")]
+Grain = Annotated[
+    str, typer.Option("--granularity", help="What an agent is: layer, block (a column group), tile, or parameter.")
+]
+Widths = Annotated[
+    str,
+    typer.Option(
+        "--strategies",
+        help="Bit-widths agents may choose from, of 2,3,4,5,6,8,16. Leaving out 3, 5 and 6 is costly: "
+        "with 2,4,8 alone a mix at 3.2 bits does worse than uniform 3 bits.",
+    ),
+]
+TextSource = Annotated[
+    str, typer.Option("--text", help="Text file, 'python-docs' (on every machine), or data set ID:CONFIG:SPLIT:COLUMN.")
+]
+ScopeName = Annotated[
+    str,
+    typer.Option("--scope", help="What is quantized and counted: model, or linear (block linears only, as in papers)."),
+]
+GroupSize = Annotated[int, typer.Option("--group-size", help="Columns that share a scale and zero-point per row.")]
+Windows = Annotated[int, typer.Option("--windows", min=1, help="Calibration windows of 512 tokens.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random; every command takes it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; every command takes it.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output folder that is not empty.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let transformers run Python code that comes with the model.")
+]
+
+
+def read_widths(text: str) -> tuple[int, ...]:
+    """`"2,3,4"` as a tuple.
+
+    Raises:
+        UsageError: not a comma-separated list of whole numbers.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"cannot read the strategies {text!r}; write them like 2,3,4,5,6,8") from None
+
+
+def read_granularity(value: str) -> Granularity:
+    """The granularity of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    return cast(Granularity, _choice("granularity", value, GRANULARITIES))
+
+
+def read_scope(value: str) -> Scope:
+    """The scope of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    return cast(Scope, _choice("scope", value, SCOPES))
+
+
+def _choice(option: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise UsageError(f"--{option} must be one of {', '.join(known)}, not {value!r}")
+    return value

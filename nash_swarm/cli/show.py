@@ -1,0 +1,95 @@
+"""How results look on a terminal, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nash_swarm.evaluation.measures import Evaluation
+    from nash_swarm.game.allocation import Allocation
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(values, indent=1))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", title_style="bold")
+    for place, column in enumerate(columns):
+        made.add_column(column, justify="right" if place else "left")
+    for row in rows:
+        made.add_row(*(str(cell) for cell in row))
+    return made
+
+
+def print_rich(*parts: Any) -> None:
+    """Tables and text on standard output."""
+    from rich.console import Console
+
+    console = Console()
+    for part in parts:
+        console.print(part)
+
+
+def histogram(shares: Mapping[int, float], width: int = 40) -> str:
+    """A bar a bit-width, from shares of the weights."""
+    largest = max(shares.values(), default=0.0) or 1.0
+    return "\n".join(
+        f"{bits:>3} bits {share:6.1%} {'█' * round(width * share / largest)}" for bits, share in shares.items()
+    )
+
+
+def weight_shares(allocation: Allocation) -> dict[int, float]:
+    """Share of the weights that play each width."""
+    import numpy as np
+
+    counts = dict.fromkeys(allocation.strategies, 0.0)
+    for tensor in allocation.tensors:
+        widths = allocation.widths(tensor)
+        for bits, cells in zip(*np.unique(widths, return_counts=True), strict=True):
+            counts[int(bits)] += float(cells) / widths.size * tensor.weights
+    total = sum(counts.values())
+    return {bits: count / total for bits, count in counts.items()}
+
+
+def certificate_values(allocation: Allocation) -> dict[str, Any]:
+    """The certificate as JSON values."""
+    proof = allocation.certificate
+    return {**asdict(proof), "gap": proof.gap, "fill": proof.fill}
+
+
+def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as JSON values."""
+    return {**asdict(evaluation), "perplexity": evaluation.perplexity}
+
+
+def evaluation_rows(packed: Evaluation, reference: Evaluation | None, text: str) -> list[tuple[str, str]]:
+    """A model, beside its original if there is one, as a table's rows."""
+    original = "" if reference is None else f" (original {reference.perplexity:.3f})"
+    rows = [("tokens", f"{packed.tokens:,} of {text}"), ("perplexity", f"{packed.perplexity:.3f}{original}")]
+    if packed.kl is not None and packed.top1 is not None:
+        rows += [("KL to the original", f"{packed.kl:.4f} nats per token"), ("top-1 agreement", f"{packed.top1:.2%}")]
+    return rows
+
+
+def certificate_rows(allocation: Allocation) -> list[tuple[str, str]]:
+    """The certificate as a table's rows."""
+    proof, unit = allocation.certificate, allocation.provenance.get("damage_unit", "")
+    return [
+        ("budget", f"{allocation.budget.label} = {proof.budget_bits // 8:,} bytes"),
+        ("used", f"{proof.used_bits // 8:,} bytes ({proof.fill:.3%})"),
+        ("price", f"{proof.price:.4g} {unit} per bit"),
+        ("unilateral regret", f"{proof.unilateral_regret:.3g}"),
+        ("exchange regret", f"{proof.exchange_regret:.3g}"),
+        ("predicted damage", f"{proof.predicted_damage:.5g} {unit}"),
+        ("lower bound", f"{proof.lower_bound:.5g} (gap {proof.gap:.3%})"),
+    ]

@@ -1,0 +1,118 @@
+"""`nash-swarm measure`, `solve` and `pack`: one stage each, with a file in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nash_swarm.cli import options
+
+
+def measure(
+    model: options.Model,
+    output: options.Out,
+    damage: options.DamageName = "fisher",
+    granularity: options.Grain = "block",
+    strategies: options.Widths = "2,3,4,5,6,8",
+    text: options.TextSource = "python-docs",
+    scope: options.ScopeName = "model",
+    group_size: options.GroupSize = 64,
+    windows: options.Windows = 16,
+    seed: options.Seed = 0,
+    trust_remote_code: options.TrustRemoteCode = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure what every agent of MODEL would suffer and cost with every width; write the game (.npz)."""
+    from nash_swarm.cli import show
+    from nash_swarm.files.game import save_game
+    from nash_swarm.models.source import load_source
+    from nash_swarm.pipeline.measuring import check_strategies
+    from nash_swarm.pipeline.measuring import measure as run
+
+    grain = options.read_granularity(granularity)
+    widths = check_strategies(options.read_widths(strategies), grain)
+    source = load_source(model, trust_remote_code=trust_remote_code)
+    game = run(
+        source.model, source.tokenizer, text=text, damage=damage, granularity=grain, strategies=widths,
+        scope=options.read_scope(scope), group_size=group_size, windows=windows, seed=seed, name=model, quiet=quiet,
+    )  # fmt: skip
+    save_game(game, output)
+    per = 1 / game.parameters
+    values = {
+        "output": str(output),
+        "agents": game.agents,
+        "parameters": game.parameters,
+        "fixed_bytes": game.fixed_bits // 8,
+        "smallest_bits_per_parameter": game.smallest_bits() * per,
+        "largest_bits_per_parameter": game.largest_bits() * per,
+        "uniform_damage": {
+            str(bits): float(game.damage[:, place].sum(dtype="float64")) for place, bits in enumerate(game.strategies)
+        },
+        "damage_unit": game.provenance["damage_unit"],
+    }
+    if json:
+        show.print_json(values)
+        return
+    rows = [(name.replace("_", " "), value) for name, value in values.items() if name != "uniform_damage"]
+    damages = [(bits, f"{value:.5g}") for bits, value in values["uniform_damage"].items()]
+    show.print_rich(
+        show.table(f"game of {model}", ("", ""), rows), show.table("damage if all play", ("bits", "damage"), damages)
+    )
+
+
+def solve(
+    game: Annotated[Path, typer.Argument(metavar="GAME.npz", help="From `nash-swarm measure`.")],
+    output: options.Out,
+    bits: options.Bits = None,
+    size: options.Size = None,
+    solver: options.SolverName = "nash",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Allocate a budget by any solver; write the allocation (.json). Nothing is measured again."""
+    from nash_swarm.cli import show
+    from nash_swarm.files.allocation import save_allocation
+    from nash_swarm.files.game import load_game
+    from nash_swarm.pipeline.solving import solve as run
+
+    allocation = run(load_game(game), bits=bits, size=size, solver=solver, seed=seed)
+    save_allocation(allocation, output)
+    if json:
+        show.print_json({"output": str(output), "solver": solver, "certificate": show.certificate_values(allocation)})
+    elif not quiet:
+        show.print_rich(show.table(f"{solver}: {output}", ("", ""), show.certificate_rows(allocation)))
+
+
+def pack(
+    model: options.Model,
+    allocation: Annotated[Path, typer.Argument(metavar="ALLOCATION.json", help="From `nash-swarm solve`.")],
+    output: options.Out,
+    quantizer: options.QuantizerName = "gptq",
+    overwrite: options.Overwrite = False,
+    trust_remote_code: options.TrustRemoteCode = False,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Round MODEL to an allocation, pack it, and save it."""
+    from nash_swarm.cli import show
+    from nash_swarm.files.allocation import load_allocation
+    from nash_swarm.files.atomic import check_new_folder
+    from nash_swarm.files.packed_model import counted_bytes, save
+    from nash_swarm.models.source import load_source
+    from nash_swarm.pipeline.packing import pack as run
+
+    check_new_folder(output, overwrite=overwrite)
+    chosen = load_allocation(allocation)
+    source = load_source(model, trust_remote_code=trust_remote_code)
+    packed = run(source.model, chosen, quantizer=quantizer, quiet=quiet)
+    save(packed, output, tokenizer=source.tokenizer, overwrite=overwrite)
+    values = {"output": str(output), "bytes": counted_bytes(output), "budget_bytes": chosen.budget.total_bits // 8}
+    if json:
+        show.print_json(values)
+    elif not quiet:
+        show.print_rich(f"{output}: {values['bytes']:,} of {values['budget_bytes']:,} bytes")

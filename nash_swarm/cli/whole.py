@@ -1,0 +1,63 @@
+"""`nash-swarm compress`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nash_swarm.cli import options
+
+
+def compress(
+    model: options.Model,
+    output: options.Out,
+    bits: options.Bits = None,
+    size: options.Size = None,
+    solver: options.SolverName = "nash",
+    quantizer: options.QuantizerName = "gptq",
+    damage: options.DamageName = "fisher",
+    granularity: options.Grain = "block",
+    strategies: options.Widths = "2,3,4,5,6,8",
+    text: options.TextSource = "python-docs",
+    scope: options.ScopeName = "model",
+    group_size: options.GroupSize = 64,
+    windows: options.Windows = 16,
+    seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
+    trust_remote_code: options.TrustRemoteCode = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fit MODEL into a budget: measure, solve, pack, evaluate on held-out text, save."""
+    from nash_swarm.cli import show
+    from nash_swarm.pipeline.compressing import Compressed
+    from nash_swarm.pipeline.compressing import compress as run
+
+    widths = options.read_widths(strategies)
+    done: Compressed = run(
+        model, out=output, bits=bits, size=size, solver=solver, quantizer=quantizer, damage=damage,
+        granularity=options.read_granularity(granularity), strategies=widths, text=text,
+        scope=options.read_scope(scope), group_size=group_size, windows=windows, seed=seed, overwrite=overwrite,
+        trust_remote_code=trust_remote_code, quiet=quiet,
+    )  # fmt: skip
+    values: dict[str, Any] = {
+        "output": str(done.path),
+        "bytes": done.file_bytes,
+        "bits_per_parameter": done.bits_per_parameter,
+        "solver": solver,
+        "weights_by_width": show.weight_shares(done.allocation),
+        "certificate": show.certificate_values(done.allocation),
+    }
+    if done.evaluation is not None and done.reference is not None:
+        values["text"] = text
+        values["packed"] = show.evaluation_values(done.evaluation)
+        values["reference"] = show.evaluation_values(done.reference)
+    if json:
+        show.print_json(values)
+        return
+    rows = show.certificate_rows(done.allocation)
+    rows.insert(2, ("on disk", f"{done.file_bytes:,} bytes = {done.bits_per_parameter:.4f} bits/param"))
+    if done.evaluation is not None and done.reference is not None:
+        rows += show.evaluation_rows(done.evaluation, done.reference, text)
+    show.print_rich(
+        show.table(f"{model} -> {done.path}", ("", ""), rows), show.histogram(show.weight_shares(done.allocation))
+    )

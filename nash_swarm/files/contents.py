@@ -1,0 +1,90 @@
+"""What a packed model's files hold, read without building the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nash_swarm.errors import DataError
+from nash_swarm.files.packed_model import COUNTED, WEIGHTS, counted_bytes, read_config, read_report
+from nash_swarm.quantizers.packing import PackedTensor
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A packed model from outside.
+
+    Attributes:
+        scope: what the budget counted.
+        parameters: unique parameters in scope.
+        file_bytes: bytes on disk that the budget covers.
+        bits_per_parameter: packed bits in scope over `parameters`, everything included.
+        files: bytes of each file.
+        weight_shares: share of the weights that has each width.
+        tensor_bits: bits per weight of each packed tensor, scales and all.
+        report: what the model's `nash_swarm.json` says.
+    """
+
+    scope: str
+    parameters: int
+    file_bytes: int
+    bits_per_parameter: float
+    files: Mapping[str, int]
+    weight_shares: Mapping[int, float]
+    tensor_bits: Mapping[str, float]
+    report: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+    def by_module(self) -> dict[str, tuple[int, float]]:
+        """Tensors and their mean bits per weight by the last part of their path, e.g. ``down_proj``."""
+        groups: dict[str, list[float]] = {}
+        for name, bits in self.tensor_bits.items():
+            groups.setdefault(name.rsplit(".", 1)[-1], []).append(bits)
+        return {name: (len(bits), sum(bits) / len(bits)) for name, bits in groups.items()}
+
+
+def read_contents(path: str | Path) -> Contents:
+    """Read a packed model's files.
+
+    Raises:
+        DataError: they are no packed model's, or damaged.
+    """
+    from safetensors import safe_open
+
+    folder = Path(path)
+    config = read_config(folder)
+    weights = dict.fromkeys(config.strategies, 0.0)
+    bits: dict[str, float] = {}
+    packed_bytes = 0
+    try:
+        with safe_open(folder / WEIGHTS, framework="np") as file:
+            for name, entry in config.tensors.items():
+                tensor = PackedTensor.read(file.get_tensor(f"{name}.packed"), entry.layout, config.strategies)
+                packed_bytes += len(tensor.buffer)
+                bits[name] = len(tensor.buffer) * 8 / entry.layout.weights
+                for width, cells in zip(*np.unique(tensor.widths, return_counts=True), strict=True):
+                    share = float(cells) / tensor.widths.size * entry.layout.weights
+                    weights[int(width)] = weights.get(int(width), 0.0) + share
+    except DataError:
+        raise
+    except Exception as error:  # safetensors raises its own kind
+        raise DataError(f"{folder / WEIGHTS} is damaged or missing: {error}") from error
+    total = sum(weights.values())
+    size = counted_bytes(folder)
+    return Contents(
+        config.scope,
+        config.parameters,
+        size,
+        (size if config.scope == "model" else packed_bytes) * 8 / config.parameters,
+        {name: (folder / name).stat().st_size for name in COUNTED if (folder / name).is_file()},
+        {width: count / total for width, count in weights.items()},
+        bits,
+        read_report(folder),
+    )

@@ -1,0 +1,13 @@
+"""Words users choose from; apart from the code they name, so that the command line need not import it."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Granularity = Literal["layer", "block", "tile", "parameter"]
+"""What an agent is."""
+GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
+
+Scope = Literal["model", "linear"]
+"""What is quantized and what the budget counts: everything, or only the linears inside transformer blocks."""
+SCOPES: tuple[Scope, ...] = get_args(Scope)

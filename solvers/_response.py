@@ -10,6 +10,7 @@ from numba import njit
 
 from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables
+from nash_swarm.solvers._random import chance
 
 _RUN = 1 << 12
 """Agents whose turns are mixed: as many as fit the processor's cache."""
@@ -60,15 +61,6 @@ def sweep(
 
 
 @njit(nogil=True, cache=True)
-def _chance(seed, i):  # type: ignore[no-untyped-def]
-    """A number in [0, 1) that depends on the seed and the agent alone, whatever thread asks (splitmix64)."""
-    z = np.uint64(seed) + np.uint64(i) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.float64((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-
-
-@njit(nogil=True, cache=True)
 def _coprime(stride, size):  # type: ignore[no-untyped-def]
     """The largest number up to `stride` modulo `size` that shares no divisor with `size`."""
     stride = max(1, stride % size)
@@ -112,7 +104,7 @@ def _turns(damage, memory, start, stop, price, choices, tolerance, inertia, stri
         gain = cost - best_cost
         if gain > tolerance * cost:
             worst = max(worst, gain)
-            if inertia > 0 and _chance(seed, i) < inertia:
+            if inertia > 0 and chance(seed, i) < inertia:
                 passed += 1
             else:
                 choices[i] = best

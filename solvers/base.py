@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm.errors import BudgetError
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import certify
+from nash_swarm.game.rules import Rules
 
 Callback = Callable[[Mapping[str, float]], None]
 """Called once an iteration with the record that also goes into the allocation's trace."""
@@ -49,6 +51,7 @@ class Solver(ABC):
         *,
         rng: np.random.Generator | None = None,
         callback: Callback | None = None,
+        rules: Rules | None = None,
     ) -> Allocation:
         """Allocate the budget and certify the result.
 
@@ -57,15 +60,42 @@ class Solver(ABC):
             budget: the limit on everything written to disk.
             rng: source of randomness; `default_rng(0)` if not given.
             callback: called once an iteration with the record that goes into the trace.
+            rules: what agents may not play or must play alike. The game is then played, and regret stated, over what
+                the rules permit; they are kept in the allocation's provenance.
 
         Raises:
-            BudgetError: the budget is too small for the game; the message names the smallest feasible one.
+            BudgetError: the budget is too small for the game (under the rules); names the smallest feasible one.
+            UsageError: the rules do not fit the game.
         """
+        if rules:
+            return self._solve_under(rules, game, budget, rng, callback)
         capacity = game.capacity(budget)
         play = self.play(game, capacity, rng=rng or np.random.default_rng(0), callback=callback or _ignore)
         certificate = certify(game, budget, play.choices, play.price)
         return Allocation.of(
             game, budget, play.choices, certificate, solver=self.name, hyperparameters=asdict(self), trace=play.trace
+        )
+
+    def _solve_under(
+        self,
+        rules: Rules,
+        game: BitGame,
+        budget: Budget,
+        rng: np.random.Generator | None,
+        callback: Callback | None,
+    ) -> Allocation:
+        reduced, expand = rules.apply(game)
+        try:
+            part = self.solve(reduced, budget, rng=rng, callback=callback)
+        except BudgetError as error:
+            raise BudgetError(f"{error} under the rules ({rules})") from None
+        return replace(
+            part,
+            choices=expand(part.choices),
+            tensors=game.tensors,
+            permutations=game.permutations,
+            calibration=game.calibration,
+            provenance={**game.provenance, "rules": rules.to_json()},
         )
 
     @abstractmethod

@@ -7,10 +7,21 @@ import numpy.typing as npt
 
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
-from nash_swarm.game.layout import SUPPORTED_WIDTHS
+from nash_swarm.game.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
+from nash_swarm.game.rules import VLLM_FUSION, Rules
+from nash_swarm.names import GRANULARITIES
 
 KINDS = ("convex", "ties", "zero", "huge range", "rising and falling", "identical agents")
 """What the damage looks like."""
+
+_LEAVES = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
 
 
 def sample_game(rng: np.random.Generator, *, most_agents: int = 12) -> BitGame:
@@ -29,6 +40,33 @@ def sample_game(rng: np.random.Generator, *, most_agents: int = 12) -> BitGame:
         fixed_bits=int(rng.integers(0, 100)),
         parameters=agents * 64,
         provenance={"kind": kind},
+    )
+
+
+def sample_model_game(rng: np.random.Generator) -> BitGame:
+    """A random game with the tensors of a tiny transformer, measured at a random granularity, with a tied head."""
+    granularity = GRANULARITIES[rng.integers(3)]
+    strategies = tuple(sorted(int(width) for width in rng.choice(SUPPORTED_WIDTHS, 4, replace=False)))
+    tensors: list[TensorLayout] = []
+    for name, rows in [("embed_tokens", 64), *((f"layers.{layer}.{leaf}", 32) for layer in (0, 1) for leaf in _LEAVES)]:
+        start = tensors[-1].span.stop if tensors else 0
+        kind: Kind = "linear" if tensors else "tied"
+        tensors.append(TensorLayout.cut(f"model.{name}", kind, (rows, 64), granularity, group_size=32, start=start))
+    damage = _damage(rng, "convex", tensors[-1].span.stop, strategies)
+    memory = np.concatenate([tensor.memory(strategies) for tensor in tensors])
+    return BitGame(
+        strategies, damage, memory, 500, 64 * 64 + 12 * 64 * 32, tuple(tensors), provenance={"kind": granularity}
+    )
+
+
+def sample_rules(rng: np.random.Generator, game: BitGame) -> Rules:
+    """Random rules for a game of `sample_model_game`, always satisfiable."""
+    pinned = int(rng.choice(game.strategies))
+    forbidden = tuple(int(width) for width in rng.choice(game.strategies, 2, replace=False))
+    return Rules(
+        keep={"lm_head": pinned} if rng.random() < 0.7 else {},
+        forbid={"layers.1.*": forbidden} if rng.random() < 0.7 else {},
+        fuse=VLLM_FUSION if rng.random() < 0.7 else (),
     )
 
 

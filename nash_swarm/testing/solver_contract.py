@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -11,23 +10,14 @@ from nash_swarm.errors import BudgetError
 from nash_swarm.game import Allocation, BitGame, Budget
 from nash_swarm.solvers.base import Solver
 from nash_swarm.testing import oracles
+from nash_swarm.testing.case import Case
 from nash_swarm.testing.games import sample_budget, sample_game
+from nash_swarm.testing.rules_contract import check_rules
 
 _PROFILES = 4**6
 """Games with at most this many profiles are also solved by brute force."""
 _SCALE = 1024.0
 """A power of two, so that scaled damage has the same rounding."""
-
-
-class _Case(NamedTuple):
-    game: BitGame
-    budget: Budget
-    seed: int
-    label: str
-
-    def require(self, holds: bool, message: str) -> None:
-        if not holds:
-            raise AssertionError(f"{self.label}: {message}")
 
 
 def check_solver(solver: Solver, *, examples: int = 50, seed: int = 0) -> None:
@@ -36,7 +26,8 @@ def check_solver(solver: Solver, *, examples: int = 50, seed: int = 0) -> None:
     The budget is met and never exceeded, and at least 99.9 % of it is used or no upgrade that lowers the damage fits
     any more; the same seed gives the same choices; the game is not changed; an impossible budget is refused; the
     certificate says what a slow recomputation says; damage in another unit gives as good a result; the total damage is
-    not above that of the best single strategy that fits (unless the class has `baseline = True`).
+    not above that of the best single strategy that fits (unless the class has `baseline = True`); pinned, forbidden and
+    fused agents play what they may.
 
     Args:
         solver: an instance, with the hyperparameters to test.
@@ -54,10 +45,12 @@ def check_solver(solver: Solver, *, examples: int = 50, seed: int = 0) -> None:
             f"{type(solver).__name__}, game {number} of seed {seed} ({game.provenance['kind']}, {game.agents} agents, "
             f"strategies {list(game.strategies)}, {budget.total_bits} of {game.largest_bits()} bits)"
         )
-        _check(solver, _Case(game, budget, seed + number, label))
+        _check(solver, Case(game, budget, seed + number, label))
+    for number in range(max(1, examples // 5)):
+        check_rules(solver, rng, f"{type(solver).__name__}, model {number} of seed {seed}")
 
 
-def _check(solver: Solver, case: _Case) -> None:
+def _check(solver: Solver, case: Case) -> None:
     game = case.game
     tables = game.damage.copy(), game.memory.copy()
     allocation = _solve(solver, case)
@@ -75,11 +68,11 @@ def _check(solver: Solver, case: _Case) -> None:
         _check_optimum(case, allocation)
 
 
-def _solve(solver: Solver, case: _Case) -> Allocation:
+def _solve(solver: Solver, case: Case) -> Allocation:
     return solver.solve(case.game, case.budget, rng=np.random.default_rng(case.seed))
 
 
-def _check_budget(case: _Case, allocation: Allocation) -> None:
+def _check_budget(case: Case, allocation: Allocation) -> None:
     used = case.game.used_bits(allocation.choices)
     slack = case.budget.total_bits - used
     case.require(slack >= 0, f"{used} bits are more than the budget")
@@ -91,7 +84,7 @@ def _check_budget(case: _Case, allocation: Allocation) -> None:
     )
 
 
-def _check_certificate(case: _Case, allocation: Allocation) -> None:
+def _check_certificate(case: Case, allocation: Allocation) -> None:
     game, choices, told = case.game, allocation.choices, allocation.certificate
     slack = case.budget.total_bits - game.used_bits(choices)
     scale = float(game.damage.sum(dtype=np.float64)) + told.price * float(game.memory.sum())
@@ -108,7 +101,7 @@ def _check_certificate(case: _Case, allocation: Allocation) -> None:
     case.require(told.lower_bound <= told.predicted_damage + tolerance, "the lower bound is above the damage found")
 
 
-def _check_refusal(solver: Solver, case: _Case) -> None:
+def _check_refusal(solver: Solver, case: Case) -> None:
     impossible = Budget(case.game.smallest_bits() - 1, "too small")
     try:
         solver.solve(case.game, impossible)
@@ -117,7 +110,7 @@ def _check_refusal(solver: Solver, case: _Case) -> None:
     case.require(False, "a budget below the smallest size did not raise BudgetError")
 
 
-def _check_scale(solver: Solver, case: _Case, allocation: Allocation) -> None:
+def _check_scale(solver: Solver, case: Case, allocation: Allocation) -> None:
     game = case.game
     scaled = BitGame(game.strategies, game.damage * np.float32(_SCALE), game.memory, game.fixed_bits, game.parameters)
     other = _solve(solver, case._replace(game=scaled))
@@ -125,7 +118,7 @@ def _check_scale(solver: Solver, case: _Case, allocation: Allocation) -> None:
     case.require(math.isclose(one, two, rel_tol=1e-3), f"damage in another unit gave the result {two} instead of {one}")
 
 
-def _check_single(case: _Case, allocation: Allocation) -> None:
+def _check_single(case: Case, allocation: Allocation) -> None:
     game, capacity = case.game, case.game.capacity(case.budget)
     found = game.total_damage(allocation.choices)
     for s, width in enumerate(game.strategies):
@@ -134,7 +127,7 @@ def _check_single(case: _Case, allocation: Allocation) -> None:
             case.require(found <= single * (1 + 1e-12), f"damage {found}, but all agents at {width} bits have {single}")
 
 
-def _check_optimum(case: _Case, allocation: Allocation) -> None:
+def _check_optimum(case: Case, allocation: Allocation) -> None:
     best = oracles.optimum(case.game, case.game.capacity(case.budget))
     told = allocation.certificate
     tolerance = 1e-12 * best

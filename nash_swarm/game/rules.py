@@ -1,0 +1,161 @@
+"""What the caller forbids and demands: pinned widths, forbidden widths, tensors that must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.errors import UsageError
+from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.layout import TensorLayout
+from nash_swarm.game.reduction import Expand, reduce_game
+
+VLLM_FUSION = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Sibling layers that vLLM merges into one, and which must therefore share a scheme."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Restrictions by tensor name.
+
+    A pattern is a glob over the whole name (``model.layers.0.*``) or over its last parts (``down_proj``,
+    ``mlp.down_proj``). A tied output head is also found as ``lm_head``.
+
+    Attributes:
+        keep: pattern to the one width its agents play.
+        forbid: pattern to the widths its agents may not play; those that the game does not have are no concern.
+        fuse: sets of sibling layers (last parts of the name, under one parent) whose agents play one width, cell by
+            cell of their equal grids; see `VLLM_FUSION`.
+    """
+
+    keep: Mapping[str, int] = field(default_factory=dict)
+    forbid: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    fuse: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [name for siblings in self.fuse for name in siblings]
+        if len(set(names)) < len(names) or any(len(siblings) < 2 for siblings in self.fuse):
+            raise UsageError("fuse takes sets of two or more layer names, and each name once")
+
+    @classmethod
+    def parse(cls, keep: Iterable[str] = (), forbid: Iterable[str] = (), fuse: Iterable[str] = ()) -> Rules:
+        """Rules from text such as ``lm_head=8``, ``down_proj=2,3`` and ``q_proj,k_proj,v_proj``.
+
+        Raises:
+            UsageError: the text is no rule, or pins one pattern twice.
+        """
+        pins = [_parse(text) for text in keep]
+        if any(len(widths) != 1 for _, widths in pins) or len(dict(pins)) < len(pins):
+            raise UsageError("keep takes one width for each pattern, like lm_head=8")
+        return cls(
+            {pattern: widths[0] for pattern, widths in pins},
+            dict(_parse(text) for text in forbid),
+            tuple(tuple(part.strip() for part in text.split(",")) for text in fuse),
+        )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Rules:
+        """The rules that `to_json` made `values` from."""
+        return cls(
+            dict(values["keep"]),
+            {pattern: tuple(widths) for pattern, widths in values["forbid"].items()},
+            tuple(tuple(siblings) for siblings in values["fuse"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The rules as JSON values; they stand in the provenance of an allocation that was made under them."""
+        return {
+            "keep": dict(self.keep),
+            "forbid": {pattern: list(widths) for pattern, widths in self.forbid.items()},
+            "fuse": [list(siblings) for siblings in self.fuse],
+        }
+
+    def __str__(self) -> str:
+        parts = [f"keep {pattern}={width}" for pattern, width in self.keep.items()]
+        parts += [f"forbid {pattern}={','.join(map(str, widths))}" for pattern, widths in self.forbid.items()]
+        parts += [f"fuse {','.join(siblings)}" for siblings in self.fuse]
+        return "; ".join(parts)
+
+    def __bool__(self) -> bool:
+        return bool(self.keep or self.forbid or self.fuse)
+
+    def apply(self, game: BitGame) -> tuple[BitGame, Expand]:
+        """The game that is left under the rules, and the map from its choices to those of `game`.
+
+        Raises:
+            UsageError: a pattern matches no tensor, a width is none of the game's, or siblings cannot be fused.
+        """
+        if self and not game.tensors:
+            raise UsageError("rules go by tensor names, and this game has none")
+        return reduce_game(game, self._allowed(game), self._fusion(game))
+
+    def _allowed(self, game: BitGame) -> npt.NDArray[np.bool_] | None:
+        if not (self.keep or self.forbid):
+            return None
+        widths = np.array(game.strategies)
+        allowed = np.ones(game.damage.shape, np.bool_)
+        for pattern, width in self.keep.items():
+            if width not in game.strategies:
+                raise UsageError(f"keep {pattern}={width}: the game's widths are {list(game.strategies)}")
+            for tensor in _find(game, pattern):
+                allowed[tensor.span] &= widths == width
+        for pattern, forbidden in self.forbid.items():
+            for tensor in _find(game, pattern):
+                allowed[tensor.span] &= ~np.isin(widths, forbidden)
+        for tensor in game.tensors:
+            if not allowed[tensor.start].any():
+                raise UsageError(f"{self}: no width is left for {tensor.name}")
+        return allowed
+
+    def _fusion(self, game: BitGame) -> npt.NDArray[np.int32] | None:
+        if not self.fuse:
+            return None
+        fusion = np.full(game.agents, -1, np.int32)
+        for siblings in self.fuse:
+            families: dict[str, list[TensorLayout]] = {}
+            for tensor in game.tensors:
+                parent, _, leaf = tensor.name.rpartition(".")
+                if leaf in siblings:
+                    families.setdefault(parent, []).append(tensor)
+            if not families:
+                raise UsageError(f"fuse {','.join(siblings)}: no tensor has such a name; {_examples(game)}")
+            for first, *others in families.values():
+                for other in others:
+                    if other.grid != first.grid:
+                        raise UsageError(
+                            f"cannot fuse {first.name} and {other.name}: their grids of agents {first.grid} and "
+                            f"{other.grid} differ; measure at a coarser granularity"
+                        )
+                    fusion[other.span] = fusion[first.span] = np.arange(first.start, first.start + first.agents)
+        return fusion
+
+
+def _parse(text: str) -> tuple[str, tuple[int, ...]]:
+    pattern, equals, widths = text.partition("=")
+    try:
+        numbers = tuple(int(width) for width in widths.split(","))
+    except ValueError:
+        numbers = ()
+    if not (pattern.strip() and equals and numbers):
+        raise UsageError(f"cannot read the rule {text!r}; write it like lm_head=8")
+    return pattern.strip(), numbers
+
+
+def _find(game: BitGame, pattern: str) -> list[TensorLayout]:
+    def matches(tensor: TensorLayout) -> bool:
+        names = (tensor.name, "lm_head") if tensor.kind == "tied" else (tensor.name,)
+        return any(fnmatchcase(name, glob) for name in names for glob in (pattern, f"*.{pattern}"))
+
+    found = [tensor for tensor in game.tensors if matches(tensor)]
+    if not found:
+        raise UsageError(f"no tensor matches {pattern!r}; {_examples(game)}")
+    return found
+
+
+def _examples(game: BitGame) -> str:
+    return f"there are {', '.join(tensor.name for tensor in game.tensors[:3])}, ..."

@@ -59,7 +59,9 @@ class BitGame:
         if not self.strategies or list(self.strategies) != sorted(set(self.strategies)):
             raise DataError(f"strategies must be distinct ascending bit-widths, not {self.strategies}")
         if self.damage.shape != shape or self.memory.shape != shape or not shape[0]:
-            raise DataError(f"damage {self.damage.shape} and memory {self.memory.shape} must both be (agents, {shape[1]})")
+            raise DataError(
+                f"damage {self.damage.shape} and memory {self.memory.shape} must both be (agents, {shape[1]})"
+            )
         if self.damage.dtype != np.float32 or self.memory.dtype != np.int64:
             raise DataError(f"damage must be float32 and memory int64, not {self.damage.dtype} and {self.memory.dtype}")
         # sums and extrema propagate NaN and infinity without a temporary as large as the table

@@ -12,7 +12,7 @@ from nash_swarm.game.layout import TensorLayout
 from nash_swarm.quantizers._columns import round_columns
 from nash_swarm.quantizers.base import Quantizer, Rounded
 from nash_swarm.quantizers.grid import SHRINKS, check_rounding
-from nash_swarm.quantizers.hessian import column_weights, inverse_factor
+from nash_swarm.quantizers.hessian import inverse_factor
 
 
 @dataclass(frozen=True)
@@ -46,4 +46,4 @@ class Gptq(Quantizer):
         if hessian is None:
             return round_columns(weight, widths, layout, None, np.ones(layout.columns, np.float32), self.shrinks)
         factor = inverse_factor(hessian, self.damping)
-        return round_columns(weight, widths, layout, factor, column_weights(factor), self.shrinks)
+        return round_columns(weight, widths, layout, factor, 1.0 / np.square(factor.diagonal()), self.shrinks)

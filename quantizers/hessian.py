@@ -14,15 +14,35 @@ _RETRIES = 8
 def inverse_factor(hessian: npt.NDArray[np.float32], damping: float) -> npt.NDArray[np.float32]:
     """Upper Cholesky factor U of (H + d I)^-1 = U^T U, as GPTQ uses it (Frantar et al., arXiv 2210.17323, step 3).
 
-    The damping d is `damping` times the mean of H's diagonal and grows tenfold until the factorization succeeds.
-    Columns that never saw an input get that mean on the diagonal, so that they are rounded on their own.
+    Computed without the inverse: H + d I = M M^T with M upper triangular (the Cholesky factor from the last column
+    backwards), and U = M^-1.
 
     Args:
         hessian: symmetric, (columns, columns).
-        damping: relative to the mean of the diagonal.
+        damping: d relative to the mean of the diagonal; see `_backward_factor`.
 
     Raises:
         DataError: the Hessian is not finite, or no damping makes it positive definite.
+    """
+    factor = _backward_factor(hessian, damping)
+    identity = torch.eye(len(factor), dtype=factor.dtype)
+    return torch.linalg.solve_triangular(factor, identity, upper=True).float().contiguous().numpy()
+
+
+def column_weights(hessian: npt.NDArray[np.float32], damping: float) -> npt.NDArray[np.float32]:
+    """What an error in each column costs after the later columns have taken up what they can: 1 / U_jj^2.
+
+    Raises:
+        DataError: as `inverse_factor`.
+    """
+    return np.square(_backward_factor(hessian, damping).diagonal().numpy()).astype(np.float32)
+
+
+def _backward_factor(hessian: npt.NDArray[np.float32], damping: float) -> torch.Tensor:
+    """Upper triangular M with M M^T = H + d I, float64.
+
+    d is `damping` times the mean of H's diagonal and grows tenfold until the factorization succeeds. Columns that never
+    saw an input get that mean on the diagonal, so that they are rounded on their own.
     """
     matrix = torch.from_numpy(hessian).double()
     if not torch.isfinite(matrix).all():
@@ -30,21 +50,14 @@ def inverse_factor(hessian: npt.NDArray[np.float32], damping: float) -> npt.NDAr
     diagonal = matrix.diagonal()
     mean = float(diagonal.mean())
     if mean <= 0:
-        return np.eye(len(hessian), dtype=np.float32)
+        return torch.eye(len(hessian), dtype=torch.float64)
     diagonal[diagonal <= 0] = mean
     amount = damping * mean
     for _ in range(_RETRIES):
-        damped = matrix.clone()
+        damped = matrix.flip(0, 1)
         damped.diagonal().add_(amount)
         lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-        if not failed:
-            return upper.float().contiguous().numpy()
+            return lower.flip(0, 1).contiguous()
         amount = max(amount * 10, mean * 1e-6)
     raise DataError("a Hessian is not positive definite under any damping: the calibration activations are damaged")
-
-
-def column_weights(factor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """What an error in each column costs after the later columns have taken up what they can: 1 / U_jj^2."""
-    return (1.0 / np.square(factor.diagonal())).astype(np.float32)

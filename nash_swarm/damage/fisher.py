@@ -36,16 +36,15 @@ class Fisher(DamageEstimator):
 
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         """See `DamageEstimator.sensitivity`."""
-        from nash_swarm.quantizers.hessian import column_weights, inverse_factor
+        from nash_swarm.quantizers.hessian import column_weights
 
         rows, columns, order = [], [], None
         hessian = statistics.hessian()
         if hessian is not None:
             assert statistics.outputs is not None
             order = np.argsort(-hessian.diagonal(), kind="stable")
-            factor = inverse_factor(np.ascontiguousarray(hessian[np.ix_(order, order)]), self.damping)
             rows.append(0.5 * statistics.outputs.numpy() / max(1, statistics.tokens))
-            columns.append(column_weights(factor))
+            columns.append(column_weights(np.ascontiguousarray(hessian[np.ix_(order, order)]), self.damping))
         if statistics.lookups is not None:
             assert statistics.gradients is not None
             energy = statistics.gradients.numpy() / max(1.0, float(statistics.lookups.sum()))

@@ -33,9 +33,7 @@ def damage_table(
         widths = np.array(strategies, np.int64)
         with row_threads(layout.rows) as for_rows:
             for_rows(
-                lambda first, past: per_weight.weight_damage(
-                    *common, widths, np.float32(base), table, out, first, past
-                )
+                lambda first, past: per_weight.weight_damage(*common, widths, np.float32(base), table, out, first, past)
             )
         return out.reshape(layout.agents, len(strategies))
     tops = np.array([0 if bits == HALF else 2**bits - 1 for bits in strategies], np.int64)

@@ -112,7 +112,9 @@ def dequantize_rows(
                         code = np.int64(buffer[at + quad * 64 + lane])
                     else:
                         per = 8 // low
-                        code = (np.int64(buffer[at + quad // per * 64 + lane]) >> (low * (quad % per))) & ((1 << low) - 1)
+                        code = (np.int64(buffer[at + quad // per * 64 + lane]) >> (low * (quad % per))) & (
+                            (1 << low) - 1
+                        )
                         high = bits - low
                         if high > 0:
                             per = 8 // high

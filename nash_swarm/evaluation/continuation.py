@@ -8,7 +8,14 @@ from nash_swarm.errors import DataError, UsageError
 
 
 def continue_text(
-    model: Any, tokenizer: Any, prompt: str, *, tokens: int = 40, chat: bool = False, sample: bool = False, seed: int = 0
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    *,
+    tokens: int = 40,
+    chat: bool = False,
+    sample: bool = False,
+    seed: int = 0,
 ) -> str:
     """The model's continuation of `prompt`, without the prompt.
 

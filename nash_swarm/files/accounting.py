@@ -75,18 +75,26 @@ def fixed_bytes(
     own = sum(layout.fixed_bytes(len(strategies)) for layout in layouts)
     if scope == "linear":
         return own
-    largest = {layout.name: int(layout.memory(strategies)[:, -1].sum()) // 8 + layout.fixed_bytes(len(strategies)) for layout in layouts}
+    largest = {
+        layout.name: int(layout.memory(strategies)[:, -1].sum()) // 8 + layout.fixed_bytes(len(strategies))
+        for layout in layouts
+    }
     dense = dense_tensors(model, largest, heads.values())
     modules = dict(model.named_modules())
     entries = {
-        layout.name: PackedEntry(layout, getattr(modules[layout.name], "bias", None) is not None, largest[layout.name], "0" * 16)
+        layout.name: PackedEntry(
+            layout, getattr(modules[layout.name], "bias", None) is not None, largest[layout.name], "0" * 16
+        )
         for layout in layouts
     }
     placeholder = PackedConfig(
         strategies, scope, sum(parameter.numel() for parameter in model.parameters()), entries,
         dict.fromkeys(dense, "0" * 16), {head: name for name, head in heads.items()},
     )  # fmt: skip
-    dense_bytes = {name: tensor.numel() * (2 if tensor.is_floating_point() else tensor.element_size()) for name, tensor in dense.items()}
+    dense_bytes = {
+        name: tensor.numel() * (2 if tensor.is_floating_point() else tensor.element_size())
+        for name, tensor in dense.items()
+    }
     shapes = {name: (list(tensor.shape), dense_bytes[name]) for name, tensor in dense.items()}
     shapes |= {f"{name}.packed": ([size], size) for name, size in largest.items()}
     texts = config_text(model.config, placeholder), generation_text(model)

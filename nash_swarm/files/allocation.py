@@ -88,7 +88,10 @@ def load_allocation(path: str | Path) -> Allocation:
             values["hyperparameters"],
             tuple(values["trace"]),
             tensors,
-            {name: _decode(code, "<u4", columns[name]).astype(np.int64) for name, code in values["permutations"].items()},
+            {
+                name: _decode(code, "<u4", columns[name]).astype(np.int64)
+                for name, code in values["permutations"].items()
+            },
             calibration,
             values["provenance"],
         )

@@ -58,7 +58,9 @@ def load_game(path: str | Path) -> BitGame:
                 raise DataError(f"{path}: format {facts['format']!r} is not {_FORMAT}; a newer nash-swarm wrote it")
             damage, memory = file["damage"], file["memory"]
             orders = {
-                name.removeprefix("order/"): file[name].astype(np.int64) for name in file.files if name.startswith("order/")
+                name.removeprefix("order/"): file[name].astype(np.int64)
+                for name in file.files
+                if name.startswith("order/")
             }
             calibration = Calibration(file["tokens"], str(facts["text"])) if "tokens" in file.files else None
         if len(memory) == 1 < len(damage):

@@ -102,10 +102,16 @@ class PackedConfig:
         if values.get("quant_method") != METHOD:
             raise DataError("config.json: this is no model packed by nash-swarm")
         if values.get("format") != FORMAT:
-            raise DataError(f"config.json: format {values.get('format')!r} is not {FORMAT}; a newer nash-swarm wrote it")
+            raise DataError(
+                f"config.json: format {values.get('format')!r} is not {FORMAT}; a newer nash-swarm wrote it"
+            )
         strategies, tensors = values.get("strategies"), values.get("tensors")
         dense, heads = values.get("dense"), values.get("heads")
-        if not isinstance(strategies, list) or not strategies or any(bits not in SUPPORTED_WIDTHS for bits in strategies):
+        if (
+            not isinstance(strategies, list)
+            or not strategies
+            or any(bits not in SUPPORTED_WIDTHS for bits in strategies)
+        ):
             raise DataError("config.json: the strategies of the packed model cannot be read")
         if not all(_is_table(table) for table in (tensors, dense, heads)):
             raise DataError("config.json: the tensors of the packed model cannot be read")

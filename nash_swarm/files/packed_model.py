@@ -82,7 +82,9 @@ def load(path: str | Path) -> Any:
     read_config(folder)
     try:
         with quiet_transformers():
-            model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True
+            )
     except DataError:
         raise
     except Exception as error:  # the files passed our own checks: whatever transformers trips over is data too
@@ -121,7 +123,9 @@ def read_report(folder: Path) -> dict[str, Any]:
 def is_packed(path: str | Path) -> bool:
     """Whether a folder says it holds a packed model."""
     try:
-        return bool((_read_json(Path(path) / "config.json").get("quantization_config") or {}).get("quant_method") == METHOD)
+        return bool(
+            (_read_json(Path(path) / "config.json").get("quantization_config") or {}).get("quant_method") == METHOD
+        )
     except (DataError, AttributeError):
         return False
 
@@ -145,7 +149,10 @@ def describe(model: Any) -> PackedConfig:
         raise UsageError("this model is not packed; use nash_swarm.pack first")
     entries = {
         name: PackedEntry(
-            module.layout, getattr(module, "bias", None) is not None, len(module.packed), checksum(_bytes(module.packed))
+            module.layout,
+            getattr(module, "bias", None) is not None,
+            len(module.packed),
+            checksum(_bytes(module.packed)),
         )
         for name, module in modules.items()
     }

@@ -14,7 +14,9 @@ from nash_swarm.models.walk import Matrix
 
 
 @contextmanager
-def collecting(model: nn.Module, matrices: Sequence[Matrix], *, lookups: bool = False) -> Iterator[dict[str, Statistics]]:
+def collecting(
+    model: nn.Module, matrices: Sequence[Matrix], *, lookups: bool = False
+) -> Iterator[dict[str, Statistics]]:
     """Statistics by matrix name, filled while the context is open; gradients too wherever a backward pass reaches.
 
     Args:

@@ -13,7 +13,6 @@ from nash_swarm.game.layout import Kind
 from nash_swarm.names import Scope
 
 
-
 @dataclass(frozen=True, eq=False)
 class Matrix:
     """A weight matrix of the model.

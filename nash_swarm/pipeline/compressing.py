@@ -99,9 +99,7 @@ def compress(
     if eval_windows > 0 and source.tokenizer is not None:
         cut = cut_windows(load_text(text), source.tokenizer, part="held-out")
         held_out = choose_windows(cut, eval_windows, np.random.default_rng(seed))
-        found = evaluate(
-            {"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet
-        )
+        found = evaluate({"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet)
         measured = figures(found["packed"], found["reference"], text)
     save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)
     file_bytes = counted_bytes(out)

@@ -82,7 +82,9 @@ def measure(
         calibration = Calibration(np.asarray(tokens, np.int32), "token ids")
         _check_tokens(calibration.tokens, model)
     elif estimator.needs != "weights":
-        raise UsageError(f"damage {estimator.name!r} needs text and a tokenizer, or token ids; 'magnitude' needs neither")
+        raise UsageError(
+            f"damage {estimator.name!r} needs text and a tokenizer, or token ids; 'magnitude' needs neither"
+        )
 
     tables: dict[str, npt.NDArray[np.float32]] = {}
     orders: dict[str, npt.NDArray[np.int64]] = {}
@@ -161,7 +163,10 @@ def _statistics(
         return
     stream = BlockStream(model, torch.from_numpy(calibration.tokens.astype(np.int64)))
     tables = [matrix for matrix in matrices if matrix.kind in ("embedding", "tied")]
-    inside = {index: [m for m in matrices if m.name.startswith(stream.block_prefix(index))] for index in range(len(stream.blocks))}
+    inside = {
+        index: [m for m in matrices if m.name.startswith(stream.block_prefix(index))]
+        for index in range(len(stream.blocks))
+    }
     placed = {id(m) for group in inside.values() for m in group} | {id(m) for m in tables if m.kind == "embedding"}
     heads = [matrix for matrix in matrices if id(matrix) not in placed]
     backward = estimator.needs == "gradients"

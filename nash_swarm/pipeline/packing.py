@@ -23,9 +23,8 @@ from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, PackedWeight, TiedHead
 from nash_swarm.quantizers.packing import PackedTensor
 
-def pack(
-    model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gptq", quiet: bool = False
-) -> Any:
+
+def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gptq", quiet: bool = False) -> Any:
     """Round and pack every matrix of the allocation; everything else is rounded to 16 bits.
 
     Matrices are rounded block by block on the activations of the already packed blocks before them, so that each makes
@@ -55,7 +54,10 @@ def pack(
             tensor.copy_(tensor.to(half_dtype(tensor)))
     work = _Work(packed, allocation, rounding)
     calibration = allocation.calibration
-    with tqdm(total=len(matrices), desc=f"pack {rounding.name}", unit="matrix", disable=quiet) as work.bar, torch.no_grad():
+    with (
+        tqdm(total=len(matrices), desc=f"pack {rounding.name}", unit="matrix", disable=quiet) as work.bar,
+        torch.no_grad(),
+    ):
         if calibration is None or not rounding.needs_hessian:
             for matrix in matrices.values():
                 work.replace(matrix, None)

@@ -43,6 +43,7 @@ class Annealing(Solver):
 
     name: ClassVar[str] = "annealing"
     summary: ClassVar[str] = "simulated annealing of single changes and trades, as ExLlamaV2 does; a baseline"
+    baseline: ClassVar[bool] = True
 
     tries: int = 2000
     most_tries: int = 20_000_000

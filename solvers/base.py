@@ -39,10 +39,17 @@ class Play:
 
 @dataclass(frozen=True)
 class Solver(ABC):
-    """Base of every solver. Subclasses are frozen dataclasses that hold hyperparameters and implement `play`."""
+    """Base of every solver. Subclasses are frozen dataclasses that hold hyperparameters and implement `play`.
+
+    Attributes:
+        name: what the registry and reports call it.
+        summary: one line for lists of solvers.
+        baseline: it is there to be compared with, and not held to beating any single strategy.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    baseline: ClassVar[bool] = False
 
     def solve(
         self,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -102,18 +106,33 @@ def _branch_and_bound(
     unit = max(1, int(np.gcd.reduce(bits)))
     columns = np.arange(len(agent))
     one_each = csr_array((np.ones(len(agent)), (agent, columns)), shape=(len(undecided), len(agent)))
-    result = milp(
-        cost / max(cost.max(), 1e-300),
-        integrality=np.ones(len(agent)),
-        bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(csr_array(bits[None, :] / unit), -np.inf, room // unit),
-        ],
-        options={"time_limit": time_limit, "mip_rel_gap": 0},
-    )
+    with _stdout_to_stderr():
+        result = milp(
+            cost / max(cost.max(), 1e-300),
+            integrality=np.ones(len(agent)),
+            bounds=Bounds(0, 1),
+            constraints=[
+                LinearConstraint(one_each, 1, 1),
+                LinearConstraint(csr_array(bits[None, :] / unit), -np.inf, room // unit),
+            ],
+            options={"time_limit": time_limit, "mip_rel_gap": 0},
+        )
     if result.x is not None:
         table = np.full((len(undecided), possible.shape[1]), -1.0)
         table[agent, strategy] = result.x
         choices[undecided] = table.argmax(axis=1)
     return choices, result.status == 0
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Some HiGHS versions print from C++ even when told not to, which would break machine-readable output."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

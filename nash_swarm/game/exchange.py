@@ -156,5 +156,6 @@ def _collect(damage, memory, choices, start, stop, slack, deltas, gains, moves):
                 if 2 * used > len(deltas):
                     return False, alone_gain, alone
                 deltas[slot] = delta
-            _enter(gain, move, gains[slot], moves[slot])
+            if gain > gains[slot, 1]:
+                _enter(gain, move, gains[slot], moves[slot])
     return True, alone_gain, alone

@@ -63,7 +63,7 @@ def evaluate(
     compared = reference is not None
     return {
         name: Evaluation(
-            tokens, total / tokens, float(kl) / tokens if compared else None, float(top) / tokens if compared else None
+            tokens, float(total) / tokens, float(kl) / tokens if compared else None, float(top) / tokens if compared else None
         )
         for name, (total, kl, top) in sums.items()
     }

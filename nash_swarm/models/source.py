@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,10 +119,14 @@ class quiet_transformers:
         self._verbosity, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+        # the GGUF reader's bar ignores that switch; errors are raised, not printed, so nothing is lost
+        self._stderr = contextlib.redirect_stderr(io.StringIO())
+        self._stderr.__enter__()
 
     def __exit__(self, *_: object) -> None:
         from transformers.utils import logging
 
+        self._stderr.__exit__(None, None, None)
         logging.set_verbosity(self._verbosity)
         if self._bars:
             logging.enable_progress_bar()

@@ -8,6 +8,7 @@ from nash_swarm import registry
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
+from nash_swarm.game.rules import Rules
 from nash_swarm.solvers.base import Callback, Solver
 
 DEFAULT_SOLVER = "nash"
@@ -21,6 +22,7 @@ def solve(
     solver: str | Solver = DEFAULT_SOLVER,
     seed: int = 0,
     callback: Callback | None = None,
+    rules: Rules | None = None,
 ) -> Allocation:
     """Allocate a budget.
 
@@ -31,11 +33,12 @@ def solve(
         solver: name or instance.
         seed: for solvers that use randomness.
         callback: called once an iteration with a record of it.
+        rules: pinned and forbidden widths, and layers that must play alike.
 
     Raises:
-        UsageError: unknown solver, or not exactly one of `bits` and `size`.
+        UsageError: unknown solver, not exactly one of `bits` and `size`, or rules that do not fit the game.
         BudgetError: the budget is too small; the message names the smallest feasible one.
     """
     chosen: Solver = registry.create("solvers", solver) if isinstance(solver, str) else solver
     budget = Budget.of(game.parameters, bits, size)
-    return chosen.solve(game, budget, rng=np.random.default_rng(seed), callback=callback)
+    return chosen.solve(game, budget, rng=np.random.default_rng(seed), callback=callback, rules=rules)

@@ -43,16 +43,35 @@ _HOMES = {
     "NashSwarmError": "nash_swarm.errors",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = [
+    "Allocation",
+    "BitGame",
+    "Budget",
+    "Certificate",
+    "NashSwarmError",
+    "__version__",
+    "compress",
+    "evaluate",
+    "load",
+    "load_allocation",
+    "load_game",
+    "load_tokenizer",
+    "measure",
+    "pack",
+    "save",
+    "save_allocation",
+    "save_game",
+    "solve",
+]
 
 if TYPE_CHECKING:
-    from nash_swarm.pipeline.compressing import compress
     from nash_swarm.errors import NashSwarmError
     from nash_swarm.evaluation import evaluate
     from nash_swarm.files.allocation import load_allocation, save_allocation
     from nash_swarm.files.game import load_game, save_game
     from nash_swarm.files.packed_model import load, load_tokenizer, save
     from nash_swarm.game import Allocation, BitGame, Budget, Certificate
+    from nash_swarm.pipeline.compressing import compress
     from nash_swarm.pipeline.measuring import measure
     from nash_swarm.pipeline.packing import pack
     from nash_swarm.pipeline.solving import solve

@@ -46,4 +46,5 @@ class Gptq(Quantizer):
         if hessian is None:
             return round_columns(weight, widths, layout, None, np.ones(layout.columns, np.float32), self.shrinks)
         factor = inverse_factor(hessian, self.damping)
-        return round_columns(weight, widths, layout, factor, 1.0 / np.square(factor.diagonal()), self.shrinks)
+        costs = (1.0 / np.square(factor.diagonal())).astype(np.float32)
+        return round_columns(weight, widths, layout, factor, costs, self.shrinks)

@@ -35,7 +35,7 @@ def column_weights(hessian: npt.NDArray[np.float32], damping: float) -> npt.NDAr
     Raises:
         DataError: as `inverse_factor`.
     """
-    return np.square(_backward_factor(hessian, damping).diagonal().numpy()).astype(np.float32)
+    return _backward_factor(hessian, damping).diagonal().square().float().numpy()
 
 
 def _backward_factor(hessian: npt.NDArray[np.float32], damping: float) -> torch.Tensor:

@@ -127,6 +127,7 @@ class TiedHead(nn.Module):
     def __init__(self, embedding: PackedEmbedding) -> None:
         super().__init__()
         # a plain attribute would register the embedding a second time, under the head's name
+        self._embedding: PackedEmbedding
         object.__setattr__(self, "_embedding", embedding)
         self.in_features, self.out_features = embedding.embedding_dim, embedding.num_embeddings
 

@@ -39,6 +39,14 @@ class DamageEstimator(ABC):
     unit: ClassVar[str]
     """What the damage is counted in."""
 
+    def orders(self, kind: Kind) -> bool:
+        """Whether `sensitivity` gives matrices of this kind an activation order, whose permutation is paid for.
+
+        Known before anything is measured, so that the smallest feasible budget is. By default every matrix that
+        multiplies has one, unless nothing is collected.
+        """
+        return self.needs != "weights" and kind != "embedding"
+
     @abstractmethod
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         """The cost of errors in `weight`, float32 (rows, columns) in the model's column order."""

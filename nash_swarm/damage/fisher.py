@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,9 @@ class Fisher(DamageEstimator):
         """See `DamageEstimator.sensitivity`."""
         from nash_swarm.quantizers.hessian import column_weights
 
-        rows, columns, order = [], [], None
+        rows: list[npt.NDArray[Any]] = []
+        columns: list[npt.NDArray[Any]] = []
+        order = None
         hessian = statistics.hessian()
         if hessian is not None:
             assert statistics.outputs is not None

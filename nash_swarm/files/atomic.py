@@ -36,6 +36,19 @@ def new_file(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_new_file(path: str | Path) -> None:
+    """Refuse an output file before the work that would fill it.
+
+    Raises:
+        UsageError: it is a folder.
+        DataError: its parent does not exist.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; give the name of a file")
+    _check_parent(target)
+
+
 @contextmanager
 def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path` that is renamed to it when the block ends well and removed when it does not.
@@ -78,5 +91,9 @@ def check_new_folder(path: str | Path, *, overwrite: bool = False) -> None:
         raise UsageError(f"{target} is a file; choose a folder for the packed model")
     if target.is_dir() and any(target.iterdir()) and not overwrite:
         raise UsageError(f"{target} is not empty; choose another folder or allow overwriting (--overwrite)")
+    _check_parent(target)
+
+
+def _check_parent(target: Path) -> None:
     if not target.parent.is_dir():
         raise DataError(f"the folder {target.parent} does not exist")

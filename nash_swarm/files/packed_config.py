@@ -14,7 +14,8 @@ from nash_swarm.game.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
 METHOD = "nash_swarm"
 FORMAT = 1
 _ENTRY = re.compile(
-    r"(linear|conv1d|embedding|tied) (\d{1,9})x(\d{1,9}) g(\d{1,6}) a(\d{1,9})x(\d{1,9}) (-|o?b?w?) (\d{1,12}) ([0-9a-f]{16})"
+    r"(linear|conv1d|embedding|tied) (\d{1,9})x(\d{1,9}) g(\d{1,6}) a(\d{1,9})x(\d{1,9}) "
+    r"(-|o?b?w?) (\d{1,12}) ([0-9a-f]{16})"
 )
 
 
@@ -33,7 +34,7 @@ class PackedEntry:
     checksum: str
 
     def text(self) -> str:
-        """One line, e.g. ``linear 576x1536 g64 a576x1 ob 412345 0123456789abcdef`` (flags: ordered, bias, per weight)."""
+        """One line, e.g. ``linear 576x1536 g64 a576x1 ob 41234 0123456789abcdef``; flags: ordered, bias, per weight."""
         at = self.layout
         flags = "o" * at.ordered + "b" * self.bias + "w" * at.per_weight or "-"
         return (

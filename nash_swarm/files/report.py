@@ -17,7 +17,7 @@ _LONGEST = 100
 def report_text(
     allocation: Allocation | None, measured: Mapping[str, Any] | None, earlier: Mapping[str, Any] | None, limit: int
 ) -> str:
-    """The text of `nash_swarm.json`, at most three fifths of `limit` bytes; what does not fit is left out, least needed first."""
+    """The text of `nash_swarm.json`, at most three fifths of `limit` bytes; the least needed facts go first."""
     values: dict[str, Any] = dict(earlier or {})
     if allocation is not None:
         values = {

@@ -142,7 +142,7 @@ class TensorLayout:
         return -(-np.diff(edges) // BLOCK_COLUMNS)
 
     def expand(self, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Agent values, shape (agents,), spread over the tiles, shape (row_tiles, groups); over weights if per_weight."""
+        """Agent values, shape (agents,), spread over tiles, shape (row_tiles, groups); over weights if per_weight."""
         if cells.shape != (self.agents,):
             raise DataError(f"{self.name}: {cells.shape} values for {self.agents} agents")
         grid = cells.reshape(self.grid)

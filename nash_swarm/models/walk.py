@@ -30,14 +30,21 @@ class Matrix:
     head: str | None = None
 
     @property
+    def parameter(self) -> torch.Tensor:
+        """The weights as the module holds them."""
+        weight = self.module.weight
+        assert isinstance(weight, torch.Tensor)
+        return weight
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(outputs, inputs)."""
-        rows, columns = self.module.weight.shape
+        rows, columns = self.parameter.shape
         return (columns, rows) if self.kind == "conv1d" else (rows, columns)
 
     def weight(self) -> torch.Tensor:
         """The weights, float32 (outputs, inputs)."""
-        weight = self.module.weight.detach()
+        weight = self.parameter.detach()
         return (weight.T if self.kind == "conv1d" else weight).float()
 
 
@@ -99,5 +106,5 @@ def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
 def count_parameters(model: nn.Module, matrices: list[Matrix], scope: Scope) -> int:
     """Unique parameters in scope: the denominator of bits per parameter."""
     if scope == "linear":
-        return sum(matrix.module.weight.numel() for matrix in matrices)
+        return sum(matrix.parameter.numel() for matrix in matrices)
     return sum(parameter.numel() for parameter in {id(p): p for p in model.parameters()}.values())

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from nash_swarm import registry
 from nash_swarm.damage.base import DamageEstimator
-from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 from nash_swarm.files.atomic import check_new_folder
 from nash_swarm.files.packed_model import counted_bytes, save
 from nash_swarm.game.allocation import Allocation
+from nash_swarm.game.budget import Budget
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.names import Granularity, Scope
+from nash_swarm.pipeline.agents import check_strategies, find_agents
 from nash_swarm.pipeline.measuring import DEFAULT_STRATEGIES, measure
 from nash_swarm.pipeline.packing import pack
 from nash_swarm.pipeline.solving import DEFAULT_SOLVER, solve
@@ -84,20 +86,29 @@ def compress(
     Raises:
         UsageError, BudgetError, DataError: see the stages.
     """
+    # what can be refused is refused in the order of its price: names, files, the model, and only then the measuring
     check_new_folder(out, overwrite=overwrite)
-    if (bits is None) == (size is None):
-        raise UsageError("give the budget once: either bits per parameter (bits=3.0) or a size (size='60MB')")
+    Budget.of(1, bits, size)
+    chosen: Solver = registry.create("solvers", solver) if isinstance(solver, str) else solver
+    rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
+    estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
+    strategies = check_strategies(strategies, granularity)
+    loaded = load_text(text)
     source = load_source(model, trust_remote_code=trust_remote_code) if isinstance(model, str) else model
+    agents = find_agents(
+        source.model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
+    )
+    agents.check(Budget.of(agents.parameters, bits, size))
     game = measure(
-        source.model, source.tokenizer, text=text, damage=damage, granularity=granularity, strategies=strategies,
+        source.model, source.tokenizer, text=loaded, damage=estimator, granularity=granularity, strategies=strategies,
         scope=scope, group_size=group_size, windows=windows, seed=seed, name=source.name, quiet=quiet,
     )  # fmt: skip
-    allocation = solve(game, bits=bits, size=size, solver=solver, seed=seed)
-    packed = pack(source.model, allocation, quantizer=quantizer, quiet=quiet)
+    allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed)
+    packed = pack(source.model, allocation, quantizer=rounding, quiet=quiet)
     found: dict[str, Evaluation] = {}
     measured: dict[str, Any] | None = None
     if eval_windows > 0 and source.tokenizer is not None:
-        cut = cut_windows(load_text(text), source.tokenizer, part="held-out")
+        cut = cut_windows(loaded, source.tokenizer, part="held-out")
         held_out = choose_windows(cut, eval_windows, np.random.default_rng(seed))
         found = evaluate({"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet)
         measured = figures(found["packed"], found["reference"], text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,14 +16,13 @@ from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.damage.table import damage_table
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
-from nash_swarm.files.accounting import fixed_bytes
+from nash_swarm.evaluation.text import BUILT_IN_TEXT, Text, choose_windows, cut_windows, load_text
 from nash_swarm.game.bitgame import BitGame, Calibration
-from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.streaming import BlockStream
-from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
+from nash_swarm.models.walk import Matrix
 from nash_swarm.names import Granularity, Scope
+from nash_swarm.pipeline.agents import find_agents
 
 DEFAULT_STRATEGIES = (2, 3, 4, 5, 6, 8)
 
@@ -32,7 +31,7 @@ def measure(
     model: Any,
     tokenizer: Any = None,
     *,
-    text: str | None = BUILT_IN_TEXT,
+    text: str | Text | None = BUILT_IN_TEXT,
     tokens: npt.NDArray[np.int32] | None = None,
     damage: str | DamageEstimator = "fisher",
     granularity: Granularity = "block",
@@ -50,7 +49,7 @@ def measure(
     Args:
         model: a transformers causal language model in float32; not changed.
         tokenizer: its tokenizer; not needed if `tokens` are given.
-        text: a file, ``python-docs``, or a data set; every fourth window of it is left for evaluation.
+        text: a file, ``python-docs``, a data set, or a loaded text; every fourth window of it is left for evaluation.
         tokens: calibration token ids (windows, length) instead of `text`.
         damage: name or instance of a damage estimator.
         granularity: what an agent is.
@@ -65,15 +64,17 @@ def measure(
 
     Raises:
         UsageError: unknown estimator, strategies or granularity, or a model that cannot be walked.
-        DataError: weights are not finite, or the text is empty or too short.
+        DataError: a matrix that the text never reaches, weights are not finite, or the text is empty or too short.
     """
     estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
-    strategies = check_strategies(strategies, granularity)
-    matrices = find_matrices(model, scope)
-    _check_weights(matrices)
-    calibration, provenance = None, {}
+    agents = find_agents(
+        model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
+    )
+    _check_weights(agents.matrices)
+    calibration: Calibration | None = None
+    provenance: dict[str, Any] = {}
     if tokens is None and text is not None and tokenizer is not None:
-        loaded = load_text(text)
+        loaded = load_text(text) if isinstance(text, str) else text
         cut = cut_windows(loaded, tokenizer, length=length, part="calibration")
         tokens = choose_windows(cut, windows, np.random.default_rng(seed))
         calibration = Calibration(tokens, loaded.source)
@@ -88,26 +89,22 @@ def measure(
 
     tables: dict[str, npt.NDArray[np.float32]] = {}
     orders: dict[str, npt.NDArray[np.int64]] = {}
-    layouts: dict[str, TensorLayout] = {}
+    layouts = {tensor.name: tensor for tensor in agents.tensors}
     loss: list[float] = []
-    with tqdm(total=len(matrices), desc=f"measure {estimator.name}", unit="matrix", disable=quiet) as bar:
-        for matrix, statistics in _statistics(model, matrices, calibration, estimator, loss):
+    with tqdm(total=len(agents.matrices), desc=f"measure {estimator.name}", unit="matrix", disable=quiet) as bar:
+        for matrix, statistics in _statistics(model, agents.matrices, calibration, estimator, loss):
+            if estimator.needs != "weights" and statistics.inputs is None and statistics.lookups is None:
+                raise DataError(f"no calibration token reaches {matrix.name}; damage 'magnitude' needs none")
             weight = matrix.weight().contiguous().numpy()
             sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
-            layout = TensorLayout.cut(
-                matrix.name, matrix.kind, matrix.shape, granularity,
-                group_size=group_size, ordered=sensitivity.order is not None,
-            )  # fmt: skip
-            tables[matrix.name] = damage_table(weight, sensitivity, layout, strategies)
-            layouts[matrix.name] = layout
+            layout = layouts[matrix.name]
+            if (sensitivity.order is not None) != layout.ordered:
+                raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {matrix.name}")
+            tables[matrix.name] = damage_table(weight, sensitivity, layout, agents.strategies)
             if sensitivity.order is not None:
                 orders[matrix.name] = sensitivity.order
             bar.update()
 
-    tensors, start = [], 0
-    for matrix in matrices:
-        tensors.append(replace(layouts[matrix.name], start=start))
-        start += tensors[-1].agents
     provenance |= {
         "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
         "damage": estimator.name,
@@ -119,39 +116,22 @@ def measure(
         "calibration_tokens": 0 if calibration is None else int(calibration.tokens.size),
         **({"calibration_loss": loss[0]} if loss else {}),
     }
-    memories = [tensor.memory(strategies) for tensor in tensors]
-    fixed = fixed_bytes(model, tensors, {m.name: m.head for m in matrices if m.head}, strategies, scope)
     return BitGame(
-        strategies,
-        np.concatenate([tables.pop(matrix.name) for matrix in matrices]),
-        np.broadcast_to(memories[0][:1], (start, len(strategies)))
-        if granularity == "parameter"
-        else np.concatenate(memories),
-        fixed * 8,
-        count_parameters(model, matrices, scope),
-        tuple(tensors),
+        agents.strategies,
+        np.concatenate([tables.pop(matrix.name) for matrix in agents.matrices]),
+        agents.memory,
+        agents.fixed_bits,
+        agents.parameters,
+        agents.tensors,
         orders,
         calibration,
         provenance,
     )
 
 
-def check_strategies(strategies: tuple[int, ...], granularity: str) -> tuple[int, ...]:
-    """The strategies in ascending order.
-
-    Raises:
-        UsageError: empty, or a width that the packed format does not hold at this granularity.
-    """
-    known = [bits for bits in SUPPORTED_WIDTHS if granularity != "parameter" or bits != HALF]
-    wrong = [bits for bits in strategies if bits not in known]
-    if wrong or not strategies:
-        raise UsageError(f"strategies must be bit-widths out of {known} at {granularity} granularity, not {wrong}")
-    return tuple(sorted(set(strategies)))
-
-
 def _statistics(
     model: Any,
-    matrices: list[Matrix],
+    matrices: Sequence[Matrix],
     calibration: Calibration | None,
     estimator: DamageEstimator,
     loss: list[float],
@@ -211,9 +191,9 @@ def _joined(head: Statistics | None, table: Statistics | None) -> Statistics:
     return replace(head, lookups=table.lookups, gradients=table.gradients)
 
 
-def _check_weights(matrices: list[Matrix]) -> None:
+def _check_weights(matrices: Sequence[Matrix]) -> None:
     for matrix in matrices:
-        if not torch.isfinite(matrix.module.weight).all():
+        if not torch.isfinite(matrix.parameter).all():
             raise DataError(f"{matrix.name} holds NaN or infinite weights; the checkpoint is damaged")
 
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 @njit(inline="always", **_OPTIONS)
-def _nearest(x):
+def _nearest(x: np.float32) -> int:
     return math.floor(x + np.float32(0.5))
 
 
 @njit(**_OPTIONS)
-def fit_range(x, base, table):
+def fit_range(x: Floats, base: np.float32, table: Floats) -> tuple[int, int]:
     """Scale code and zero-point of the narrowest range on the grid of scales that holds all of x."""
     low = np.float32(0.0)
     high = np.float32(0.0)
@@ -29,14 +33,14 @@ def fit_range(x, base, table):
     if high == low:
         return 255, 0
     # rounding the zero-point moves the range by up to half a step: leave room for it
-    code = int(math.floor(-16.0 * math.log2((high - low) / 254.0 / base)))
+    code = math.floor(-16.0 * math.log2((high - low) / 254.0 / base))
     code = max(0, min(255, code))
     zero = int(_nearest(-low / table[code]))
     return code, max(0, min(255, zero))
 
 
 @njit(inline="always", **_OPTIONS)
-def _round(x, bits, scale, zero):
+def _round(x: np.float32, bits: int, scale: np.float32, zero: int) -> tuple[np.float32, np.float32]:
     levels = np.float32((1 << bits) - 1)
     step = scale * np.float32(255.0) / levels
     shift = scale * np.float32(zero)
@@ -46,8 +50,22 @@ def _round(x, bits, scale, zero):
 
 @njit(**_OPTIONS)
 def round_group(
-    work, start, stop, factor, widths, base, table, feedback, codes, scale_codes, zeros, group, errors, first, past
-):
+    work: Floats,
+    start: int,
+    stop: int,
+    factor: Floats,
+    widths: Bytes,
+    base: np.float32,
+    table: Floats,
+    feedback: bool,
+    codes: Bytes,
+    scale_codes: Bytes,
+    zeros: Bytes,
+    group: int,
+    errors: Floats,
+    first: int,
+    past: int,
+) -> None:
     """As `rounding.round_group`, with widths uint8 (rows, columns)."""
     x = np.empty(stop - start, np.float32)
     for n in range(first, past):
@@ -67,7 +85,18 @@ def round_group(
 
 
 @njit(**_OPTIONS)
-def weight_damage(weights, rows, columns, group_size, widths, base, table, out, first, past):
+def weight_damage(
+    weights: Floats,
+    rows: Floats,
+    columns: Floats,
+    group_size: int,
+    widths: npt.NDArray[np.int64],
+    base: np.float32,
+    table: Floats,
+    out: Floats,
+    first: int,
+    past: int,
+) -> None:
     """Weighted squared rounding error of every weight with every width: out float32 (rows, columns, strategies)."""
     for n in range(first, past):
         for start in range(0, weights.shape[1], group_size):

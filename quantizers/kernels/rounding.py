@@ -1,6 +1,6 @@
 """Kernels of rounding: scale search, error-compensated rounding of one group of columns, damage of every width.
 
-`numpy_twin` below each kernel's module is in tests; the kernels only see arrays whose shapes `grid.check_rounding` held.
+The kernels only see arrays whose shapes `grid.check_rounding` held.
 """
 
 from __future__ import annotations
@@ -8,18 +8,24 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 _OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
 
 @njit(inline="always", **_OPTIONS)
-def _nearest(x):
+def _nearest(x: np.float32) -> int:
     return math.floor(x + np.float32(0.5))
 
 
 @njit(**_OPTIONS)
-def fit_grid(x, weight, top, base, table, shrinks):
+def fit_grid(
+    x: Floats, weight: Floats, top: int, base: np.float32, table: Floats, shrinks: Floats
+) -> tuple[int, int, np.float32]:
     """Scale code and zero-point of the grid of `top + 1` levels with the least weighted squared error.
 
     x, weight: float32 (group,). base, table: the tensor's scales. shrinks: shares of the full range that are tried.
@@ -58,9 +64,24 @@ def fit_grid(x, weight, top, base, table, shrinks):
 
 @njit(**_OPTIONS)
 def round_group(
-    work, start, stop, factor, weight, widths, base, table, shrinks, feedback, codes, scale_codes, zeros, group, errors,
-    first, past,
-):  # fmt: skip
+    work: Floats,
+    start: int,
+    stop: int,
+    factor: Floats,
+    weight: Floats,
+    widths: Bytes,
+    base: np.float32,
+    table: Floats,
+    shrinks: Floats,
+    feedback: bool,
+    codes: Bytes,
+    scale_codes: Bytes,
+    zeros: Bytes,
+    group: int,
+    errors: Floats,
+    first: int,
+    past: int,
+) -> None:
     """Round columns `start:stop` of rows `first:past` one column after the other.
 
     work: float32 (rows, columns), holds the rounded weights afterwards. factor: upper Cholesky factor of the inverse
@@ -97,7 +118,19 @@ def round_group(
 
 
 @njit(**_OPTIONS)
-def tile_damage(weights, rows, columns, group_size, tops, base, table, shrinks, out, first, past):
+def tile_damage(
+    weights: Floats,
+    rows: Floats,
+    columns: Floats,
+    group_size: int,
+    tops: npt.NDArray[np.int64],
+    base: np.float32,
+    table: Floats,
+    shrinks: Floats,
+    out: npt.NDArray[np.float64],
+    first: int,
+    past: int,
+) -> None:
     """Weighted squared rounding error of every tile with every width.
 
     weights: float32 (rows, columns). rows: float32 (terms, rows) and columns: float32 (terms, columns), the error of

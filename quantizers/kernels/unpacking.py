@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
 
 
@@ -18,7 +21,7 @@ def half_values() -> npt.NDArray[np.float32]:
 
 
 @njit(inline="always", **_OPTIONS)
-def _plane(buffer, at, bits, shift, codes):
+def _plane(buffer: Bytes, at: int, bits: int, shift: int, codes: Bytes) -> None:
     """Add one plane of a block at byte `at` to codes uint8 (512,)."""
     per = 8 // bits
     mask = np.uint8((1 << bits) - 1)
@@ -30,7 +33,7 @@ def _plane(buffer, at, bits, shift, codes):
 
 
 @njit(**_OPTIONS)
-def _block(buffer, at, bits, codes):
+def _block(buffer: Bytes, at: int, bits: int, codes: Bytes) -> None:
     codes[:] = np.uint8(0)
     if bits == 8:
         _plane(buffer, at, 8, 0, codes)
@@ -51,19 +54,30 @@ def _block(buffer, at, bits, codes):
 
 @njit(**_OPTIONS)
 def dequantize_tiles(
-    buffer, halves, half_values, offsets, widths, scales, zeros, permutation, group_size, out, first, past
-):
+    buffer: Bytes,
+    halves: npt.NDArray[np.uint16],
+    half_values: Floats,
+    offsets: npt.NDArray[np.int64],
+    widths: Bytes,
+    scales: Floats,
+    zeros: Bytes,
+    permutation: npt.NDArray[np.int64],
+    group_size: int,
+    out: Floats,
+    first: int,
+    past: int,
+) -> None:
     """Tiles `first:past` of a packed matrix into out, float32 (rows, columns), columns in the model's order.
 
-    buffer: uint8; halves: the same bytes as uint16, and `half_values` their values. offsets, widths: (row_tiles, groups). scales, zeros: (padded rows,
-    groups).
+    halves: the buffer's bytes as uint16; half_values: the value of each pattern. offsets, widths: (row_tiles, groups).
+    scales, zeros: (padded rows, groups).
     """
     codes = np.empty(512, np.uint8)
     rows, columns = out.shape
     for tile in range(first, past):
         top = min(16, rows - tile * 16)
         for group in range(widths.shape[1]):
-            bits = np.int64(widths[tile, group])
+            bits = int(np.int64(widths[tile, group]))
             at = offsets[tile, group]
             end = min((group + 1) * group_size, columns)
             for start in range(group * group_size, end, 32):
@@ -86,8 +100,20 @@ def dequantize_tiles(
 
 @njit(**_OPTIONS)
 def dequantize_rows(
-    buffer, halves, half_values, offsets, widths, scales, zeros, permutation, group_size, wanted, out, first, past
-):
+    buffer: Bytes,
+    halves: npt.NDArray[np.uint16],
+    half_values: Floats,
+    offsets: npt.NDArray[np.int64],
+    widths: Bytes,
+    scales: Floats,
+    zeros: Bytes,
+    permutation: npt.NDArray[np.int64],
+    group_size: int,
+    wanted: npt.NDArray[np.int64],
+    out: Floats,
+    first: int,
+    past: int,
+) -> None:
     """Rows `wanted[first:past]` of a packed matrix into out, float32 (wanted, columns)."""
     columns = out.shape[1]
     for i in range(first, past):
@@ -95,7 +121,7 @@ def dequantize_rows(
         tile = row >> 4
         n = row & 15
         for group in range(widths.shape[1]):
-            bits = np.int64(widths[tile, group])
+            bits = int(np.int64(widths[tile, group]))
             at = offsets[tile, group]
             scale = scales[row, group]
             zero = np.float32(zeros[row, group])
@@ -112,9 +138,8 @@ def dequantize_rows(
                         code = np.int64(buffer[at + quad * 64 + lane])
                     else:
                         per = 8 // low
-                        code = (np.int64(buffer[at + quad // per * 64 + lane]) >> (low * (quad % per))) & (
-                            (1 << low) - 1
-                        )
+                        byte = np.int64(buffer[at + quad // per * 64 + lane])
+                        code = (byte >> (low * (quad % per))) & ((1 << low) - 1)
                         high = bits - low
                         if high > 0:
                             per = 8 // high

@@ -1,0 +1,99 @@
+"""Who plays, and what each width costs them: known from a model's shapes, before anything is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.damage.base import DamageEstimator
+from nash_swarm.errors import UsageError
+from nash_swarm.files.accounting import fixed_bytes
+from nash_swarm.game.budget import Budget
+from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
+from nash_swarm.names import Granularity, Scope
+
+
+@dataclass(frozen=True, eq=False)
+class Agents:
+    """The agents of a model; all of a game but the damage.
+
+    Attributes:
+        strategies: bit-widths, ascending.
+        matrices: the model's matrices in scope.
+        tensors: their layouts, in the same order.
+        memory: int64 (agents, strategies), exact bits on disk; a broadcast view at `parameter` granularity.
+        fixed_bits: bits on disk that no strategy changes.
+        parameters: unique parameters in scope.
+    """
+
+    strategies: tuple[int, ...]
+    matrices: tuple[Matrix, ...]
+    tensors: tuple[TensorLayout, ...]
+    memory: npt.NDArray[np.int64]
+    fixed_bits: int
+    parameters: int
+
+    def check(self, budget: Budget) -> None:
+        """Refuse a budget that no choice of widths meets.
+
+        Raises:
+            BudgetError: not even the narrowest width of every agent fits; names the smallest feasible budget.
+        """
+        budget.require(self.fixed_bits + int(self.memory[:, 0].sum()), self.parameters, self.strategies)
+
+
+def find_agents(
+    model: Any,
+    estimator: DamageEstimator,
+    *,
+    granularity: Granularity,
+    strategies: tuple[int, ...],
+    scope: Scope,
+    group_size: int,
+) -> Agents:
+    """Cut a model's matrices into agents.
+
+    Args:
+        model: a transformers causal language model.
+        estimator: who will measure; says which matrices are stored in activation order.
+        granularity, strategies, scope, group_size: see `measure`.
+
+    Raises:
+        UsageError: unknown strategies or granularity, or a model that cannot be walked.
+    """
+    strategies = check_strategies(strategies, granularity)
+    matrices = find_matrices(model, scope)
+    tensors: list[TensorLayout] = []
+    for matrix in matrices:
+        start = tensors[-1].span.stop if tensors else 0
+        tensors.append(
+            TensorLayout.cut(
+                matrix.name, matrix.kind, matrix.shape, granularity,
+                group_size=group_size, ordered=estimator.orders(matrix.kind), start=start,
+            )  # fmt: skip
+        )
+    if granularity == "parameter":
+        memory = np.broadcast_to(tensors[0].memory(strategies)[:1], (tensors[-1].span.stop, len(strategies)))
+    else:
+        memory = np.concatenate([tensor.memory(strategies) for tensor in tensors])
+    heads = {matrix.name: matrix.head for matrix in matrices if matrix.head}
+    fixed = fixed_bytes(model, tensors, heads, strategies, scope) * 8
+    parameters = count_parameters(model, matrices, scope)
+    return Agents(strategies, tuple(matrices), tuple(tensors), memory, fixed, parameters)
+
+
+def check_strategies(strategies: tuple[int, ...], granularity: str) -> tuple[int, ...]:
+    """The strategies in ascending order.
+
+    Raises:
+        UsageError: empty, or a width that the packed format does not hold at this granularity.
+    """
+    known = [bits for bits in SUPPORTED_WIDTHS if granularity != "parameter" or bits != HALF]
+    wrong = [bits for bits in strategies if bits not in known]
+    if wrong or not strategies:
+        raise UsageError(f"strategies must be bit-widths out of {known} at {granularity} granularity, not {wrong}")
+    return tuple(sorted(set(strategies)))

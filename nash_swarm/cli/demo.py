@@ -28,14 +28,16 @@ def demo(
 
     import numpy as np
 
+    from nash_swarm import registry
     from nash_swarm.cli import show
     from nash_swarm.evaluation.continuation import continue_text
     from nash_swarm.evaluation.measures import evaluate
     from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
     from nash_swarm.files.atomic import check_new_folder
     from nash_swarm.files.packed_model import counted_bytes, is_packed, load, save
+    from nash_swarm.game.budget import Budget
     from nash_swarm.models.source import load_source
-    from nash_swarm.models.walk import count_parameters, find_matrices
+    from nash_swarm.pipeline.agents import find_agents
     from nash_swarm.pipeline.compressing import figures
     from nash_swarm.pipeline.measuring import measure
     from nash_swarm.pipeline.packing import pack
@@ -44,10 +46,16 @@ def demo(
     started = time.perf_counter()
     again = is_packed(output)
     check_new_folder(output, overwrite=again)
-    source = load_source("smollm2")
-    game = measure(source.model, source.tokenizer, windows=windows, seed=seed, name=source.name, quiet=quiet)
     names = list(dict.fromkeys((solver, "quantile", "uniform")))
-    allocations = {name: solve(game, bits=bits, solver=name, seed=seed) for name in names}
+    players = {name: registry.create("solvers", name) for name in names}
+    estimator = registry.create("damage", "fisher")
+    source = load_source("smollm2")
+    agents = find_agents(source.model, estimator)
+    agents.check(Budget.of_bits(bits, agents.parameters))
+    game = measure(
+        source.model, source.tokenizer, damage=estimator, windows=windows, seed=seed, name=source.name, quiet=quiet
+    )
+    allocations = {name: solve(game, bits=bits, solver=player, seed=seed) for name, player in players.items()}
     models: dict[str, Any] = {"original": source.model}
     models |= {name: pack(source.model, allocation, quiet=quiet) for name, allocation in allocations.items()}
     cut = cut_windows(load_text(BUILT_IN_TEXT), source.tokenizer, part="held-out")
@@ -59,7 +67,7 @@ def demo(
     )  # fmt: skip
     answer = continue_text(load(output), source.tokenizer, _PROMPT, tokens=24)
 
-    parameters = count_parameters(source.model, find_matrices(source.model), "model")
+    parameters = game.parameters
     sizes = {"original": 2 * parameters} | {name: a.certificate.used_bits // 8 for name, a in allocations.items()}
     # the others are not saved: their size is the exact bound that the files of the saved one stay within
     sizes[solver] = counted_bytes(output)

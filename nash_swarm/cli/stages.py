@@ -26,18 +26,25 @@ def measure(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure what every agent of MODEL would suffer and cost with every width; write the game (.npz)."""
+    from nash_swarm import registry
     from nash_swarm.cli import show
+    from nash_swarm.evaluation.text import load_text
+    from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.game import save_game
     from nash_swarm.models.source import load_source
-    from nash_swarm.pipeline.measuring import check_strategies
+    from nash_swarm.pipeline.agents import check_strategies
     from nash_swarm.pipeline.measuring import measure as run
 
     grain = options.read_granularity(granularity)
     widths = check_strategies(options.read_widths(strategies), grain)
+    within = options.read_scope(scope)
+    estimator = registry.create("damage", damage)
+    check_new_file(output)
+    loaded = load_text(text)
     source = load_source(model, trust_remote_code=trust_remote_code)
     game = run(
-        source.model, source.tokenizer, text=text, damage=damage, granularity=grain, strategies=widths,
-        scope=options.read_scope(scope), group_size=group_size, windows=windows, seed=seed, name=model, quiet=quiet,
+        source.model, source.tokenizer, text=loaded, damage=estimator, granularity=grain, strategies=widths,
+        scope=within, group_size=group_size, windows=windows, seed=seed, name=model, quiet=quiet,
     )  # fmt: skip
     save_game(game, output)
     per = 1 / game.parameters
@@ -74,12 +81,16 @@ def solve(
     quiet: options.Quiet = False,
 ) -> None:
     """Allocate a budget by any solver; write the allocation (.json). Nothing is measured again."""
+    from nash_swarm import registry
     from nash_swarm.cli import show
     from nash_swarm.files.allocation import save_allocation
+    from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.game import load_game
     from nash_swarm.pipeline.solving import solve as run
 
-    allocation = run(load_game(game), bits=bits, size=size, solver=solver, seed=seed)
+    chosen = registry.create("solvers", solver)
+    check_new_file(output)
+    allocation = run(load_game(game), bits=bits, size=size, solver=chosen, seed=seed)
     save_allocation(allocation, output)
     if json:
         show.print_json({"output": str(output), "solver": solver, "certificate": show.certificate_values(allocation)})
@@ -99,6 +110,7 @@ def pack(
     quiet: options.Quiet = False,
 ) -> None:
     """Round MODEL to an allocation, pack it, and save it."""
+    from nash_swarm import registry
     from nash_swarm.cli import show
     from nash_swarm.files.allocation import load_allocation
     from nash_swarm.files.atomic import check_new_folder
@@ -107,9 +119,10 @@ def pack(
     from nash_swarm.pipeline.packing import pack as run
 
     check_new_folder(output, overwrite=overwrite)
+    rounding = registry.create("quantizers", quantizer)
     chosen = load_allocation(allocation)
     source = load_source(model, trust_remote_code=trust_remote_code)
-    packed = run(source.model, chosen, quantizer=quantizer, quiet=quiet)
+    packed = run(source.model, chosen, quantizer=rounding, quiet=quiet)
     save(packed, output, tokenizer=source.tokenizer, overwrite=overwrite)
     values = {"output": str(output), "bytes": counted_bytes(output), "budget_bytes": chosen.budget.total_bits // 8}
     if json:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.errors import BudgetError, DataError
+from nash_swarm.errors import DataError
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
 
@@ -112,14 +112,7 @@ class BitGame:
         Raises:
             BudgetError: not even the narrowest width of every agent fits; names the smallest feasible budget.
         """
-        smallest = self.smallest_bits()
-        if budget.total_bits < smallest:
-            size = -(-smallest // 8)
-            per = f" = {np.ceil(smallest / self.parameters * 1e4) / 1e4:.4f} bits/param" if self.parameters else ""
-            raise BudgetError(
-                f"{budget.label} is too small: the smallest feasible budget for this model and these strategies "
-                f"{list(self.strategies)} is {size} bytes{per}"
-            )
+        budget.require(self.smallest_bits(), self.parameters, self.strategies)
         return budget.total_bits - self.fixed_bits
 
     def used_bits(self, choices: npt.NDArray[np.uint8]) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nash_swarm.errors import UsageError
+from nash_swarm.errors import BudgetError, UsageError
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMG]i?B|B)\s*$", re.IGNORECASE)
@@ -59,3 +60,16 @@ class Budget:
         if (bits is None) == (size is None):
             raise UsageError("give the budget once: either bits per parameter (--bits 3.0) or a size (--size 60MB)")
         return cls.of_bits(bits, parameters) if bits is not None else cls.of_size(size)  # type: ignore[arg-type]
+
+    def require(self, smallest_bits: int, parameters: int, strategies: Sequence[int]) -> None:
+        """Refuse to be smaller than `smallest_bits`.
+
+        Raises:
+            BudgetError: it is; the message names the smallest feasible budget.
+        """
+        if self.total_bits < smallest_bits:
+            per = f" = {math.ceil(smallest_bits / parameters * 1e4) / 1e4:.4f} bits/param" if parameters else ""
+            raise BudgetError(
+                f"{self.label} is too small: the smallest feasible budget for this model and these strategies "
+                f"{list(strategies)} is {-(-smallest_bits // 8)} bytes{per}"
+            )

@@ -16,6 +16,8 @@ from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
 from nash_swarm.names import Granularity, Scope
 
+DEFAULT_STRATEGIES = (2, 3, 4, 5, 6, 8)
+
 
 @dataclass(frozen=True, eq=False)
 class Agents:
@@ -50,10 +52,10 @@ def find_agents(
     model: Any,
     estimator: DamageEstimator,
     *,
-    granularity: Granularity,
-    strategies: tuple[int, ...],
-    scope: Scope,
-    group_size: int,
+    granularity: Granularity = "block",
+    strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
+    scope: Scope = "model",
+    group_size: int = 64,
 ) -> Agents:
     """Cut a model's matrices into agents.
 
@@ -70,12 +72,11 @@ def find_agents(
     tensors: list[TensorLayout] = []
     for matrix in matrices:
         start = tensors[-1].span.stop if tensors else 0
-        tensors.append(
-            TensorLayout.cut(
-                matrix.name, matrix.kind, matrix.shape, granularity,
-                group_size=group_size, ordered=estimator.orders(matrix.kind), start=start,
-            )  # fmt: skip
-        )
+        layout = TensorLayout.cut(
+            matrix.name, matrix.kind, matrix.shape, granularity,
+            group_size=group_size, ordered=estimator.orders(matrix.kind), start=start,
+        )  # fmt: skip
+        tensors.append(layout)
     if granularity == "parameter":
         memory = np.broadcast_to(tensors[0].memory(strategies)[:1], (tensors[-1].span.stop, len(strategies)))
     else:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nash_swarm.errors import DataError
 from nash_swarm.game.layout import HALF, TensorLayout
 from nash_swarm.quantizers.base import Rounded
 from nash_swarm.quantizers.grid import row_widths, scale_base, scale_table
@@ -62,5 +63,11 @@ def round_columns(
             if feedback and stop < columns:
                 update = torch.from_numpy(errors) @ torch.from_numpy(upper[start:stop, stop:])
                 torch.from_numpy(work)[:, stop:] -= update
-    halves = work.astype(np.float16) if (by_row == HALF).any() else None
+    halves = None
+    if (by_row == HALF).any():
+        exact = np.repeat(by_row == HALF, size, axis=1)[:, :columns]
+        with np.errstate(over="ignore"):
+            halves = np.where(exact, work, 0).astype(np.float16)
+        if not np.isfinite(halves).all():
+            raise DataError(f"{layout.name}: weights beyond the range of half precision cannot be left at 16 bits")
     return Rounded(codes, scale_codes, zeros, base, halves)

@@ -13,6 +13,9 @@ from nash_swarm.errors import DataError
 from nash_swarm.game.layout import SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
 
 STEPS_PER_OCTAVE = 16
+_SMALLEST_BASE = 2.0**-96
+"""Sixteen octaves below it a scale, and a weight of one step, are still normal numbers."""
+_LARGEST = 2.0**96
 SHRINKS: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Clipping candidates of the scale search: share of the group's full range that the grid spans."""
 
@@ -25,11 +28,19 @@ def scale_table(base: float) -> npt.NDArray[np.float32]:
 def scale_base(weight: npt.NDArray[np.float32], widest_step: int = 3) -> float:
     """A `base` that covers every scale a matrix may need, with an octave to spare for compensated errors.
 
-    `widest_step` is the number of steps of the coarsest grid: 3 for 2 bits.
+    `widest_step` is the number of steps of the coarsest grid: 3 for 2 bits. Matrices so small that their scales would
+    be denormal get larger ones, that is, become zero.
+
+    Raises:
+        DataError: the weights are too large for single-precision scales.
     """
     largest = float(max(weight.max(initial=0.0), -weight.min(initial=0.0)))
     # a step never exceeds (hi - lo) / steps <= 2 * largest / steps
-    return float(np.float32(4.0 * largest / widest_step)) if largest > 0 else 1.0
+    if largest == 0:
+        return 1.0
+    if largest > _LARGEST:
+        raise DataError(f"weights as large as {largest:.1e} cannot be quantized; the checkpoint is damaged")
+    return float(np.float32(max(4.0 * largest / widest_step, _SMALLEST_BASE)))
 
 
 def check_rounding(

@@ -12,6 +12,9 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from nash_swarm.errors import DataError
+from nash_swarm.models.modes import inference
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -46,7 +49,20 @@ def evaluate(
         windows: token ids (windows, length); the first token of each window is context only. No padding.
         reference: the original model, for KL and top-1 agreement.
         quiet: no progress bar.
+
+    Raises:
+        DataError: there are no windows, or they are too short to predict anything.
     """
+    if windows.ndim != 2 or not len(windows) or windows.shape[1] < 2:
+        raise DataError(f"evaluation tokens must have the shape (windows, length >= 2), not {windows.shape}")
+    everyone = [*models.values()] if reference is None else [*models.values(), reference]
+    with inference(*everyone):
+        return _evaluate(models, windows, reference, quiet)
+
+
+def _evaluate(
+    models: Mapping[str, Any], windows: npt.NDArray[np.int32], reference: Any, quiet: bool
+) -> dict[str, Evaluation]:
     sums = {name: np.zeros(3) for name in models}
     tokens = 0
     for window in tqdm(windows, desc="evaluate", unit="window", disable=quiet):
@@ -63,7 +79,10 @@ def evaluate(
     compared = reference is not None
     return {
         name: Evaluation(
-            tokens, float(total) / tokens, float(kl) / tokens if compared else None, float(top) / tokens if compared else None
+            tokens,
+            float(total) / tokens,
+            float(kl) / tokens if compared else None,
+            float(top) / tokens if compared else None,
         )
         for name, (total, kl, top) in sums.items()
     }

@@ -103,7 +103,13 @@ def cut_windows(
 
 
 def choose_windows(windows: npt.NDArray[np.int32], count: int, rng: np.random.Generator) -> npt.NDArray[np.int32]:
-    """At most `count` windows, spread by `rng` and kept in the text's order."""
+    """At most `count` windows, spread by `rng` and kept in the text's order.
+
+    Raises:
+        UsageError: `count` is not positive.
+    """
+    if count < 1:
+        raise UsageError(f"the number of windows must be positive, not {count}")
     if count >= len(windows):
         return windows
     return windows[np.sort(rng.choice(len(windows), count, replace=False))]

@@ -97,7 +97,16 @@ def load_allocation(path: str | Path) -> Allocation:
         )
     except FileNotFoundError:
         raise DataError(f"no allocation file at {path}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        zlib.error,
+    ) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is no allocation file, or damaged: {error}") from error

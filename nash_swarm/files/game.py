@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,11 @@ from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.layout import TensorLayout
 
 _FORMAT = 1
+_DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, MemoryError, RuntimeError,
+    struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What NumPy and zipfile raise on bytes that are no game; RuntimeError: encrypted, or an unknown compression."""
 
 
 def save_game(game: BitGame, path: str | Path) -> Path:
@@ -71,7 +78,7 @@ def load_game(path: str | Path) -> BitGame:
         )  # fmt: skip
     except FileNotFoundError:
         raise DataError(f"no game file at {path}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is no game file, or damaged: {error}") from error

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
+
 from nash_swarm.errors import DataError
 from nash_swarm.game.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
 
@@ -19,9 +21,12 @@ _ENTRY = re.compile(
 )
 
 
-def checksum(data: bytes | memoryview) -> str:
-    """Sixteen hexadecimal digits of BLAKE2b over a tensor's bytes on disk."""
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
+def checksum(tensor: torch.Tensor) -> str:
+    """Sixteen hexadecimal digits of BLAKE2b over a tensor's type, shape and bytes as they are on disk."""
+    plain = tensor.detach().cpu().contiguous()
+    digest = hashlib.blake2b(f"{plain.dtype} {list(plain.shape)} ".encode(), digest_size=8)
+    digest.update(plain.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -152,12 +152,12 @@ def describe(model: Any) -> PackedConfig:
             module.layout,
             getattr(module, "bias", None) is not None,
             len(module.packed),
-            checksum(_bytes(module.packed)),
+            checksum(module.packed),
         )
         for name, module in modules.items()
     }
     dense = dense_tensors(model, modules, facts.heads)
-    sums = {name: checksum(_bytes(_to_half(tensor))) for name, tensor in dense.items()}
+    sums = {name: checksum(_to_half(tensor)) for name, tensor in dense.items()}
     strategies = next(iter(modules.values())).strategies
     return PackedConfig(strategies, facts.scope, facts.parameters, entries, sums, facts.heads)
 
@@ -181,10 +181,6 @@ def _write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 def _to_half(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(half_dtype(tensor)) if tensor.is_floating_point() else tensor
-
-
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _read_json(path: Path) -> dict[str, Any]:

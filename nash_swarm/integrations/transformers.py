@@ -74,6 +74,7 @@ class NashSwarmQuantizer(HfQuantizer):
                 model.set_submodule(name, module.to(dtype))
         for head, embedding in packed.heads.items():
             model.set_submodule(head, TiedHead(model.get_submodule(embedding)))
+        _check_complete(model, packed)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
@@ -101,8 +102,8 @@ def check_files(files: Iterable[str | Path], packed: PackedConfig) -> None:
                 for name in opened.keys():  # noqa: SIM118 - not a mapping
                     if name not in expected:
                         raise DataError(f"{file}: tensor {name!r} does not belong to this model")
-                    data = opened.get_tensor(name).flatten().view(torch.uint8).numpy()
-                    if sizes.get(name, len(data)) != len(data) or checksum(memoryview(data)) != expected.pop(name):
+                    tensor = opened.get_tensor(name)
+                    if tensor.numel() != sizes.get(name, tensor.numel()) or checksum(tensor) != expected.pop(name):
                         raise DataError(f"{file}: tensor {name!r} is damaged: its checksum does not match")
         except DataError:
             raise
@@ -119,6 +120,17 @@ def _check_place(model: Any, name: str, rows: int, columns: int) -> None:
         raise DataError(f"config.json: this architecture has no matrix at {name!r}") from None
     if shape not in ((rows, columns), (columns, rows)):
         raise DataError(f"config.json: {name!r} is {shape} in this architecture, not {rows} x {columns}")
+
+
+def _check_complete(model: Any, packed: PackedConfig) -> None:
+    stored = {f"{name}.packed" for name in packed.tensors} | set(packed.dense)
+    names_of: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        names_of.setdefault(id(tensor), []).append(name)
+    for names in names_of.values():
+        # of weights that are tied to each other only one is on disk
+        if not stored.intersection(names):
+            raise DataError(f"config.json: this architecture has weights {names[0]!r} that the packed model has not")
 
 
 def attach(model: Any, packed: PackedConfig) -> None:

@@ -93,10 +93,16 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
         if getattr(config, "quantization_config", None):
             raise UsageError(f"{name} is already quantized; give the original model")
         with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
-                name, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
+            model, info = AutoModelForCausalLM.from_pretrained(
+                name,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
             )
-    except UsageError:
+        if info["missing_keys"]:
+            raise DataError(f"{name} is incomplete: it has no weights {min(info['missing_keys'])!r}")
+    except (UsageError, DataError):
         raise
     except Exception as error:  # transformers raises many kinds for what is one thing to a user
         raise DataError(

@@ -46,7 +46,7 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
     rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
     if not allocation.tensors:
         raise UsageError("this allocation comes from a synthetic game: there is no model to pack")
-    packed = copy.deepcopy(model)
+    packed = copy.deepcopy(model).eval()
     matrices = _matched(packed, allocation)
     parameters = count_parameters(packed, list(matrices.values()), allocation.provenance.get("scope", "model"))
     for tensor in dense_tensors(packed, matrices, [m.head for m in matrices.values() if m.head]).values():
@@ -70,7 +70,7 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
     if heads:
         packed.config.tie_word_embeddings = False
     attach(packed, describe(packed))
-    return packed.eval()
+    return packed
 
 
 def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tensor) -> None:

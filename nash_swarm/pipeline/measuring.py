@@ -19,12 +19,11 @@ from nash_swarm.errors import DataError, UsageError
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, Text, choose_windows, cut_windows, load_text
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.models.collect import collecting
+from nash_swarm.models.modes import inference
 from nash_swarm.models.streaming import BlockStream
 from nash_swarm.models.walk import Matrix
 from nash_swarm.names import Granularity, Scope
-from nash_swarm.pipeline.agents import find_agents
-
-DEFAULT_STRATEGIES = (2, 3, 4, 5, 6, 8)
+from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, find_agents
 
 
 def measure(
@@ -150,10 +149,7 @@ def _statistics(
     placed = {id(m) for group in inside.values() for m in group} | {id(m) for m in tables if m.kind == "embedding"}
     heads = [matrix for matrix in matrices if id(matrix) not in placed]
     backward = estimator.needs == "gradients"
-    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
+    with inference(model):
         if backward:
             stream.keep_all()
             with collecting(model, heads) as found_heads:
@@ -163,7 +159,8 @@ def _statistics(
                     stream.block_backward(index)
                 yield from ((matrix, found[matrix.name]) for matrix in inside[index])
             with collecting(model, tables, lookups=True) as found_tables:
-                stream.embed_backward()
+                if tables:
+                    stream.embed_backward()
         else:
             with collecting(model, tables, lookups=True) as found_tables:
                 stream.embed()
@@ -177,9 +174,6 @@ def _statistics(
             if id(matrix) in {id(m) for group in inside.values() for m in group}:
                 continue
             yield matrix, _joined(found_heads.get(matrix.name), found_tables.get(matrix.name))
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
 
 
 def _joined(head: Statistics | None, table: Statistics | None) -> Statistics:

@@ -6,7 +6,7 @@ import json
 import struct
 import zipfile
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_file
 from nash_swarm.game.bitgame import BitGame, Calibration
+from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.layout import TensorLayout
 
 _FORMAT = 1
@@ -37,6 +38,8 @@ def save_game(game: BitGame, path: str | Path) -> Path:
     arrays |= {f"order/{name}": order.astype(np.uint32) for name, order in game.permutations.items()}
     if game.calibration is not None:
         arrays["tokens"] = game.calibration.tokens
+    if game.coupling is not None:
+        arrays |= {f"coupling/{part.name}": getattr(game.coupling, part.name) for part in fields(game.coupling)}
     facts = {
         "format": _FORMAT,
         "strategies": list(game.strategies),
@@ -69,12 +72,16 @@ def load_game(path: str | Path) -> BitGame:
                 for name in file.files
                 if name.startswith("order/")
             }
+            coupling = None
+            if "coupling/graph" in file.files:
+                coupling = Coupling(**{part.name: file[f"coupling/{part.name}"] for part in fields(Coupling)})
             calibration = Calibration(file["tokens"], str(facts["text"])) if "tokens" in file.files else None
         if len(memory) == 1 < len(damage):
             memory = np.broadcast_to(memory, damage.shape)
         return BitGame(
             tuple(facts["strategies"]), damage, memory, facts["fixed_bits"], facts["parameters"],
             tuple(TensorLayout(**tensor) for tensor in facts["tensors"]), orders, calibration, facts["provenance"],
+            coupling,
         )  # fmt: skip
     except FileNotFoundError:
         raise DataError(f"no game file at {path}") from None

@@ -4,6 +4,7 @@ from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
+from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.layout import TensorLayout
 
-__all__ = ["Allocation", "BitGame", "Budget", "Calibration", "Certificate", "TensorLayout"]
+__all__ = ["Allocation", "BitGame", "Budget", "Calibration", "Certificate", "Coupling", "TensorLayout"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nash_swarm.errors import DataError
 from nash_swarm.game.budget import Budget
+from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
 
 
@@ -25,6 +26,12 @@ class Calibration:
 
     tokens: npt.NDArray[np.int32]
     source: str
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 2 or not self.tokens.shape[0] or self.tokens.shape[1] < 2:
+            raise DataError(f"calibration tokens must have the shape (windows, length >= 2), not {self.tokens.shape}")
+        if self.tokens.dtype != np.int32 or self.tokens.min() < 0:
+            raise DataError("calibration tokens must be non-negative int32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +49,7 @@ class BitGame:
         permutations: activation order of the columns of each ordered tensor, by tensor name.
         calibration: the text that was measured on, if any.
         provenance: how the game came to be (model, estimator, granularity, scope, seed), JSON values only.
+        coupling: how the agents' damage combines; without it the damage of a profile is the sum of the agents' own.
     """
 
     strategies: tuple[int, ...]
@@ -53,6 +61,7 @@ class BitGame:
     permutations: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     calibration: Calibration | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    coupling: Coupling | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.damage), len(self.strategies))
@@ -74,24 +83,10 @@ class BitGame:
             raise DataError("memory must be positive and must not fall with the bit-width")
         if self.fixed_bits < 0 or self.parameters < 0:
             raise DataError("fixed_bits and parameters must not be negative")
+        if self.coupling is not None and self.coupling.vectors.shape[:2] != shape:
+            raise DataError(f"the coupling is of {self.coupling.vectors.shape[:2]} agents and strategies, not {shape}")
         if self.tensors:
-            self._check_tensors()
-
-    def _check_tensors(self) -> None:
-        at = 0
-        for tensor in self.tensors:
-            order = self.permutations.get(tensor.name)
-            if tensor.start != at:
-                raise DataError(f"tensor {tensor.name!r} starts at agent {tensor.start}, expected {at}")
-            if tensor.ordered != (order is not None):
-                raise DataError(f"tensor {tensor.name!r} and its activation order do not belong together")
-            if order is not None and not np.array_equal(np.sort(order), np.arange(tensor.columns)):
-                raise DataError(f"the activation order of {tensor.name!r} is no permutation of its columns")
-            at += tensor.agents
-        if at != self.agents:
-            raise DataError(f"the tensors hold {at} agents, the tables {self.agents}")
-        if not set(self.strategies) <= set(SUPPORTED_WIDTHS):
-            raise DataError(f"the packed format holds the widths {SUPPORTED_WIDTHS}, not {self.strategies}")
+            check_tensors(self.tensors, self.permutations, self.strategies, self.agents)
 
     @property
     def agents(self) -> int:
@@ -120,8 +115,36 @@ class BitGame:
         return self.fixed_bits + int(pick(self.memory, choices).sum())
 
     def total_damage(self, choices: npt.NDArray[np.uint8]) -> float:
-        """Sum of the agents' damage under a profile of strategy indices, in nats per token."""
-        return float(pick(self.damage, choices).sum(dtype=np.float64))
+        """Damage of a profile of strategy indices, in nats per token: the agents' own and what their pairs add."""
+        own = float(pick(self.damage, choices).sum(dtype=np.float64))
+        return own if self.coupling is None else own + self.coupling.interaction(choices)
+
+
+def check_tensors(
+    tensors: Sequence[TensorLayout],
+    permutations: Mapping[str, npt.NDArray[np.int64]],
+    strategies: tuple[int, ...],
+    agents: int,
+) -> None:
+    """Hold the layouts of a model's matrices against the agents and activation orders they come with.
+
+    Raises:
+        DataError: they do not belong together.
+    """
+    at = 0
+    for tensor in tensors:
+        order = permutations.get(tensor.name)
+        if tensor.start != at:
+            raise DataError(f"tensor {tensor.name!r} starts at agent {tensor.start}, expected {at}")
+        if tensor.ordered != (order is not None):
+            raise DataError(f"tensor {tensor.name!r} and its activation order do not belong together")
+        if order is not None and not np.array_equal(np.sort(order), np.arange(tensor.columns)):
+            raise DataError(f"the activation order of {tensor.name!r} is no permutation of its columns")
+        at += tensor.agents
+    if at != agents:
+        raise DataError(f"the tensors hold {at} agents, not {agents}")
+    if not set(strategies) <= set(SUPPORTED_WIDTHS):
+        raise DataError(f"the packed format holds the widths {SUPPORTED_WIDTHS}, not {strategies}")
 
 
 def pick(table: npt.NDArray[Any], choices: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:

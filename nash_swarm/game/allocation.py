@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError
-from nash_swarm.game.bitgame import BitGame, Calibration
+from nash_swarm.game.bitgame import BitGame, Calibration, check_tensors
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
 from nash_swarm.game.layout import TensorLayout
@@ -48,8 +48,10 @@ class Allocation:
             raise DataError(f"choices must be uint8 (agents,), not {self.choices.dtype} {self.choices.shape}")
         if int(self.choices.max()) >= len(self.strategies):
             raise DataError(f"a choice is no index into the {len(self.strategies)} strategies")
-        if self.tensors and sum(tensor.agents for tensor in self.tensors) != len(self.choices):
-            raise DataError("the tensors and the choices do not have the same number of agents")
+        if list(self.strategies) != sorted(set(self.strategies)):
+            raise DataError(f"strategies must be distinct ascending bit-widths, not {self.strategies}")
+        if self.tensors:
+            check_tensors(self.tensors, self.permutations, self.strategies, len(self.choices))
 
     @classmethod
     def of(

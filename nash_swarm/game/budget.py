@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from nash_swarm.errors import BudgetError, UsageError
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_LARGEST = 1e15
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMG]i?B|B)\s*$", re.IGNORECASE)
 
 
@@ -30,10 +31,12 @@ class Budget:
         """`bits` per parameter, for a model of `parameters` unique parameters (tied tensors once).
 
         Raises:
-            UsageError: `bits` is not a positive finite number.
+            UsageError: `bits` is not a positive number up to 64.
         """
         if not math.isfinite(bits) or bits <= 0:
             raise UsageError(f"bits per parameter must be a positive number, not {bits}")
+        if bits > 64:
+            raise UsageError(f"{bits:g} bits per parameter are more than any model has")
         return cls(math.floor(bits * parameters), f"{bits:g} bits/param")
 
     @classmethod
@@ -46,7 +49,7 @@ class Budget:
         if isinstance(size, int):
             size = f"{size}B"
         match = _SIZE.match(size)
-        if match is None or float(match[1]) <= 0:
+        if match is None or not 0 < float(match[1]) < _LARGEST:
             raise UsageError(f"cannot read the size {size!r}; write it like 60MB, 750KB or 1.5GiB")
         return cls(math.floor(float(match[1]) * _UNITS[match[2].upper()]) * 8, size.strip())
 

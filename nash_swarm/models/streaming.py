@@ -12,13 +12,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 
+from nash_swarm.errors import DataError
 from nash_swarm.models.walk import find_blocks
 
 Hidden = torch.Tensor
+
+
+def check_tokens(tokens: npt.NDArray[np.int32], model: Any) -> None:
+    """Hold token ids (windows, length) against a model's vocabulary.
+
+    Raises:
+        DataError: an id is outside it.
+    """
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if not 0 <= tokens.min() <= tokens.max() < vocabulary:
+        raise DataError(f"calibration tokens lie outside the vocabulary of {vocabulary}")
 
 
 class _Stop(Exception):

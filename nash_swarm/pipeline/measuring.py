@@ -20,7 +20,7 @@ from nash_swarm.evaluation.text import BUILT_IN_TEXT, Text, choose_windows, cut_
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.modes import inference
-from nash_swarm.models.streaming import BlockStream
+from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.walk import Matrix
 from nash_swarm.names import Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, find_agents
@@ -80,7 +80,7 @@ def measure(
         provenance = {"text": loaded.source, "text_digest": loaded.digest}
     elif tokens is not None:
         calibration = Calibration(np.asarray(tokens, np.int32), "token ids")
-        _check_tokens(calibration.tokens, model)
+        check_tokens(calibration.tokens, model)
     elif estimator.needs != "weights":
         raise UsageError(
             f"damage {estimator.name!r} needs text and a tokenizer, or token ids; 'magnitude' needs neither"
@@ -189,11 +189,3 @@ def _check_weights(matrices: Sequence[Matrix]) -> None:
     for matrix in matrices:
         if not torch.isfinite(matrix.parameter).all():
             raise DataError(f"{matrix.name} holds NaN or infinite weights; the checkpoint is damaged")
-
-
-def _check_tokens(tokens: npt.NDArray[np.int32], model: Any) -> None:
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    if tokens.ndim != 2 or tokens.shape[1] < 2 or not len(tokens):
-        raise DataError(f"calibration tokens must have the shape (windows, length >= 2), not {tokens.shape}")
-    if not 0 <= tokens.min() <= tokens.max() < vocabulary:
-        raise DataError(f"calibration tokens lie outside the vocabulary of {vocabulary}")

@@ -17,7 +17,7 @@ from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.models.collect import collecting
-from nash_swarm.models.streaming import BlockStream
+from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, PackedWeight, TiedHead
@@ -62,6 +62,7 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
             for matrix in matrices.values():
                 work.replace(matrix, None)
         else:
+            check_tokens(calibration.tokens, packed)
             _pack_streaming(work, matrices, torch.from_numpy(calibration.tokens.astype(np.int64)))
     heads = {matrix.head: matrix.name for matrix in matrices.values() if matrix.head}
     scope = allocation.provenance.get("scope", "model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -42,7 +42,7 @@ def evaluate(
         source = load_source(model)
         subject, tokenizer, seen = source.model, source.tokenizer, False
     tokenizer = tokenizer or (original.tokenizer if original else None)
-    part = cast(Literal["held-out", "all"], "held-out" if seen else "all")
+    part: Literal["held-out", "all"] = "held-out" if seen else "all"
     windows = cut_windows(loaded, tokenizer, part=part)
     count = max(1, tokens // windows.shape[1])
     windows = choose_windows(windows, count, np.random.default_rng(seed))
@@ -125,7 +125,9 @@ def solvers(
     from nash_swarm.cli import show
 
     rooms: tuple[registry.Room, ...] = ("solvers", "quantizers", "damage")
-    found = {room: {name: registry.load(room, name).summary for name in registry.names(room)} for room in rooms}
+    found: dict[str, dict[str, str]] = {
+        room: {name: registry.load(room, name).summary for name in registry.names(room)} for room in rooms
+    }
     if json:
         show.print_json(found)
         return

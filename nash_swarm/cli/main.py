@@ -9,9 +9,12 @@ import typer
 from nash_swarm.cli import demo, inspection, stages, whole
 from nash_swarm.errors import NashSwarmError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="nash-swarm",
-    help="Fit a language model into a memory budget: groups of weights bargain for bits until they reach an equilibrium.",
+    help="Fit a language model into a memory budget: "
+    "groups of weights bargain for bits until they reach an equilibrium.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,6 +33,8 @@ def main() -> None:
     except NashSwarmError as error:
         print(f"nash-swarm: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print("nash-swarm: interrupted; nothing was written", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as stop:
+        # typer turns an interrupt into this code and says nothing
+        if stop.code == _INTERRUPTED:
+            print("nash-swarm: interrupted; no half-written output is left", file=sys.stderr)
+        raise

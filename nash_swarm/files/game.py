@@ -62,7 +62,8 @@ def load_game(path: str | Path) -> BitGame:
         DataError: no such file, or it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here, because NumPy leaves a file open that turns out to be no zip archive
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             facts = json.loads(file["facts"].tobytes())
             if facts["format"] != _FORMAT:
                 raise DataError(f"{path}: format {facts['format']!r} is not {_FORMAT}; a newer nash-swarm wrote it")

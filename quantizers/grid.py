@@ -15,7 +15,8 @@ from nash_swarm.game.layout import SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
 STEPS_PER_OCTAVE = 16
 _SMALLEST_BASE = 2.0**-96
 """Sixteen octaves below it a scale, and a weight of one step, are still normal numbers."""
-_LARGEST = 2.0**96
+LARGEST_BASE = 2.0**97
+"""Far enough from the end of single precision that no weight on the grid overflows."""
 SHRINKS: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Clipping candidates of the scale search: share of the group's full range that the grid spans."""
 
@@ -38,9 +39,10 @@ def scale_base(weight: npt.NDArray[np.float32], widest_step: int = 3) -> float:
     # a step never exceeds (hi - lo) / steps <= 2 * largest / steps
     if largest == 0:
         return 1.0
-    if largest > _LARGEST:
+    base = max(4.0 * largest / widest_step, _SMALLEST_BASE)
+    if base > LARGEST_BASE:
         raise DataError(f"weights as large as {largest:.1e} cannot be quantized; the checkpoint is damaged")
-    return float(np.float32(max(4.0 * largest / widest_step, _SMALLEST_BASE)))
+    return float(np.float32(base))
 
 
 def check_rounding(

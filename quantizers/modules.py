@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -48,7 +49,7 @@ class PackedWeight(nn.Module):
 
         parsed = self.tensor()
         if self.layout.per_weight:
-            return torch.from_numpy(parsed.dequantize()).to(self.packed.device)
+            return self._per_weight(np.arange(self.layout.rows)).to(self.packed.device)
         out = torch.empty(self.layout.rows, self.layout.columns)
         arguments = (*_sources(parsed), out.numpy())
         with row_threads(self.layout.row_tiles) as for_rows:
@@ -69,10 +70,23 @@ class PackedWeight(nn.Module):
         parsed = self.tensor()
         shape = (*index.shape, self.layout.columns)
         if self.layout.per_weight:
-            return torch.from_numpy(parsed.dequantize()[wanted]).reshape(shape).to(index.device)
+            return self._per_weight(wanted).reshape(shape).to(index.device)
         out = torch.empty(len(wanted), self.layout.columns)
         unpacking.dequantize_rows(*_sources(parsed), wanted, out.numpy(), 0, len(wanted))
         return out.reshape(shape).to(index.device)
+
+    def _per_weight(self, wanted: npt.NDArray[np.int64]) -> torch.Tensor:
+        from nash_swarm.quantizers.kernels import unpacking_weights
+
+        parsed = self.tensor()
+        out = torch.empty(len(wanted), self.layout.columns)
+        arguments = (
+            parsed.buffer, parsed.row_bits, parsed.widths, parsed.scales, parsed.zeros, parsed.permutation,
+            self.layout.group_size, wanted, out.numpy(),
+        )  # fmt: skip
+        with row_threads(len(wanted)) as for_rows:
+            for_rows(lambda first, past: unpacking_weights.dequantize_rows(*arguments, first, past))
+        return out
 
     def extra_repr(self) -> str:
         """Shape, mean width and bytes, for `print(model)`."""

@@ -85,8 +85,8 @@ class PackedTensor:
             raise DataError(f"{layout.name}: a packed tensor is one contiguous run of bytes")
         end = _End(buffer, layout.name)
         base = float(end.take(4).view("<f4")[0])
-        if not (np.isfinite(base) and base > 0):
-            raise DataError(f"{layout.name}: the scale base {base} is not a positive number")
+        if not 0 < base <= grid.LARGEST_BASE:
+            raise DataError(f"{layout.name}: the scale base {base} is not a plausible number")
         count = layout.agents
         if layout.per_weight:
             width_bits, known = _width_code_bits(strategies), np.array(strategies, np.uint8)
@@ -125,6 +125,13 @@ class PackedTensor:
     def offsets(self) -> npt.NDArray[np.int64]:
         """First byte of each group of each tile, int64 (row_tiles, groups)."""
         return n16k32.group_offsets(self.widths, self.layout)[0]
+
+    @cached_property
+    def row_bits(self) -> npt.NDArray[np.int64]:
+        """First bit of each row's codes of each width, int64 (rows, 9); only at `parameter` granularity."""
+        from nash_swarm.quantizers.kernels.unpacking_weights import row_bits
+
+        return row_bits(self.widths)
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The matrix (rows, columns), columns in the model's order: the NumPy reference of every kernel."""

@@ -20,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    whole.compress, stages.measure, stages.solve, stages.pack, inspection.evaluate, inspection.generate,
+    whole.compress, stages.measure, stages.solve, stages.certify, stages.pack, inspection.evaluate, inspection.generate,
     inspection.inspect, inspection.solvers, demo.demo,
 ):  # fmt: skip
     app.command("eval" if command is inspection.evaluate else None)(command)

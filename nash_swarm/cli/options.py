@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from nash_swarm.errors import UsageError
 from nash_swarm.names import GRANULARITIES, SCOPES, Granularity, Scope
+
+if TYPE_CHECKING:
+    from nash_swarm.game.rules import Rules
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Directory, hub id, .gguf file, or the built-in demo model 'smollm2'.")
@@ -43,6 +46,16 @@ ScopeName = Annotated[
 ]
 GroupSize = Annotated[int, typer.Option("--group-size", help="Columns that share a scale and zero-point per row.")]
 Windows = Annotated[int, typer.Option("--windows", min=1, help="Calibration windows of 512 tokens.")]
+Keep = Annotated[
+    list[str] | None, typer.Option("--keep", metavar="NAME=BITS", help="Pin tensors to a width, e.g. lm_head=8.")
+]
+Forbid = Annotated[
+    list[str] | None, typer.Option("--forbid", metavar="NAME=BITS,BITS", help="Widths tensors may not get.")
+]
+Fuse = Annotated[
+    list[str] | None,
+    typer.Option("--fuse", metavar="NAME,NAME", help="Siblings that must share widths, e.g. gate_proj,up_proj."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random; every command takes it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; every command takes it.")]
@@ -62,6 +75,17 @@ def read_widths(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"cannot read the strategies {text!r}; write them like 2,3,4,5,6,8") from None
+
+
+def read_rules(keep: list[str] | None, forbid: list[str] | None, fuse: list[str] | None) -> Rules:
+    """The rules that the options spell out.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    from nash_swarm.game.rules import Rules
+
+    return Rules.parse(keep or (), forbid or (), fuse or ())
 
 
 def read_granularity(value: str) -> Granularity:

@@ -76,6 +76,9 @@ def solve(
     bits: options.Bits = None,
     size: options.Size = None,
     solver: options.SolverName = "nash",
+    keep: options.Keep = None,
+    forbid: options.Forbid = None,
+    fuse: options.Fuse = None,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -89,13 +92,35 @@ def solve(
     from nash_swarm.pipeline.solving import solve as run
 
     chosen = registry.create("solvers", solver)
+    rules = options.read_rules(keep, forbid, fuse)
     check_new_file(output)
-    allocation = run(load_game(game), bits=bits, size=size, solver=chosen, seed=seed)
+    allocation = run(load_game(game), bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
     save_allocation(allocation, output)
     if json:
         show.print_json({"output": str(output), "solver": solver, "certificate": show.certificate_values(allocation)})
     elif not quiet:
         show.print_rich(show.table(f"{solver}: {output}", ("", ""), show.certificate_rows(allocation)))
+
+
+def certify(
+    game: Annotated[Path, typer.Argument(metavar="GAME.npz", help="From `nash-swarm measure`.")],
+    allocation: Annotated[Path, typer.Argument(metavar="ALLOCATION.json", help="From `nash-swarm solve`.")],
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Check an allocation's certificate against the game, whoever wrote it; fail if it was tampered with."""
+    from nash_swarm.cli import show
+    from nash_swarm.files.allocation import load_allocation
+    from nash_swarm.files.game import load_game
+    from nash_swarm.pipeline.certifying import check_certificate
+
+    claimed = load_allocation(allocation)
+    check_certificate(load_game(game), claimed)
+    if json:
+        show.print_json({"allocation": str(allocation), "holds": True, "certificate": show.certificate_values(claimed)})
+    elif not quiet:
+        show.print_rich(show.table(f"{allocation}: the certificate holds", ("", ""), show.certificate_rows(claimed)))
 
 
 def pack(

@@ -21,6 +21,9 @@ def compress(
     scope: options.ScopeName = "model",
     group_size: options.GroupSize = 64,
     windows: options.Windows = 16,
+    keep: options.Keep = None,
+    forbid: options.Forbid = None,
+    fuse: options.Fuse = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -37,6 +40,7 @@ def compress(
         model, out=output, bits=bits, size=size, solver=solver, quantizer=quantizer, damage=damage,
         granularity=options.read_granularity(granularity), strategies=widths, text=text,
         scope=options.read_scope(scope), group_size=group_size, windows=windows, seed=seed, overwrite=overwrite,
+        rules=options.read_rules(keep, forbid, fuse),
         trust_remote_code=trust_remote_code, quiet=quiet,
     )  # fmt: skip
     values: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.errors import UsageError
+from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.game.reduction import Expand, reduce_game
@@ -93,6 +93,25 @@ class Rules:
         if self and not game.tensors:
             raise UsageError("rules go by tensor names, and this game has none")
         return reduce_game(game, self._allowed(game), self._fusion(game))
+
+    def restrict(self, game: BitGame, choices: npt.NDArray[np.uint8]) -> tuple[BitGame, npt.NDArray[np.uint8]]:
+        """The game that is left under the rules, and what a profile of `game` is in it; the inverse of `apply`'s map.
+
+        Raises:
+            DataError: the profile breaks the rules.
+            UsageError: the rules do not fit the game.
+        """
+        reduced, expand = self.apply(game)
+        fusion = self._fusion(game)
+        own = choices
+        if fusion is not None:
+            fused = np.flatnonzero(fusion >= 0)
+            leads = fusion < 0
+            leads[fused[np.unique(fusion[fused], return_index=True)[1]]] = True
+            own = choices[leads]
+        if not np.array_equal(expand(own), choices):
+            raise DataError(f"the allocation breaks its own rules ({self})")
+        return reduced, own
 
     def _allowed(self, game: BitGame) -> npt.NDArray[np.bool_] | None:
         if not (self.keep or self.forbid):

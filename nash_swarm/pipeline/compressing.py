@@ -16,6 +16,7 @@ from nash_swarm.files.atomic import check_new_folder
 from nash_swarm.files.packed_model import counted_bytes, save
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.budget import Budget
+from nash_swarm.game.rules import Rules
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.names import Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies, find_agents
@@ -63,6 +64,7 @@ def compress(
     group_size: int = 64,
     windows: int = 16,
     eval_windows: int = 16,
+    rules: Rules | None = None,
     seed: int = 0,
     overwrite: bool = False,
     trust_remote_code: bool = False,
@@ -78,6 +80,7 @@ def compress(
         granularity, strategies, scope, group_size, windows: see `measure`.
         text: calibration text; every fourth window of it is held out for the evaluation.
         eval_windows: held-out windows that are evaluated; 0 for none.
+        rules: see `solve`.
         seed: of everything random.
         overwrite: replace a folder that is not empty.
         trust_remote_code: let transformers run code that comes with the model.
@@ -103,7 +106,7 @@ def compress(
         source.model, source.tokenizer, text=loaded, damage=estimator, granularity=granularity, strategies=strategies,
         scope=scope, group_size=group_size, windows=windows, seed=seed, name=source.name, quiet=quiet,
     )  # fmt: skip
-    allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed)
+    allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
     packed = pack(source.model, allocation, quantizer=rounding, quiet=quiet)
     found: dict[str, Evaluation] = {}
     measured: dict[str, Any] | None = None

@@ -19,8 +19,14 @@ def row_threads(rows: int) -> Iterator[ForRows]:
     shares = max(1, min(cores, rows // _SMALLEST_SHARE))
     edges = [rows * i // shares for i in range(shares + 1)]
 
-    def for_rows(work: Callable[[int, int], object]) -> None:
-        list(pool.map(work, edges[:-1], edges[1:]))
-
+    if shares == 1:
+        yield lambda work: _all(map(work, [0], [rows]))
+        return
     with ThreadPoolExecutor(shares) as pool:
-        yield for_rows
+        yield lambda work: _all(pool.map(work, edges[:-1], edges[1:]))
+
+
+def _all(results: Iterator[object]) -> None:
+    """Wait for every share, and raise what one of them raised."""
+    for _ in results:
+        pass

@@ -1,0 +1,176 @@
+"""First-order change of each calibration window's loss if one agent is rounded: the raw material of coupling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba import njit
+from tqdm import tqdm
+
+from nash_swarm.errors import UsageError
+from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.layout import HALF, TensorLayout
+from nash_swarm.models.streaming import BlockStream
+from nash_swarm.models.walk import Matrix, find_matrices
+from nash_swarm.quantizers.grid import dequantize
+from nash_swarm.quantizers.kernels.threads import row_threads
+from nash_swarm.quantizers.rtn import RoundToNearest
+
+Floats = npt.NDArray[np.float32]
+
+
+def sequence_deltas(model: Any, game: BitGame, *, quiet: bool = False) -> Floats:
+    """`<dL_w/dW_i, Q_s(W_i) - W_i>` for every window w, agent i and strategy s: float32 (windows, agents, strategies).
+
+    L_w is the summed loss of window w in nats and Q_s rounds to nearest. One backward walk, block by block; the peak
+    beyond the kept hidden states is the rounding errors of one block's matrices with every strategy.
+
+    Args:
+        model: the model the game was measured on, float32; not changed.
+        game: a measured game with calibration tokens, not at `parameter` granularity.
+        quiet: no progress bar.
+
+    Raises:
+        UsageError: the game has no tensors or calibration text, or its agents are single weights.
+    """
+    if not game.tensors or game.calibration is None:
+        raise UsageError("coupling needs a game that was measured on a model with calibration text")
+    if any(tensor.per_weight for tensor in game.tensors):
+        raise UsageError("coupling is not measured at parameter granularity; use layer, block or tile")
+    layouts = {tensor.name: tensor for tensor in game.tensors}
+    matrices = [matrix for matrix in find_matrices(model) if matrix.name in layouts]
+    tokens = torch.from_numpy(game.calibration.tokens.astype(np.int64))
+    stream = BlockStream(model, tokens, batch=1)
+    deltas = np.zeros((len(tokens), game.agents, len(game.strategies)), np.float32)
+    inside = {
+        index: [m for m in matrices if m.name.startswith(stream.block_prefix(index))]
+        for index in range(len(stream.blocks))
+    }
+    in_blocks = {id(m) for group in inside.values() for m in group}
+    outside = [matrix for matrix in matrices if id(matrix) not in in_blocks]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        stream.keep_all()
+        bar = tqdm(total=len(stream.blocks) + 2, desc="measure coupling", unit="block", disable=quiet)
+        with _Deltas(model, game, layouts, [m for m in outside if m.kind != "embedding"], deltas, lookups=False):
+            stream.head_backward()
+        bar.update()
+        for index in reversed(range(len(stream.blocks))):
+            with _Deltas(model, game, layouts, inside[index], deltas, lookups=False):
+                stream.block_backward(index)
+            bar.update()
+        with _Deltas(
+            model, game, layouts, [m for m in outside if m.kind in ("embedding", "tied")], deltas, lookups=True
+        ):
+            stream.embed_backward()
+        bar.update()
+        bar.close()
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+    return deltas
+
+
+class _Deltas:
+    """Hooks that add each window's deltas of some matrices while the context is open; windows come one by one."""
+
+    def __init__(
+        self,
+        model: Any,
+        game: BitGame,
+        layouts: dict[str, TensorLayout],
+        matrices: Sequence[Matrix],
+        deltas: Floats,
+        *,
+        lookups: bool,
+    ) -> None:
+        self._game, self._deltas, self._handles = game, deltas, []
+        for matrix in matrices:
+            layout = layouts[matrix.name]
+            module = model.get_submodule(matrix.head) if matrix.head and not lookups else matrix.module
+            order = game.permutations.get(matrix.name)
+            errors = _rounding_errors(matrix, layout, order, game.strategies)
+            hook = self._lookup_hook if lookups else self._linear_hook
+            self._handles.append(module.register_forward_hook(hook(layout, order, errors)))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _add(self, layout: TensorLayout, window: int, gradient: torch.Tensor, errors: Floats) -> None:
+        stored = np.ascontiguousarray(gradient.numpy())
+        tiles = np.zeros((layout.row_tiles, layout.groups, len(errors)))
+        with row_threads(layout.row_tiles) as for_rows:
+            for_rows(lambda first, past: _tile_products(stored, errors, layout.group_size, tiles, first, past))
+        self._deltas[window, layout.span] += layout.gather(tiles).astype(np.float32)
+
+    def _linear_hook(self, layout: TensorLayout, order: Any, errors: Floats) -> Any:
+        seen = iter(range(len(self._deltas)))
+
+        def hook(_: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            x, window = args[0].detach().flatten(0, -2), next(seen)
+            x = x if order is None else x[:, torch.from_numpy(order)]
+
+            def backward(gradient: torch.Tensor) -> None:
+                self._add(layout, window, gradient.flatten(0, -2).T @ x, errors)
+
+            output.register_hook(backward)
+
+        return hook
+
+    def _lookup_hook(self, layout: TensorLayout, order: Any, errors: Floats) -> Any:
+        seen = iter(range(len(self._deltas)))
+
+        def hook(_: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            index, window = args[0].flatten(), next(seen)
+            leaf = output.detach().requires_grad_()
+
+            def backward(gradient: torch.Tensor) -> None:
+                flat = gradient.flatten(0, -2)
+                flat = flat if order is None else flat[:, torch.from_numpy(order)]
+                whole = torch.zeros(layout.rows, layout.columns).index_add_(0, index, flat)
+                self._add(layout, window, whole, errors)
+
+            leaf.register_hook(backward)
+            return leaf
+
+        return hook
+
+
+def _rounding_errors(matrix: Matrix, layout: TensorLayout, order: Any, strategies: tuple[int, ...]) -> Floats:
+    """Q_s(W) - W in stored column order, float32 (strategies, rows, columns)."""
+    weight = matrix.weight().numpy()
+    weight = np.ascontiguousarray(weight if order is None else weight[:, order])
+    errors = np.zeros((len(strategies), *weight.shape), np.float32)
+    for place, bits in enumerate(strategies):
+        if bits != HALF:
+            widths = np.full((layout.row_tiles, layout.groups), bits, np.uint8)
+            got = RoundToNearest().round(weight, widths, layout)
+            rounded = dequantize(got.codes, got.scale_codes, got.zeros, got.base, layout.group_size)
+            np.subtract(rounded, weight, out=errors[place])
+    return errors
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _tile_products(
+    gradient: Floats, errors: Floats, group_size: int, out: npt.NDArray[np.float64], first: int, past: int
+) -> None:
+    """Sum of gradient * error over each tile: out float64 (row_tiles, groups, strategies), tiles `first:past`."""
+    rows, columns = gradient.shape
+    for tile in range(first, past):
+        for n in range(tile * 16, min(tile * 16 + 16, rows)):
+            for g in range(out.shape[1]):
+                for s in range(errors.shape[0]):
+                    total = np.float32(0.0)
+                    for k in range(g * group_size, min((g + 1) * group_size, columns)):
+                        total += gradient[n, k] * errors[s, n, k]
+                    out[tile, g, s] += total

@@ -117,6 +117,6 @@ def _regret(damage, memory, start, stop, choices, price):  # type: ignore[no-unt
             saved = suffered - np.float64(damage[i, s])
             paid = price * (memory[row, s] - memory[row, now])
             gain = saved - paid
-            if gain > worst and gain > _NOISE * (suffered + np.float64(damage[i, s]) + abs(paid)):
+            if gain > worst and gain > _NOISE * (abs(suffered) + abs(np.float64(damage[i, s])) + abs(paid)):
                 worst = gain
     return worst

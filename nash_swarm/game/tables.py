@@ -14,18 +14,19 @@ class Tables(NamedTuple):
     """Read-only, C-contiguous views; a copy is made only of what is not contiguous.
 
     Attributes:
-        damage: float32 (agents, strategies), nats per token.
+        damage: float32 (agents, strategies), nats per token; float64 and of any sign where it is seen by agents that
+            are coupled.
         memory: int64 (agents, strategies), bits; (1, strategies) where all agents share one row.
     """
 
-    damage: npt.NDArray[np.float32]
+    damage: npt.NDArray[np.floating[Any]]
     memory: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, game: BitGame) -> Tables:
         """The tables of `game`."""
         shared = game.memory.strides[0] == 0
-        return cls(_readonly(game.damage), _readonly(game.memory[:1] if shared else game.memory))
+        return cls(readonly(game.damage), readonly(game.memory[:1] if shared else game.memory))
 
     @property
     def agents(self) -> int:
@@ -39,12 +40,12 @@ class Tables(NamedTuple):
 
     def take(self, agents: npt.NDArray[np.int64]) -> Tables:
         """The tables of some agents only, as copies."""
-        memory = self.memory if self.shared else _readonly(self.memory[agents])
-        return Tables(_readonly(self.damage[agents]), memory)
+        memory = self.memory if self.shared else readonly(self.memory[agents])
+        return Tables(readonly(self.damage[agents]), memory)
 
 
-def _readonly(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    # one flavour of array for the kernels, so that each is compiled once
+def readonly(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A C-contiguous view that cannot be written: one flavour of array, so that each kernel is compiled once."""
     view = np.ascontiguousarray(table).view()
     view.flags.writeable = False
     return view

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
+from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
 from nash_swarm.game.rules import VLLM_FUSION, Rules
 from nash_swarm.names import GRANULARITIES
@@ -57,6 +60,53 @@ def sample_model_game(rng: np.random.Generator) -> BitGame:
     return BitGame(
         strategies, damage, memory, 500, 64 * 64 + 12 * 64 * 32, tuple(tensors), provenance={"kind": granularity}
     )
+
+
+def couple(
+    rng: np.random.Generator,
+    game: BitGame,
+    *,
+    communities: int,
+    rank: int,
+    strength: float = 1.0,
+    likeness: float = 0.5,
+) -> BitGame:
+    """`game` with a random coupling of the kind that measured ones have.
+
+    An agent's vectors point the same way whatever it plays, as long as its own damage explains (`strength` of it, as
+    interaction with itself); ways are alike within a community as far as `likeness` says. Communities form a chain
+    along which the coupling decays.
+    """
+    community = np.sort(rng.integers(0, communities, game.agents)).astype(np.int32)
+    ways = likeness * rng.normal(size=(communities, rank))[community] + rng.normal(size=(game.agents, rank))
+    ways /= np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-30)
+    vectors = ways[:, None, :] * np.sqrt(2 * strength * game.damage.astype(np.float64))[:, :, None]
+    steps = np.arange(communities)
+    graph = rng.uniform(0.2, 0.9) ** np.abs(steps[:, None] - steps)
+    return replace(game, coupling=Coupling(vectors.astype(np.float32), community, graph))
+
+
+def sample_coupled_game(rng: np.random.Generator, *, most_agents: int = 8) -> BitGame:
+    """A random game of 1 to `most_agents` agents and up to 4 strategies whose agents are coupled."""
+    while (game := sample_game(rng, most_agents=most_agents)).provenance["kind"] == "huge range":
+        pass
+    if len(game.strategies) > 4:
+        keep = np.sort(rng.choice(len(game.strategies), 4, replace=False))
+        game = replace(
+            game,
+            strategies=tuple(game.strategies[s] for s in keep),
+            damage=np.ascontiguousarray(game.damage[:, keep]),
+            memory=np.ascontiguousarray(game.memory[:, keep]),
+        )
+    communities, rank = (int(size) for size in rng.integers(1, 5, 2))
+    if rng.random() < 0.7:
+        strength, likeness = rng.uniform(0, 1), rng.uniform(0, 3)
+        return couple(rng, game, communities=communities, rank=rank, strength=strength, likeness=likeness)
+    # any vectors at all, also ones that an agent's own damage does not explain
+    vectors = rng.normal(0, np.sqrt(game.damage.mean()), (*game.damage.shape, rank)).astype(np.float32)
+    factor = rng.normal(size=(communities, communities))
+    community = rng.integers(0, communities, game.agents).astype(np.int32)
+    return replace(game, coupling=Coupling(vectors, community, factor @ factor.T))
 
 
 def sample_rules(rng: np.random.Generator, game: BitGame) -> Rules:

@@ -15,18 +15,35 @@ def profiles(game: BitGame) -> npt.NDArray[np.uint8]:
     return np.array(list(itertools.product(range(len(game.strategies)), repeat=game.agents)), np.uint8)
 
 
+def total_damage(game: BitGame, choices: npt.NDArray[np.uint8]) -> float:
+    """The agents' damage and what every two of them add, pair by pair."""
+    total = float(game.damage[np.arange(game.agents), choices].sum(dtype=np.float64))
+    return total + sum(_pair(game, choices, i, j) for i, j in itertools.combinations(range(game.agents), 2))
+
+
 def optimum(game: BitGame, capacity: int) -> float:
     """The least total damage of any profile within `capacity` bits."""
     everything = profiles(game)
     agents = np.arange(game.agents)
     fits = game.memory[agents, everything].sum(axis=1) <= capacity
-    return float(game.damage[agents, everything].sum(axis=1, dtype=np.float64)[fits].min())
+    totals = game.damage[agents, everything].sum(axis=1, dtype=np.float64)
+    if game.coupling is not None:
+        played = game.coupling.vectors[agents, everything].astype(np.float64)
+        community = game.coupling.community
+        weights = game.coupling.graph[community][:, community] * (1 - np.eye(game.agents))
+        totals += 0.5 * np.einsum("pik,ij,pjk->p", played, weights, played, optimize=True)
+    return float(totals[fits].min())
 
 
 def changes(game: BitGame, choices: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Bits taken and damage saved by each agent's change to each strategy, shape (agents, strategies) both."""
+    """Bits taken and total damage saved by each agent's change to each strategy, shape (agents, strategies) both."""
     agents = np.arange(game.agents)
     damage = game.damage.astype(np.float64)
+    if game.coupling is not None:
+        played = game.coupling.vectors[agents, choices].astype(np.float64)
+        community = game.coupling.community
+        weights = game.coupling.graph[community][:, community] * (1 - np.eye(game.agents))
+        damage += np.einsum("isk,ij,jk->is", game.coupling.vectors.astype(np.float64), weights, played)
     bits = game.memory - game.memory[agents, choices][:, None]
     return bits, damage[agents, choices][:, None] - damage
 
@@ -45,5 +62,20 @@ def exchange_regret(game: BitGame, choices: npt.NDArray[np.uint8], slack: int) -
         for s, t in itertools.product(range(len(game.strategies)), repeat=2):
             trade = bits[giver, s] < 0 < bits[taker, t] and bits[giver, s] + bits[taker, t] <= slack
             if trade:
-                best = max(best, float(saved[giver, s] + saved[taker, t]))
+                both = choices.copy()
+                both[[giver, taker]] = s, t
+                alone = choices.copy(), choices.copy()
+                alone[0][giver], alone[1][taker] = s, t
+                # what the two changes add to one another
+                extra = _pair(game, both, giver, taker) + _pair(game, choices, giver, taker)
+                extra -= sum(_pair(game, one, giver, taker) for one in alone)
+                best = max(best, float(saved[giver, s] + saved[taker, t] - extra))
     return best
+
+
+def _pair(game: BitGame, choices: npt.NDArray[np.uint8], i: int, j: int) -> float:
+    """What agents i and j add to the total damage together."""
+    if game.coupling is None:
+        return 0.0
+    one, other = (game.coupling.vectors[a, choices[a]].astype(np.float64) for a in (i, j))
+    return float(game.coupling.graph[game.coupling.community[i], game.coupling.community[j]] * (one @ other))

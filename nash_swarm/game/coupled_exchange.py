@@ -1,0 +1,155 @@
+"""The best trade of bits between two coupled agents.
+
+If agent i changes by the vector a and agent j by b, the total cost falls by their two gains less graph[C_i, C_j]
+<a, b>. The graph is positive semi-definite, so that product is at least -(g_ii |a|^2 + g_jj |b|^2) / 2: a move's hope,
+its gain plus g_ii |a|^2 / 2 less the price of its bits, bounds what it can contribute to any trade. Only moves whose
+hope suffices together with the best one of the other side can be part of the best trade. If those are few enough, all
+their pairs are looked at and the best trade is exact; if not, the most hopeful of them are, and the result says so.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from nash_swarm.game.arena import Arena, Sums, dot
+from nash_swarm.game.bitgame import pick
+from nash_swarm.game.exchange import best_exchange
+from nash_swarm.game.spans import over_spans
+
+MOST = 1 << 11
+"""Moves looked at on each side of a trade unless told otherwise."""
+
+Moves = tuple[tuple[int, int], ...]
+
+
+class CoupledExchange(NamedTuple):
+    """The best trade found.
+
+    Attributes:
+        gain: fall of the total cost, in nats per token; 0 if no trade that lowers it was found.
+        moves: (agent, new strategy index) of the one or two agents that change.
+        exact: there is no better one. If not, single changes are exact all the same, but pairs were looked for only
+            among the most hopeful moves of each side, and in the best pair of agents that are taken as not coupled.
+    """
+
+    gain: float
+    moves: Moves
+    exact: bool
+
+
+class _Side(NamedTuple):
+    """Moves that give or that take bits, the most hopeful first."""
+
+    agent: npt.NDArray[np.int64]
+    strategy: npt.NDArray[np.int64]
+    bits: npt.NDArray[np.int64]
+    gain: npt.NDArray[np.float64]
+    hope: npt.NDArray[np.float64]
+    change: npt.NDArray[np.float64]
+    community: npt.NDArray[np.int32]
+
+
+def best_coupled_exchange(
+    arena: Arena,
+    choices: npt.NDArray[np.uint8],
+    slack: int,
+    price: float,
+    *,
+    fields: Sums | None = None,
+    most: int = MOST,
+) -> CoupledExchange:
+    """The trade that lowers the total cost most while taking at most `slack` bits more.
+
+    Args:
+        arena: the game.
+        choices: uint8 (agents,), the profile to improve on; unchanged.
+        slack: bits of the capacity that the profile leaves.
+        price: damage per bit by which hopes are compared; where the result is exact it does not depend on it.
+        fields: the fields under the profile of the whole game, if `arena` holds only some of its agents.
+        most: moves looked at on each side.
+    """
+    effective = arena.effective(choices, arena.fields(choices) if fields is None else fields)
+    bits = effective.memory - pick(np.broadcast_to(effective.memory, effective.damage.shape), choices)[:, None]
+    gain = pick(effective.damage, choices)[:, None].astype(np.float64) - effective.damage
+    hope = _hope(arena, choices, gain, bits, price)
+    alone = int(np.where(bits <= slack, gain, -np.inf).argmax())
+    best = max(0.0, float(gain.flat[alone]))
+    moves: Moves = (divmod(alone, gain.shape[1]),)
+    apart = best_exchange(effective, choices, slack).moves
+    if len(apart) == 2 and (together := _together(arena, choices, gain, apart)) > best:
+        best, moves = together, apart
+    down, up = (np.where(side, hope, -np.inf) for side in (bits < 0, bits > 0))
+    need = best - price * slack
+    # rounding of a hope must not exclude a move
+    need -= 1e-9 * (abs(best) + price * slack + abs(float(down.max())) + abs(float(up.max())))
+    sides, exact = [], True
+    for own, other in ((down, up), (up, down)):
+        found = np.flatnonzero(own.ravel() > need - float(other.max()))
+        exact &= len(found) <= most
+        found = found[np.argsort(-own.flat[found], kind="stable")[:most]]
+        agent, strategy = np.divmod(found, gain.shape[1])
+        change = arena.vectors[agent, strategy].astype(np.float64) - arena.vectors[agent, choices[agent]]
+        numbers = (np.broadcast_to(bits, gain.shape).flat[found], gain.flat[found], own.flat[found])
+        sides.append(_Side(agent, strategy, *numbers, change, arena.community[agent]))
+    pair_gain, i, j = _pairs(sides[0], sides[1], arena.graph, slack, price, best)
+    if pair_gain > best:
+        best = pair_gain
+        moves = tuple((int(side.agent[k]), int(side.strategy[k])) for side, k in zip(sides, (i, j), strict=True))
+    return CoupledExchange(best, moves if best > 0 else (), bool(exact))
+
+
+def _together(arena: Arena, choices: npt.NDArray[np.uint8], gain: npt.NDArray[np.float64], moves: Moves) -> float:
+    """The gain of two moves at once."""
+    (i, s), (j, t) = moves
+    one, other = (arena.vectors[a, b].astype(np.float64) - arena.vectors[a, choices[a]] for a, b in moves)
+    return float(gain[i, s] + gain[j, t] - arena.graph[arena.community[i], arena.community[j]] * (one @ other))
+
+
+def _hope(
+    arena: Arena,
+    choices: npt.NDArray[np.uint8],
+    gain: npt.NDArray[np.float64],
+    bits: npt.NDArray[np.int64],
+    price: float,
+) -> npt.NDArray[np.float64]:
+    hope = gain - price * bits
+    over_spans(
+        lambda start, stop: _add_squares(arena.vectors, arena.community, arena.graph, choices, start, stop, hope),
+        arena.agents,
+    )
+    return hope
+
+
+@njit(nogil=True, cache=True)
+def _add_squares(vectors, community, graph, choices, start, stop, hope):  # type: ignore[no-untyped-def]
+    change = np.empty(vectors.shape[2])
+    for i in range(start, stop):
+        half = 0.5 * graph[community[i], community[i]]
+        for s in range(vectors.shape[1]):
+            for k in range(len(change)):
+                change[k] = np.float64(vectors[i, s, k]) - np.float64(vectors[i, choices[i], k])
+            hope[i, s] += half * dot(change, change)
+
+
+@njit(nogil=True, cache=True)
+def _pairs(down, up, graph, slack, price, best):  # type: ignore[no-untyped-def]
+    """The best pair of a giver's and a taker's move that fits and gains more than `best`."""
+    giver = -1
+    taker = -1
+    for i in range(len(down.agent)):
+        for j in range(len(up.agent)):
+            if down.hope[i] + up.hope[j] + price * slack <= best:
+                break
+            if down.agent[i] == up.agent[j] or down.bits[i] + up.bits[j] > slack:
+                continue
+            weight = graph[down.community[i], up.community[j]]
+            value = down.gain[i] + up.gain[j] - weight * dot(down.change[i], up.change[j])
+            if value > best:
+                best = value
+                giver = i
+                taker = j
+    return best, giver, taker

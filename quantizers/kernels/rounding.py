@@ -133,6 +133,7 @@ def tile_damage(
 ) -> None:
     """Weighted squared rounding error of every tile with every width.
 
+    shrinks: as `fit_grid`; at 8 bits only the first two, clipping more never pays.
     weights: float32 (rows, columns). rows: float32 (terms, rows) and columns: float32 (terms, columns), the error of
     weight (n, k) counts `sum_t rows[t, n] * columns[t, k]`. tops: int64 (strategies,), levels - 1, 0 for "exact".
     out: float64 (row_tiles, groups, strategies), added to. Tiles `first:past`.
@@ -140,7 +141,6 @@ def tile_damage(
     terms = rows.shape[0]
     total = weights.shape[1]
     weight = np.empty(group_size, np.float32)
-    one = np.ones(1, np.float32)
     for tile in range(first, past):
         for n in range(tile * 16, min(tile * 16 + 16, weights.shape[0])):
             for g in range(out.shape[1]):
@@ -153,5 +153,5 @@ def tile_damage(
                 x = weights[n, start:stop]
                 for s in range(tops.size):
                     if tops[s] > 0:
-                        search = shrinks if tops[s] < 255 else one
+                        search = shrinks if tops[s] < 255 else shrinks[:2]
                         out[tile, g, s] += fit_grid(x, w, tops[s], base, table, search)[2]

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from support.layouts import Case, by_weight, cases, layouts
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.game.layout import GRANULARITIES, SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.names import GRANULARITIES
 from nash_swarm.quantizers.packing import PackedTensor
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from nash_swarm.game.layout import GRANULARITIES, SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.names import GRANULARITIES
 from nash_swarm.quantizers.base import Rounded
 
 

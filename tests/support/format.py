@@ -1,0 +1,125 @@
+"""A reader of the packed format that looks up one weight at a time, from DESIGN section 6 and the sections' order."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.game.layout import TensorLayout
+
+WIDTHS = (2, 3, 4, 5, 6, 8, 16)
+
+
+def block_code(block: bytes, bits: int, row: int, column: int) -> int:
+    """The code at (row, column) of a block of 16 rows x 32 inputs."""
+    quad, lane = column // 4, 4 * row + column % 4
+    match bits:
+        case 8:
+            return block[quad * 64 + lane]
+        case 4:
+            return block[quad // 2 * 64 + lane] >> 4 * (quad % 2) & 15
+        case 2:
+            return block[quad // 4 * 64 + lane] >> 2 * (quad % 4) & 3
+        case 1:
+            return block[lane] >> quad & 1
+        case _:
+            low, high = {3: (2, 1), 5: (4, 1), 6: (4, 2)}[bits]
+            planes = block[: low * 64], block[low * 64 :]
+            return block_code(planes[0], low, row, column) + (block_code(planes[1], high, row, column) << low)
+
+
+def bits_at(data: bytes, index: int, bits: int) -> int:
+    """Integer number `index` of a stream of `bits` bits each, most significant bit first."""
+    value = 0
+    for at in range(index * bits, (index + 1) * bits):
+        value = value << 1 | data[at // 8] >> 7 - at % 8 & 1
+    return value
+
+
+def decode(data: bytes, layout: TensorLayout) -> npt.NDArray[np.float32]:
+    """The matrix in a packed buffer of tiles: `codes | zero-points | scales | permutation | widths | base`."""
+    tiles, groups, size = layout.row_tiles, layout.groups, layout.group_size
+    (base,) = struct.unpack("<f", data[-4:])
+    widths_at = len(data) - 4 - (layout.agents + 1) // 2
+    across = layout.grid[1]
+
+    def width(tile: int, group: int) -> int:
+        agent = tile * 16 // layout.rows_per_agent * across + group // layout.groups_per_agent
+        return WIDTHS[bits_at(data[widths_at:], agent, 4)]
+
+    order = list(range(layout.columns))
+    order_at = widths_at
+    if layout.ordered:
+        order_at -= 2 * layout.columns
+        order = [int.from_bytes(data[order_at + 2 * k : order_at + 2 * k + 2], "little") for k in order]
+    scales_at = order_at - tiles * groups * 16
+
+    code_starts, at = {}, 0
+    for tile in range(tiles):
+        for group in sorted(range(groups), key=lambda g: -width(tile, g)):
+            code_starts[tile, group] = at
+            blocks = -(-min(size, layout.columns - group * size) // 32)
+            at += blocks * width(tile, group) * 64
+    zero_starts, runs = {}, dict.fromkeys(WIDTHS, 0)
+    for tile in range(tiles):
+        for group in range(groups):
+            zero_starts[tile, group] = runs[width(tile, group)]
+            runs[width(tile, group)] += 16
+    run_at = {}
+    for bits in WIDTHS[:-1]:
+        run_at[bits] = at
+        at += runs[bits] * bits // 8
+    assert at == scales_at
+
+    out = np.zeros((layout.rows, layout.columns), np.float32)
+    for n in range(layout.rows):
+        for k in range(layout.columns):
+            tile, group, bits = n // 16, k // size, width(n // 16, k // size)
+            start = code_starts[tile, group] + k % size // 32 * bits * 64
+            block, row, column = data[start : start + bits * 64], n % 16, k % 32
+            if bits == 16:
+                where = 2 * (column // 4 * 64 + 4 * row + column % 4)
+                out[n, order[k]] = struct.unpack("<e", block[where : where + 2])[0]
+                continue
+            zero = bits_at(data[run_at[bits] :], zero_starts[tile, group] + row, bits)
+            scale_code = data[scales_at + (tile * groups + group) * 16 + row]
+            scale = np.float32(base) * np.exp2(np.float32(-scale_code / 16))
+            out[n, order[k]] = np.float32(block_code(block, bits, row, column) - zero) * scale
+    return out
+
+
+def decode_weights(
+    data: bytes, layout: TensorLayout, strategies: tuple[int, ...]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The matrix in a packed buffer of single weights, and the scale of every weight's group."""
+    (base,) = struct.unpack("<f", data[-4:])
+    count, bits = layout.weights, max(1, (len(strategies) - 1).bit_length())
+    widths_at = len(data) - 4 - -(-count * bits // 8)
+    widths = [strategies[bits_at(data[widths_at:], i, bits)] for i in range(count)]
+    order = list(range(layout.columns))
+    order_at = widths_at
+    if layout.ordered:
+        order_at -= 2 * layout.columns
+        order = [int.from_bytes(data[order_at + 2 * k : order_at + 2 * k + 2], "little") for k in order]
+    scales_at = order_at - layout.rows * layout.groups
+    zeros_at = scales_at - layout.rows * layout.groups
+    run_at, at = {}, 0
+    for each in sorted(set(widths)):
+        run_at[each] = at
+        at += -(-widths.count(each) * each // 8)
+    assert at == zeros_at
+    seen = dict.fromkeys(run_at, 0)
+    out, scales = np.zeros((2, layout.rows, layout.columns), np.float32)
+    for n in range(layout.rows):
+        for k in range(layout.columns):
+            width = widths[n * layout.columns + k]
+            code = bits_at(data[run_at[width] :], seen[width], width)
+            seen[width] += 1
+            at = n * layout.groups + k // layout.group_size
+            scale = np.float32(base) * np.exp2(np.float32(-data[scales_at + at] / 16))
+            step = np.float32(255) / np.float32(2**width - 1)
+            out[n, order[k]] = (np.float32(code) * step - np.float32(data[zeros_at + at])) * scale
+            scales[n, order[k]] = scale
+    return out, scales

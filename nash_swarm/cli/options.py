@@ -56,6 +56,16 @@ Fuse = Annotated[
     list[str] | None,
     typer.Option("--fuse", metavar="NAME,NAME", help="Siblings that must share widths, e.g. gate_proj,up_proj."),
 ]
+Rounds = Annotated[
+    int, typer.Option("--rounds", min=0, help="Measure again at the packed model and play again, so often.")
+]
+Contest = Annotated[
+    bool,
+    typer.Option(
+        "--contest/--no-contest",
+        help="Also pack uniform and quantile, try all on calibration text held out from the game, keep the best.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random; every command takes it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; every command takes it.")]

@@ -24,6 +24,8 @@ def compress(
     keep: options.Keep = None,
     forbid: options.Forbid = None,
     fuse: options.Fuse = None,
+    rounds: options.Rounds = 0,
+    contest: options.Contest = True,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -40,14 +42,15 @@ def compress(
         model, out=output, bits=bits, size=size, solver=solver, quantizer=quantizer, damage=damage,
         granularity=options.read_granularity(granularity), strategies=widths, text=text,
         scope=options.read_scope(scope), group_size=group_size, windows=windows, seed=seed, overwrite=overwrite,
-        rules=options.read_rules(keep, forbid, fuse),
+        rules=options.read_rules(keep, forbid, fuse), rounds=rounds, contest=contest,
         trust_remote_code=trust_remote_code, quiet=quiet,
     )  # fmt: skip
     values: dict[str, Any] = {
         "output": str(done.path),
         "bytes": done.file_bytes,
         "bits_per_parameter": done.bits_per_parameter,
-        "solver": solver,
+        "solver": done.allocation.solver,
+        "trial_kl": dict(done.trial),
         "weights_by_width": show.weight_shares(done.allocation),
         "certificate": show.certificate_values(done.allocation),
     }
@@ -62,6 +65,10 @@ def compress(
     rows.insert(2, ("on disk", f"{done.file_bytes:,} bytes = {done.bits_per_parameter:.4f} bits/param"))
     if done.evaluation is not None and done.reference is not None:
         rows += show.evaluation_rows(done.evaluation, done.reference, text)
+    rows += [
+        (f"trial KL of {name}", f"{kl:.4f}{' (kept)' * (place == 0)}")
+        for place, (name, kl) in enumerate(done.trial.items())
+    ]
     show.print_rich(
         show.table(f"{model} -> {done.path}", ("", ""), rows), show.histogram(show.weight_shares(done.allocation))
     )

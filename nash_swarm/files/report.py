@@ -65,6 +65,9 @@ def card_text(report: str, config: PackedConfig, name: str) -> str:
             f"KL to the original {measured.get('kl')} nats per token, top-1 agreement {measured.get('top1')}.",
             "",
         ]
+    if len(trial := measured.get("trial_kl", {})) > 1:
+        ranking = ", ".join(f"{name} {kl}" for name, kl in trial.items())
+        lines += [f"KL on held-out calibration text at the same budget, the best kept: {ranking}.", ""]
     if proof:
         lines += [
             f"Certificate: {proof.get('used_bits')} of {proof.get('budget_bits')} bits used (tokenizer files are not "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nash_swarm.names import Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies, find_agents
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
+from nash_swarm.pipeline.playing import BASELINES, play, trial_windows
 from nash_swarm.pipeline.solving import DEFAULT_SOLVER, solve
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.solvers.base import Solver
@@ -38,6 +40,8 @@ class Compressed:
         bits_per_parameter: `file_bytes` * 8 over the parameters in scope (for scope `linear`: of the packed matrices).
         evaluation: the packed model on held-out text; `None` if evaluation was switched off.
         reference: the original model on the same text.
+        trial: KL of every candidate on calibration text held out from the game, best first; the best is what was
+            saved. Empty without a contest.
     """
 
     path: Path
@@ -46,6 +50,7 @@ class Compressed:
     bits_per_parameter: float
     evaluation: Evaluation | None
     reference: Evaluation | None
+    trial: Mapping[str, float]
 
 
 def compress(
@@ -65,6 +70,8 @@ def compress(
     windows: int = 16,
     eval_windows: int = 16,
     rules: Rules | None = None,
+    rounds: int = 0,
+    contest: bool = True,
     seed: int = 0,
     overwrite: bool = False,
     trust_remote_code: bool = False,
@@ -81,6 +88,9 @@ def compress(
         text: calibration text; every fourth window of it is held out for the evaluation.
         eval_windows: held-out windows that are evaluated; 0 for none.
         rules: see `solve`.
+        rounds: how often the damage is measured again at the packed model and the game played again, see `play`.
+        contest: pack `uniform` and `quantile` too, try all on calibration text held out from the game, and keep the
+            best: the result is never worse than they are at the same bytes.
         seed: of everything random.
         overwrite: replace a folder that is not empty.
         trust_remote_code: let transformers run code that comes with the model.
@@ -106,21 +116,33 @@ def compress(
         source.model, source.tokenizer, text=loaded, damage=estimator, granularity=granularity, strategies=strategies,
         scope=scope, group_size=group_size, windows=windows, seed=seed, name=source.name, quiet=quiet,
     )  # fmt: skip
-    allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
-    packed = pack(source.model, allocation, quantizer=rounding, quiet=quiet)
+    rng = np.random.default_rng(seed)
+    if game.calibration is not None and source.tokenizer is not None and (contest or rounds):
+        ranking = play(
+            source.model, game, Budget.of(game.parameters, bits, size), solver=chosen, quantizer=rounding,
+            rounds=rounds, baselines=BASELINES if contest else (), rules=rules,
+            trial=trial_windows(game, loaded, source.tokenizer, rng), seed=seed, quiet=quiet,
+        )  # fmt: skip
+        trial = {candidate.name: candidate.kl for candidate in ranking}
+        allocation, packed = ranking[0].allocation, ranking[0].packed
+    else:
+        trial = {}
+        allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
+        packed = pack(source.model, allocation, quantizer=rounding, quiet=quiet)
     found: dict[str, Evaluation] = {}
     measured: dict[str, Any] | None = None
     if eval_windows > 0 and source.tokenizer is not None:
         cut = cut_windows(loaded, source.tokenizer, part="held-out")
         held_out = choose_windows(cut, eval_windows, np.random.default_rng(seed))
         found = evaluate({"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet)
-        measured = figures(found["packed"], found["reference"], text)
+        measured = figures(found["packed"], found["reference"], text) | {"trial_kl": trial}
     save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)
     file_bytes = counted_bytes(out)
     used = file_bytes * 8 if scope == "model" else allocation.certificate.used_bits
     return Compressed(
-        Path(out), allocation, file_bytes, used / game.parameters, found.get("packed"), found.get("reference")
-    )
+        Path(out), allocation, file_bytes, used / game.parameters, found.get("packed"), found.get("reference"),
+        trial,
+    )  # fmt: skip
 
 
 def figures(packed: Evaluation, reference: Evaluation | None, text: str) -> dict[str, Any]:

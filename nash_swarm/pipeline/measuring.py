@@ -21,7 +21,7 @@ from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.modes import inference
 from nash_swarm.models.streaming import BlockStream, check_tokens
-from nash_swarm.models.walk import Matrix
+from nash_swarm.models.walk import Matrix, find_matrices
 from nash_swarm.names import Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, find_agents
 
@@ -32,6 +32,7 @@ def measure(
     *,
     text: str | Text | None = BUILT_IN_TEXT,
     tokens: npt.NDArray[np.int32] | None = None,
+    point: Any = None,
     damage: str | DamageEstimator = "fisher",
     granularity: Granularity = "block",
     strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
@@ -50,6 +51,8 @@ def measure(
         tokenizer: its tokenizer; not needed if `tokens` are given.
         text: a file, ``python-docs``, a data set, or a loaded text; every fourth window of it is left for evaluation.
         tokens: calibration token ids (windows, length) instead of `text`.
+        point: a model of the same shape, at whose weights activations and gradients are taken; `model` itself if not
+            given.
         damage: name or instance of a damage estimator.
         granularity: what an agent is.
         strategies: bit-widths the agents may choose from.
@@ -89,12 +92,15 @@ def measure(
     tables: dict[str, npt.NDArray[np.float32]] = {}
     orders: dict[str, npt.NDArray[np.int64]] = {}
     layouts = {tensor.name: tensor for tensor in agents.tensors}
+    originals = {matrix.name: matrix for matrix in agents.matrices}
+    looked_at = agents.matrices if point is None else find_matrices(point, scope)
+    point = model if point is None else point
     loss: list[float] = []
     with tqdm(total=len(agents.matrices), desc=f"measure {estimator.name}", unit="matrix", disable=quiet) as bar:
-        for matrix, statistics in _statistics(model, agents.matrices, calibration, estimator, loss):
+        for matrix, statistics in _statistics(point, looked_at, calibration, estimator, loss):
             if estimator.needs != "weights" and statistics.inputs is None and statistics.lookups is None:
                 raise DataError(f"no calibration token reaches {matrix.name}; damage 'magnitude' needs none")
-            weight = matrix.weight().contiguous().numpy()
+            weight = originals[matrix.name].weight().contiguous().numpy()
             sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
             layout = layouts[matrix.name]
             if (sensitivity.order is not None) != layout.ordered:

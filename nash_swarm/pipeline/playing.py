@@ -1,0 +1,165 @@
+"""Solving for what packing really does: candidates are packed, tried on text the game has not seen, and the best wins."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nash_swarm import registry
+from nash_swarm.errors import UsageError
+from nash_swarm.evaluation.measures import Evaluation, evaluate
+from nash_swarm.evaluation.text import Text, choose_windows, cut_windows
+from nash_swarm.game.allocation import Allocation
+from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.budget import Budget
+from nash_swarm.game.rules import Rules
+from nash_swarm.models.walk import find_matrices
+from nash_swarm.pipeline.measuring import measure
+from nash_swarm.pipeline.packing import pack
+from nash_swarm.quantizers.base import Quantizer
+from nash_swarm.quantizers.modules import PackedWeight
+from nash_swarm.solvers.base import Solver
+
+BASELINES = ("uniform", "quantile")
+"""What the winner is never worse than, at the same bytes."""
+_TRIAL_WINDOWS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One allocation, packed and tried.
+
+    Attributes:
+        name: solver, and the round if the damage had been measured again.
+        allocation: what was packed.
+        packed: the packed model.
+        trial: how it does on calibration text held out from the game.
+    """
+
+    name: str
+    allocation: Allocation
+    packed: Any
+    trial: Evaluation
+
+    @property
+    def kl(self) -> float:
+        """KL to the original on the trial text, nats per token."""
+        assert self.trial.kl is not None
+        return self.trial.kl
+
+
+def trial_windows(game: BitGame, text: Text, tokenizer: Any, rng: np.random.Generator) -> npt.NDArray[np.int32]:
+    """Windows of the calibration part of a text that the game was not measured on, int32 (windows, length).
+
+    If the game used them all, its own windows are returned: a trial on seen text is better than none.
+    """
+    assert game.calibration is not None
+    used = game.calibration.tokens
+    cut = cut_windows(text, tokenizer, length=used.shape[1], part="calibration")
+    seen = {window.tobytes() for window in used}
+    fresh = cut[[window.tobytes() not in seen for window in cut]]
+    return choose_windows(fresh if len(fresh) else used, _TRIAL_WINDOWS, rng)
+
+
+def play(
+    model: Any,
+    game: BitGame,
+    budget: Budget,
+    *,
+    solver: Solver,
+    quantizer: str | Quantizer = "gptq",
+    rounds: int = 0,
+    baselines: Iterable[str] = BASELINES,
+    trial: npt.NDArray[np.int32],
+    rules: Rules | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> list[Candidate]:
+    """Pack and try the solver's allocation, those of further rounds, and the baselines'; the best first.
+
+    A round measures the damage again at the best packed model of the solver so far (a best response to what the other
+    agents really do), solves and packs again. Rounds end early when the allocation repeats itself or the trial KL does
+    not fall.
+
+    Args:
+        model: the original model.
+        game: measured on it.
+        budget: the same for every candidate.
+        solver: who allocates.
+        quantizer: how candidates are rounded.
+        rounds: measurements at the quantized point.
+        baselines: solvers that the winner is compared with.
+        trial: token ids (windows, length) on which candidates are compared by their KL to the original.
+        rules: see `solve`.
+        seed: of the solvers.
+        quiet: no progress bars.
+
+    Raises:
+        BudgetError, UsageError, DataError: see `solve` and `pack`.
+    """
+
+    def tried(name: str, who: Solver, played: BitGame) -> Candidate:
+        allocation = who.solve(played, budget, rng=np.random.default_rng(seed), rules=rules)
+        packed = pack(model, allocation, quantizer=quantizer, quiet=quiet)
+        return Candidate(name, allocation, packed, evaluate({"": packed}, trial, reference=model, quiet=quiet)[""])
+
+    own = [tried(solver.name, solver, game)]
+    for number in range(1, rounds + 1):
+        best = min(own, key=lambda candidate: candidate.kl)
+        again = measure_at(model, best.packed, game, quiet=quiet)
+        latest = tried(f"{solver.name}, round {number}", solver, again)
+        stable = np.array_equal(latest.allocation.choices, best.allocation.choices)
+        own.append(latest)
+        if stable or latest.kl >= best.kl:
+            break
+    others = [tried(name, registry.create("solvers", name), game) for name in baselines if name != solver.name]
+    return sorted([*own, *others], key=lambda candidate: candidate.kl)
+
+
+def measure_at(model: Any, packed: Any, game: BitGame, *, quiet: bool = False) -> BitGame:
+    """The game measured again with every gradient and activation taken at the packed model.
+
+    What is rounded is still the original weights; only where the loss is looked at has moved.
+
+    Args:
+        model: the original model.
+        packed: a packed model of it.
+        game: the first measurement; says how to measure.
+        quiet: no progress bar.
+
+    Raises:
+        UsageError: the game was measured without text.
+    """
+    if game.calibration is None:
+        raise UsageError("rounds measure the damage again, which needs calibration text; use rounds=0")
+    facts = game.provenance
+    estimator = registry.create("damage", facts["damage"], **facts["damage_settings"])
+    again = measure(
+        model, tokens=game.calibration.tokens, point=dense_copy(model, packed), damage=estimator,
+        granularity=facts["granularity"], strategies=game.strategies, scope=facts["scope"],
+        group_size=game.tensors[0].group_size, seed=facts["seed"], name=facts["model"], quiet=quiet,
+    )  # fmt: skip
+    facts_now = {**facts, "measured_at_loss": again.provenance.get("calibration_loss")}
+    return replace(again, calibration=game.calibration, provenance=facts_now)
+
+
+@torch.no_grad()
+def dense_copy(model: Any, packed: Any) -> Any:
+    """The original model with the packed model's weights, unpacked: for what needs dense modules."""
+    copied = copy.deepcopy(model)
+    modules = {name: module for name, module in packed.named_modules() if isinstance(module, PackedWeight)}
+    for matrix in find_matrices(copied):
+        if matrix.name in modules:
+            dense = modules[matrix.name].dense()
+            matrix.parameter.copy_(dense.T if matrix.kind == "conv1d" else dense)
+    state = packed.state_dict()
+    for name, tensor in copied.state_dict().items():
+        if name in state:
+            tensor.copy_(state[name])
+    return copied

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_file
+from nash_swarm.files.values import record, table
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import Calibration
 from nash_swarm.game.budget import Budget
@@ -21,6 +22,8 @@ from nash_swarm.game.certificate import Certificate
 from nash_swarm.game.layout import TensorLayout
 
 _FORMAT = 1
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, zlib.error)
+"""What reading raises on bytes and values that are no allocation."""
 _LARGEST_ARRAY = 1 << 34
 
 
@@ -70,45 +73,34 @@ def load_allocation(path: str | Path) -> Allocation:
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         if values["format"] != _FORMAT:
-            raise DataError(f"{path}: format {values['format']!r} is not {_FORMAT}; a newer nash-swarm wrote it")
-        tensors = tuple(TensorLayout(**tensor) for tensor in values["tensors"])
+            raise DataError(f"format {values['format']!r} is not {_FORMAT}; a newer nash-swarm wrote it")
+        tensors = tuple(record(TensorLayout, tensor) for tensor in values["tensors"])
         columns = {tensor.name: tensor.columns for tensor in tensors}
         text = values["calibration"]
         calibration = None
         if text is not None:
             windows, length = text["shape"]
             tokens = _decode(text["tokens"], "<i4", windows * length).reshape(windows, length)
-            calibration = Calibration(tokens.astype(np.int32), text["source"])
+            calibration = Calibration(tokens.astype(np.int32), str(text["source"]))
         return Allocation(
             tuple(values["strategies"]),
             _decode(values["choices"], "u1", sum(values["agents_by_width"].values())),
-            Budget(**values["budget"]),
-            Certificate(**values["certificate"]),
-            values["solver"],
-            values["hyperparameters"],
-            tuple(values["trace"]),
+            record(Budget, values["budget"]),
+            record(Certificate, values["certificate"]),
+            str(values["solver"]),
+            table(values["hyperparameters"]),
+            tuple(table(entry) for entry in values["trace"]),
             tensors,
             {
                 name: _decode(code, "<u4", columns[name]).astype(np.int64)
                 for name, code in values["permutations"].items()
             },
             calibration,
-            values["provenance"],
+            table(values["provenance"]),
         )
     except FileNotFoundError:
         raise DataError(f"no allocation file at {path}") from None
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-        zlib.error,
-    ) as error:
-        if isinstance(error, DataError):
-            raise
+    except _DAMAGE as error:
         raise DataError(f"{path} is no allocation file, or damaged: {error}") from error
 
 

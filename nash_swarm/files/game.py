@@ -14,6 +14,7 @@ import numpy as np
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_file
+from nash_swarm.files.values import record, table
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.layout import TensorLayout
@@ -66,7 +67,7 @@ def load_game(path: str | Path) -> BitGame:
         with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             facts = json.loads(file["facts"].tobytes())
             if facts["format"] != _FORMAT:
-                raise DataError(f"{path}: format {facts['format']!r} is not {_FORMAT}; a newer nash-swarm wrote it")
+                raise DataError(f"format {facts['format']!r} is not {_FORMAT}; a newer nash-swarm wrote it")
             damage, memory = file["damage"], file["memory"]
             orders = {
                 name.removeprefix("order/"): file[name].astype(np.int64)
@@ -81,12 +82,10 @@ def load_game(path: str | Path) -> BitGame:
             memory = np.broadcast_to(memory, damage.shape)
         return BitGame(
             tuple(facts["strategies"]), damage, memory, facts["fixed_bits"], facts["parameters"],
-            tuple(TensorLayout(**tensor) for tensor in facts["tensors"]), orders, calibration, facts["provenance"],
-            coupling,
+            tuple(record(TensorLayout, tensor) for tensor in facts["tensors"]), orders, calibration,
+            table(facts["provenance"]), coupling,
         )  # fmt: skip
     except FileNotFoundError:
         raise DataError(f"no game file at {path}") from None
     except _DAMAGE as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path} is no game file, or damaged: {error}") from error

@@ -55,7 +55,7 @@ def dequantize_rows(
         row = wanted[i]
         place[:] = starts[row]
         for k in range(out.shape[1]):
-            bits = np.int64(widths[row, k])
+            bits = int(np.int64(widths[row, k]))
             at = place[bits]
             place[bits] = at + bits
             byte, shift = at >> 3, at & 7

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, settings
+from support.bench import Bench, make_bench
 from support.models import MODELS, VOCABULARY, allocate
 
 import nash_swarm as ns
@@ -52,3 +53,9 @@ def allocation(game: BitGame) -> Allocation:
 def packed(model: Any, allocation: Allocation) -> Any:
     """`model` packed."""
     return ns.pack(model, allocation, quiet=True)
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A model directory and a text."""
+    return make_bench(tmp_path_factory.mktemp("bench"))

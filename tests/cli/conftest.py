@@ -1,4 +1,4 @@
-"""A tiny random Llama with a tokenizer of its own on disk, and the command line run in this process."""
+"""The command line run in this process, on a tiny model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from support.bench import Bench
 
 
 @dataclass(frozen=True)
@@ -55,51 +56,6 @@ def _run(*arguments: object) -> Outcome:
 def command() -> Command:
     """`nash-swarm` with these arguments."""
     return _run
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A model directory and a calibration text."""
-
-    model: Path
-    text: Path
-
-
-@pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    from pydoc_data import topics
-
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-    from transformers.utils import logging
-
-    folder = tmp_path_factory.mktemp("bench")
-    text = "\n\n".join(topics.topics[name] for name in sorted(topics.topics))[:20_000]
-    (folder / "text.txt").write_text(text, encoding="utf-8")
-    trained = Tokenizer(models.BPE(unk_token="<unk>"))
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trained.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trained.train_from_iterator(
-        [text],
-        trainers.BpeTrainer(
-            vocab_size=500, special_tokens=["<unk>", "<eos>"], initial_alphabet=alphabet, show_progress=False
-        ),
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained, unk_token="<unk>", eos_token="<eos>")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.2,
-        bos_token_id=1, eos_token_id=1,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    logging.disable_progress_bar()
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    logging.enable_progress_bar()
-    return Bench(folder / "model", folder / "text.txt")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,206 @@
+"""What the documents say is so: their examples run, their commands parse, their paths and links exist."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from support.bench import Bench
+from support.models import tiny_llama
+
+import nash_swarm
+from nash_swarm import registry
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _text(name: str | Path) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def _blocks(name: str | Path, language: str) -> list[str]:
+    return [content for kind, content in _BLOCK.findall(_text(name)) if kind == language]
+
+
+def _names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+def _run(code: str, label: str) -> None:
+    exec(compile(code, label, "exec"), {"__name__": "example"})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_names(DOCUMENTS))
+def test_examples_compile(document: Path) -> None:
+    for number, code in enumerate(_blocks(document, "python")):
+        compile(code, f"{document.name}, example {number}", "exec")
+    for code in _blocks(document, "json"):
+        json.loads(code)
+    for code in _blocks(document, "toml"):
+        tomllib.loads(code)
+
+
+def test_the_readme_examples_run(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(bench.model, "path/to/model")
+    shutil.copy(bench.text, "corpus.txt")
+    for number, code in enumerate(_blocks("README.md", "python")):
+        _run(code, f"README.md, example {number}")
+    assert {path.name for path in tmp_path.iterdir()} >= {"out", "out-3bit", "game.npz"}
+
+
+@pytest.fixture
+def plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The plug-ins of CONTRIBUTING.md, each in the file that its first line names, importable."""
+    for code in _blocks("CONTRIBUTING.md", "python"):
+        if match := re.match(r"# (\w+)\.py\n", code):
+            (tmp_path / f"{match[1]}.py").write_text(code, encoding="utf-8")
+            monkeypatch.delitem(sys.modules, match[1], raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_the_plug_ins_of_the_guide_keep_their_contracts(plug_ins: Path) -> None:
+    checks = [code for code in _blocks("CONTRIBUTING.md", "python") if not re.match(r"# \w+\.py\n", code)]
+    assert len(checks) == 2
+    for number, code in enumerate(checks):
+        _run(code, f"CONTRIBUTING.md, check {number}")
+
+
+def test_the_solver_of_the_guide_has_30_lines(plug_ins: Path) -> None:
+    code = (plug_ins / "climb.py").read_text(encoding="utf-8")
+    lines = [line for line in code[code.index("@dataclass") :].splitlines() if line.strip()]
+    assert len(lines) <= 30
+
+
+def test_the_entry_point_of_the_guide_is_found(plug_ins: Path) -> None:
+    declared = tomllib.loads(_blocks("CONTRIBUTING.md", "toml")[0])["project"]["entry-points"]
+    installed = plug_ins / "climb-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: climb\nVersion: 1.0\n", encoding="utf-8")
+    points = "".join(
+        f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in entries.items())
+        for group, entries in declared.items()
+    )
+    (installed / "entry_points.txt").write_text(points, encoding="utf-8")
+    command = Path(sysconfig.get_path("scripts")) / "nash-swarm"
+    done = subprocess.run(
+        [command, "solvers", "--json"], capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": str(plug_ins)},
+    )  # fmt: skip
+    assert json.loads(done.stdout)["solvers"]["climb"] == "hill climbing from every single width"
+
+
+def test_the_estimator_of_the_guide_measures(plug_ins: Path, tokens: npt.NDArray[np.int32]) -> None:
+    estimator = importlib.import_module("outputs").Outputs()
+    game = nash_swarm.measure(tiny_llama(tied=True), tokens=tokens, damage=estimator, group_size=32, quiet=True)
+    assert game.provenance["damage"] == "outputs"
+    assert not game.permutations
+    allocation = nash_swarm.solve(game, bits=8.0)
+    nash_swarm.pack(tiny_llama(tied=True), allocation, quiet=True)
+
+
+def test_every_path_that_a_document_names_exists() -> None:
+    files = {path.name for folder in ("nash_swarm", "solvers", "quantizers", "tests") for path in _python(folder)}
+    for document in DOCUMENTS:
+        for path in re.findall(r"`((?:\.?[\w-]+/)+[\w.-]*)`", _text(document)):
+            assert (ROOT / path).exists(), f"{document.name} names {path}"
+        for name in re.findall(r"`(\w+\.py)`", _text(document)):
+            assert name in files, f"{document.name} names {name}"
+
+
+def test_the_architecture_page_names_every_folder() -> None:
+    told = _text("docs/ARCHITECTURE.md")
+    for init in [*(ROOT / "nash_swarm").glob("*/__init__.py")]:
+        folder = init.parent
+        name = f"`{folder.name}/`" if folder.is_symlink() else f"`nash_swarm/{folder.name}/`"
+        assert name in told, f"docs/ARCHITECTURE.md does not name {name}"
+
+
+def _python(folder: str) -> list[Path]:
+    return list((ROOT / folder).rglob("*.py"))
+
+
+def _commands() -> dict[str, Any]:
+    import typer
+
+    from nash_swarm.cli.main import app
+
+    group: Any = typer.main.get_command(app)
+    return dict(group.commands)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_names(DOCUMENTS))
+def test_every_command_line_parses(document: Path) -> None:
+    commands = _commands()
+    lines = [line for code in _blocks(document, "sh") for line in code.splitlines()]
+    lines += re.findall(r"`(nash-swarm [^`]+)`", _text(document))
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if not words or Path(words[0]).name != "nash-swarm" or words[1:] == ["--help"]:
+            continue
+        assert words[1] in commands, line
+        if line in _text(document).split("`"):  # named in passing, not spelled out
+            continue
+        commands[words[1]].make_context(words[1], words[2:])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_names(DOCUMENTS))
+def test_every_function_that_a_document_calls_exists(document: Path) -> None:
+    for name in re.findall(r"\b(?:ns|nash_swarm)\.(\w+)\(", _text(document)):
+        assert hasattr(nash_swarm, name), f"{document.name} calls {name}"
+    for module, name in re.findall(r"`(nash_swarm(?:\.\w+)*)\.(\w+)`", _text(document)):
+        if not (ROOT / Path(*module.split("."), name)).is_dir() and not f"{module}.{name}".endswith(".json"):
+            assert hasattr(importlib.import_module(module), name), f"{document.name} names {module}.{name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_names(DOCUMENTS))
+def test_links_resolve(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", _text(document)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), f"{document.name} links to {target}"
+        if anchor:
+            assert anchor in _anchors(file), f"{document.name} links to {target}"
+
+
+def _anchors(file: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_readme_says_what_make_does() -> None:
+    readme = _text("README.md")
+    for recipe in re.findall(r"^\t(.+)$", _text("Makefile"), re.MULTILINE):
+        plain = recipe.replace("$(BIN)", ".venv/bin").replace(" -q", "").replace(" $(PYTEST_ARGS)", "")
+        plain = plain.replace("$(PYTHON)", "python3").replace("$(VENV)", ".venv")
+        assert plain in readme.splitlines(), plain
+
+
+def test_the_readme_has_every_solver() -> None:
+    listed = re.findall(
+        r"^\| `([\w-]+)` \| [a-z0-9]", _text("README.md").split("## Choosing a solver")[1], re.MULTILINE
+    )
+    ours = {name for name in registry.names("solvers") if registry.load("solvers", name).__module__.startswith("nash_")}
+    assert set(listed) == ours
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert f"## [{nash_swarm.__version__}]" in _text("CHANGELOG.md")

@@ -1,4 +1,4 @@
-"""Solving for what packing really does: candidates are packed, tried on text the game has not seen, and the best wins."""
+"""Solving for what packing really does: candidates are packed, tried on text the game has not seen; the best wins."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from support.models import VOCABULARY, tiny_llama
 
 import nash_swarm as ns
 from nash_swarm import registry
@@ -18,17 +18,12 @@ from nash_swarm.pipeline.playing import dense_copy, measure_at, play
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=True,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
+    return tiny_llama(tied=True)
 
 
 @pytest.fixture(scope="module")
 def tokens() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 320, (8, 48)).astype(np.int32)
+    return np.random.default_rng(0).integers(0, VOCABULARY, (8, 48)).astype(np.int32)
 
 
 def test_the_best_candidate_comes_first_and_baselines_play(model: Any, tokens: np.ndarray) -> None:

@@ -1,0 +1,111 @@
+"""How well separable and coupled damage predict the real loss of random allocations.
+
+Usage::
+
+    python benchmarks/coupling.py MODEL --text FILE [--allocations 32] [--json FILE]
+
+MODEL is anything `nash-swarm compress` takes. The game is measured on the calibration part of the text; each random
+allocation (mean widths spread over the range between --low and --high bits per parameter) is packed and its loss taken
+on held-out windows. The table has, for the separable and the coupled prediction, Spearman's rank correlation with the
+real rise of the loss and the slope and residual of the log-log calibration line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import linregress, spearmanr
+
+import nash_swarm as ns
+from nash_swarm.damage.coupling import couple, random_profile, separable_damage
+from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
+from nash_swarm.models.source import load_source
+
+
+def main() -> None:
+    arguments = _arguments()
+    started = time.perf_counter()
+    rng = np.random.default_rng(arguments.seed)
+    source, text = load_source(arguments.model), load_text(arguments.text)
+    game = ns.measure(
+        source.model, source.tokenizer, text=arguments.text, scope=arguments.scope, windows=arguments.windows,
+        seed=arguments.seed, name=source.name,
+    )  # fmt: skip
+    coupled, shrinkage = couple(source.model, game, seed=arguments.seed)
+    windows = choose_windows(cut_windows(text, source.tokenizer, part="held-out"), arguments.eval_windows, rng)
+    rows = []
+    while len(rows) < arguments.allocations:
+        choices = random_profile(game, rng)
+        bits = game.used_bits(choices) / game.parameters
+        if not arguments.low <= bits <= arguments.high:
+            continue
+        budget = ns.Budget(game.used_bits(choices), "random")
+        allocation = ns.Allocation.of(
+            game, budget, choices, ns.Certificate(budget.total_bits, budget.total_bits, 0, 0, 0, 0, 0),
+            solver="random", hyperparameters={},
+        )  # fmt: skip
+        packed = ns.pack(source.model, allocation, quantizer=arguments.quantizer, quiet=True)
+        found = ns.evaluate({"packed": packed, "reference": source.model}, windows, reference=source.model, quiet=True)
+        row = {
+            "bits": bits,
+            "separable": separable_damage(game, choices),
+            "coupled": coupled.total_damage(choices),
+            "loss_rise": found["packed"].loss - found["reference"].loss,
+            "kl": found["packed"].kl,
+        }
+        rows.append(row)
+        print(f"{len(rows):3d} " + " ".join(f"{name} {value:.4f}" for name, value in row.items()), flush=True)
+    table = {name: _fit(rows, name, arguments.target) for name in ("separable", "coupled")}
+    print(f"\n{'prediction':12s} {'Spearman':>9s} {'slope':>7s} {'residual':>9s}   (against {arguments.target})")
+    for name, fit in table.items():
+        print(f"{name:12s} {fit['spearman']:9.4f} {fit['slope']:7.3f} {fit['residual']:9.4f}")
+    if arguments.json:
+        values = {
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "versions": {"python": platform.python_version(), "nash-swarm": ns.__version__, "numpy": np.__version__},
+            "model": source.name, "note": source.note, "text": text.source, "tokens": int(windows.size),
+            "seconds": time.perf_counter() - started,
+            "shrinkage": {"reach": str(shrinkage.reach), "strength": shrinkage.strength, "explained": shrinkage.explained},
+            "table": table, "allocations": rows,
+        }  # fmt: skip
+        arguments.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def _fit(rows: list[dict[str, float]], name: str, target: str) -> dict[str, float]:
+    predicted = np.array([row[name] for row in rows])
+    real = np.array([row[target] for row in rows])
+    usable = (predicted > 0) & (real > 0)
+    line = linregress(np.log(predicted[usable]), np.log(real[usable]))
+    left = np.log(real[usable]) - line.intercept - line.slope * np.log(predicted[usable])
+    return {
+        "spearman": float(spearmanr(predicted, real).statistic),
+        "slope": float(line.slope),
+        "residual": float(left.std()),
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--text", default="python-docs")
+    parser.add_argument("--scope", default="model", choices=("model", "linear"))
+    parser.add_argument("--quantizer", default="gptq")
+    parser.add_argument("--allocations", type=int, default=32)
+    parser.add_argument("--low", type=float, default=2.5)
+    parser.add_argument("--high", type=float, default=5.0)
+    parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--eval-windows", type=int, default=8)
+    parser.add_argument("--target", default="loss_rise", choices=("loss_rise", "kl"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

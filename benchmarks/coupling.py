@@ -13,6 +13,7 @@ real rise of the loss and the slope and residual of the log-log calibration line
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import platform
 import sys
@@ -71,7 +72,7 @@ def main() -> None:
             "versions": {"python": platform.python_version(), "nash-swarm": ns.__version__, "numpy": np.__version__},
             "model": source.name, "note": source.note, "text": text.source, "tokens": int(windows.size),
             "seconds": time.perf_counter() - started,
-            "shrinkage": {"reach": str(shrinkage.reach), "strength": shrinkage.strength, "explained": shrinkage.explained},
+            "shrinkage": {**dataclasses.asdict(shrinkage), "reach": str(shrinkage.reach)},
             "table": table, "allocations": rows,
         }  # fmt: skip
         arguments.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -61,7 +61,7 @@ def sweep(
 
 
 @njit(nogil=True, cache=True)
-def _coprime(stride, size):  # type: ignore[no-untyped-def]
+def coprime(stride, size):  # type: ignore[no-untyped-def]
     """The largest number up to `stride` modulo `size` that shares no divisor with `size`."""
     stride = max(1, stride % size)
     while True:
@@ -84,7 +84,7 @@ def _turns(damage, memory, start, stop, price, choices, tolerance, inertia, stri
         if place == 0:
             run = turn
             size = min(_RUN, stop - run)
-            stride = _coprime(stride, size)
+            stride = coprime(stride, size)
             at = first % size
         i = run + at
         at += stride

@@ -34,6 +34,8 @@ class Annealing(Solver):
 
     The number of tries is limited, so large games are hardly explored: it is a baseline, one thread.
 
+    Coupling is ignored when choosing.
+
     Attributes:
         tries: tries per agent.
         most_tries: tries in all.
@@ -44,6 +46,7 @@ class Annealing(Solver):
     name: ClassVar[str] = "annealing"
     summary: ClassVar[str] = "simulated annealing of single changes and trades, as ExLlamaV2 does; a baseline"
     baseline: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     tries: int = 2000
     most_tries: int = 20_000_000

@@ -45,11 +45,13 @@ class Solver(ABC):
         name: what the registry and reports call it.
         summary: one line for lists of solvers.
         baseline: it is there to be compared with, and not held to beating any single strategy.
+        separable: it chooses as if agents were not coupled. Its certificate is for the coupled game all the same.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     baseline: ClassVar[bool] = False
+    separable: ClassVar[bool] = False
 
     def solve(
         self,

@@ -28,6 +28,8 @@ class Dp(Solver):
     divides all differences (the trace says so: `exact`). What rounding left over is filled. Time is O(agents *
     strategies * capacity / grid), memory one byte per agent and unit of capacity.
 
+    Coupling is ignored when choosing.
+
     Attributes:
         grid: bits per unit; by default the finest grid that needs no more than `most_cells`.
         most_cells: limit on the table, in cells of one byte.
@@ -35,6 +37,7 @@ class Dp(Solver):
 
     name: ClassVar[str] = "dp"
     summary: ClassVar[str] = "dynamic programming; exact on a grid of bits, for small games"
+    separable: ClassVar[bool] = True
 
     grid: int | None = None
     most_cells: int = 1 << 28

@@ -24,10 +24,13 @@ class Greedy(Solver):
     over and over. The best upgrade may jump over strategies that are not on the agent's convex hull (Zemel 1980), so
     damage need not be convex or fall with the width. An agent whose upgrade no longer fits is asked for its best one
     that does; so the budget is filled to the last agent. O(agents * strategies * log agents), one thread.
+
+    Coupling is ignored when choosing.
     """
 
     name: ClassVar[str] = "greedy"
     summary: ClassVar[str] = "always the upgrade that lowers the damage most per bit (heap)"
+    separable: ClassVar[bool] = True
 
     def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
         """See `Solver.play`; nothing is random."""

@@ -24,10 +24,13 @@ class Lagrangian(Solver):
     take together. The price is found at which they take the budget (`game.market.clear`, exact); what is left, less
     than one agent's step, is filled with the best upgrades per bit. The loss against the optimum is therefore at most
     about one agent's step: see the certificate's gap. A few passes over the tables, O(agents * strategies).
+
+    Coupling is ignored when choosing.
     """
 
     name: ClassVar[str] = "lagrangian"
     summary: ClassVar[str] = "one price for all, found by bisection; optimal up to the last agent"
+    separable: ClassVar[bool] = True
 
     def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
         """See `Solver.play`; nothing is random."""

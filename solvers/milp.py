@@ -35,6 +35,8 @@ class Milp(Solver):
     out or rounding would break the budget, the Lagrangian solution stands. With a time limit that is reached, results
     depend on the machine.
 
+    Coupling is ignored when choosing.
+
     Attributes:
         time_limit: seconds that HiGHS may take.
         reduce: leave out strategies that cannot be part of a better solution than the Lagrangian one.
@@ -42,6 +44,7 @@ class Milp(Solver):
 
     name: ClassVar[str] = "milp"
     summary: ClassVar[str] = "integer programming (HiGHS); the optimum if the time suffices"
+    separable: ClassVar[bool] = True
 
     time_limit: float = 60.0
     reduce: bool = True

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import UsageError
+from nash_swarm.game.arena import Arena
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import Point, demand, totals
 from nash_swarm.game.market import FREE, PROHIBITIVE, Bracket
 from nash_swarm.game.tables import Tables
+from nash_swarm.solvers._coupled_market import Dynamics, play_coupled
 from nash_swarm.solvers._fill import close_bracket, fill
 from nash_swarm.solvers._local_search import trade
 from nash_swarm.solvers._response import sweep
@@ -47,6 +49,11 @@ class Nash(Solver):
     agent leaves over is filled, then traded between agents (pairwise exchange) until no trade helps. The price returned
     is the one at which the largest regret of any agent is smallest.
 
+    **With coupling** an agent's turn takes O(strategies * rank): all it needs to know of the others is its community's
+    field (`game.arena`). Equilibria are then many, the memory demanded need not fall as the price rises, and there is
+    no promise that the one reached is the best: see `_coupled_market`, and `nash-swarm` for more starting points. The
+    budget is filled and traded by what changes cost in the fields as they are.
+
     Attributes:
         inertia: probability that an agent passes its turn; damps oscillation where many respond at once.
         tolerance: least gain worth moving for, relative to what the agent suffers and pays.
@@ -79,6 +86,10 @@ class Nash(Solver):
             trace.append({"price": point.price, "memory": float(point.memory), "damage": point.damage, **play})
             callback(trace[-1])
 
+        if game.coupling is not None:
+            dynamics = Dynamics(self.inertia, self.tolerance, self.max_sweeps, self.max_prices, self.max_trades)
+            play = play_coupled(Arena.of(game), capacity, dynamics, rng, record)
+            return Play(play.choices, play.price, tuple(trace))
         wide, choices = (np.empty(game.agents, np.uint8) for _ in range(2))
         low, high = demand(tables, FREE, wide), demand(tables, PROHIBITIVE, choices)
         price = 0.0

@@ -29,6 +29,8 @@ class Quantile(Solver):
 
     Sorting the importances (float32) is the largest cost; the agents themselves are not sorted.
 
+    Coupling is ignored when choosing.
+
     Attributes:
         wide_share: share of the agents that get 8 bits before scaling.
         middle_share: share of the agents that get 4 bits before scaling.
@@ -37,6 +39,7 @@ class Quantile(Solver):
     name: ClassVar[str] = "quantile"
     summary: ClassVar[str] = "the 10/20/70 % -> 8/4/2 bits rule on importance, thresholds moved to meet the budget"
     baseline: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     wide_share: float = 0.1
     middle_share: float = 0.2

@@ -22,11 +22,14 @@ class Uniform(Solver):
     strategy at an even stride through the model (error diffusion along the agent order, weighted by memory; Floyd &
     Steinberg 1976 in one dimension), then in agent order wherever one more upgrade fits. On damage that does not fall
     with the width the upgrades can therefore do harm. One pass per strategy and stride, O(agents).
+
+    Coupling is ignored when choosing.
     """
 
     name: ClassVar[str] = "uniform"
     summary: ClassVar[str] = "one width for all, the rest of the budget spread evenly; looks at no data"
     baseline: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
         """See `Solver.play`; nothing is random."""

@@ -47,7 +47,10 @@ def sample_game(rng: np.random.Generator, *, most_agents: int = 12) -> BitGame:
 
 
 def sample_model_game(rng: np.random.Generator) -> BitGame:
-    """A random game with the tensors of a tiny transformer, measured at a random granularity, with a tied head."""
+    """A random game with the tensors of a tiny transformer at a random granularity; half of them are coupled.
+
+    The head is tied.
+    """
     granularity = GRANULARITIES[rng.integers(3)]
     strategies = tuple(sorted(int(width) for width in rng.choice(SUPPORTED_WIDTHS, 4, replace=False)))
     tensors: list[TensorLayout] = []
@@ -57,9 +60,15 @@ def sample_model_game(rng: np.random.Generator) -> BitGame:
         tensors.append(TensorLayout.cut(f"model.{name}", kind, (rows, 64), granularity, group_size=32, start=start))
     damage = _damage(rng, "convex", tensors[-1].span.stop, strategies)
     memory = np.concatenate([tensor.memory(strategies) for tensor in tensors])
-    return BitGame(
+    game = BitGame(
         strategies, damage, memory, 500, 64 * 64 + 12 * 64 * 32, tuple(tensors), provenance={"kind": granularity}
     )
+    if rng.random() < 0.5:
+        return game
+    # siblings are one community
+    parts = [tensor.name.rpartition(".")[0] for tensor in tensors]
+    community = np.repeat(np.unique(parts, return_inverse=True)[1], [tensor.agents for tensor in tensors])
+    return couple(rng, game, communities=len(set(parts)), rank=3, community=community.astype(np.int32))
 
 
 def couple(
@@ -70,14 +79,16 @@ def couple(
     rank: int,
     strength: float = 1.0,
     likeness: float = 0.5,
+    community: npt.NDArray[np.int32] | None = None,
 ) -> BitGame:
     """`game` with a random coupling of the kind that measured ones have.
 
     An agent's vectors point the same way whatever it plays, as long as its own damage explains (`strength` of it, as
     interaction with itself); ways are alike within a community as far as `likeness` says. Communities form a chain
-    along which the coupling decays.
+    along which the coupling decays; agents belong to random ones, in agent order, unless `community` says to which.
     """
-    community = np.sort(rng.integers(0, communities, game.agents)).astype(np.int32)
+    if community is None:
+        community = np.sort(rng.integers(0, communities, game.agents)).astype(np.int32)
     ways = likeness * rng.normal(size=(communities, rank))[community] + rng.normal(size=(game.agents, rank))
     ways /= np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-30)
     vectors = ways[:, None, :] * np.sqrt(2 * strength * game.damage.astype(np.float64))[:, :, None]

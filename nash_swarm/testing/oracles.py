@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,8 @@ from nash_swarm.game.bitgame import BitGame
 
 def profiles(game: BitGame) -> npt.NDArray[np.uint8]:
     """All profiles of strategy indices, uint8 (strategies ** agents, agents)."""
-    return np.array(list(itertools.product(range(len(game.strategies)), repeat=game.agents)), np.uint8)
+    shape = (len(game.strategies),) * game.agents
+    return np.stack(np.unravel_index(np.arange(math.prod(shape)), shape), axis=1).astype(np.uint8)
 
 
 def total_damage(game: BitGame, choices: npt.NDArray[np.uint8]) -> float:

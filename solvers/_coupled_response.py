@@ -1,0 +1,115 @@
+"""Best-response dynamics of coupled agents: community by community, each move seen by the next agent."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from nash_swarm.game.arena import Arena
+from nash_swarm.solvers._random import chance
+from nash_swarm.solvers._response import Sweep, coprime
+
+_NOISE = 2.0**-40
+"""A gain below this share of the terms it is the difference of is rounding of the fields, not a reason to move."""
+
+
+class Members(NamedTuple):
+    """Who belongs to each community: agents[starts[c] : starts[c + 1]]."""
+
+    agents: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, arena: Arena) -> Members:
+        """The members of `arena`'s communities, in agent order."""
+        counts = np.bincount(arena.community, minlength=len(arena.graph))
+        return cls(np.argsort(arena.community, kind="stable"), np.append(0, np.cumsum(counts)))
+
+
+def sweep_coupled(
+    arena: Arena,
+    members: Members,
+    price: float,
+    choices: npt.NDArray[np.uint8],
+    *,
+    rng: np.random.Generator,
+    tolerance: float = 0.0,
+    inertia: float = 0.0,
+) -> Sweep:
+    """Give every agent one turn, knowing all moves before its own; see `_response.sweep`.
+
+    Communities play one after the other from a random start with a random stride, and so do the agents of each. A
+    community's field is computed when its turn comes and kept up with its own moves: O(strategies * rank) a turn.
+    """
+    order = rng.integers(1, 2**62, size=4)
+    prices = np.full(len(arena.graph), price)
+    sums = arena.sums(choices)
+    return Sweep(*_turns(arena, members, sums, prices, choices, tolerance, inertia, order))
+
+
+@njit(nogil=True, cache=True)
+def _turns(arena, members, sums, prices, choices, tolerance, inertia, order):  # type: ignore[no-untyped-def]
+    """One turn of every agent, each at its community's price; `sums` is kept up."""
+    damage, memory, vectors, _, graph = arena
+    stride, first, pace, seed = order
+    moves = 0
+    passed = 0
+    worst = 0.0
+    count = len(graph)
+    leap = coprime(pace, count)
+    c = first % count
+    field = np.empty(sums.shape[1])
+    for _ in range(count):
+        for k in range(len(field)):
+            total = 0.0
+            for other in range(count):
+                total += graph[c, other] * sums[other, k]
+            field[k] = total
+        size = members.starts[c + 1] - members.starts[c]
+        step = coprime(stride, size) if size > 0 else 1
+        at = first % max(size, 1)
+        for _ in range(size):
+            i = members.agents[members.starts[c] + at]
+            at = (at + step) % size
+            best, gain, worth = best_response(damage, memory, vectors, i, choices[i], field, graph[c, c], prices[c])
+            if gain <= max(tolerance, _NOISE) * worth:
+                continue
+            worst = max(worst, gain)
+            if inertia > 0 and chance(seed, i) < inertia:
+                passed += 1
+                continue
+            for k in range(len(field)):
+                change = np.float64(vectors[i, best, k]) - np.float64(vectors[i, choices[i], k])
+                sums[c, k] += change
+                field[k] += graph[c, c] * change
+            choices[i] = best
+            moves += 1
+        c = (c + leap) % count
+    return moves, passed, worst
+
+
+@njit(nogil=True, cache=True)
+def best_response(damage, memory, vectors, i, now, field, weight, price):  # type: ignore[no-untyped-def]
+    """Agent i's best strategy in a field that it is part of, what it gains by it, and the size of what it pays now."""
+    row = i if memory.shape[0] > 1 else 0
+    own = vectors[i, now]
+    best = now
+    best_cost = 0.0
+    worth = abs(np.float64(damage[i, now])) + price * (memory[row, now] - memory[row, 0])
+    for k in range(len(field)):
+        worth += abs(np.float64(own[k]) * field[k])
+    for s in range(damage.shape[1]):
+        if s == now:
+            continue
+        # relative to what it plays now
+        cost = np.float64(damage[i, s]) - np.float64(damage[i, now]) + price * (memory[row, s] - memory[row, now])
+        for k in range(len(field)):
+            change = np.float64(vectors[i, s, k]) - np.float64(own[k])
+            cost += change * (field[k] - weight * np.float64(own[k]))
+        if cost < best_cost:
+            best = s
+            best_cost = cost
+    return best, -best_cost, worth

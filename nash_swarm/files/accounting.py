@@ -39,14 +39,16 @@ def dense_tensors(model: torch.nn.Module, packed: Iterable[str], heads: Iterable
     return found
 
 
-def config_text(config: Any, packed: PackedConfig) -> str:
+def config_text(model: Any, packed: PackedConfig) -> str:
     """The text of `config.json`: the model's own configuration and the packed one."""
-    plain = copy.deepcopy(config)
+    plain = copy.deepcopy(model.config)
     if hasattr(plain, "quantization_config"):
         del plain.quantization_config
     values = json.loads(plain.to_json_string(use_diff=True))
     values["quantization_config"] = packed.to_dict()
     values["dtype"] = "float32"
+    # `save_pretrained` adds it to the configuration: it must not come as a surprise to the budget
+    values["architectures"] = [type(model).__name__]
     if packed.heads:
         # the head has no weight of its own to tie: it is rebuilt from `heads`
         values["tie_word_embeddings"] = False
@@ -97,7 +99,7 @@ def fixed_bytes(
     }
     shapes = {name: (list(tensor.shape), dense_bytes[name]) for name, tensor in dense.items()}
     shapes |= {f"{name}.packed": ([size], size) for name, size in largest.items()}
-    texts = config_text(model.config, placeholder), generation_text(model)
+    texts = config_text(model, placeholder), generation_text(model)
     return own + sum(dense_bytes.values()) + _header_bytes(shapes) + sum(len(t.encode()) for t in texts) + REPORT_BYTES
 
 

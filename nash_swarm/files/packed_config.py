@@ -12,6 +12,7 @@ import torch
 
 from nash_swarm.errors import DataError
 from nash_swarm.game.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
+from nash_swarm.names import SCOPES
 
 METHOD = "nash_swarm"
 FORMAT = 1
@@ -127,9 +128,12 @@ class PackedConfig:
             if embedding not in entries or entries[embedding].layout.kind != "tied":
                 raise DataError(f"config.json: head {head!r} is tied to {embedding!r}, which is no tied tensor")
         parameters = values.get("parameters")
-        if not isinstance(parameters, int) or parameters <= 0:
+        if not isinstance(parameters, int) or isinstance(parameters, bool) or parameters <= 0:
             raise DataError("config.json: the parameter count cannot be read")
-        return cls(tuple(sorted(set(strategies))), str(values.get("scope")), parameters, entries, dense, heads)
+        scope = values.get("scope")
+        if scope not in SCOPES:
+            raise DataError(f"config.json: the scope is {scope!r}, not one of {', '.join(SCOPES)}")
+        return cls(tuple(sorted(set(strategies))), scope, parameters, entries, dense, heads)
 
 
 def _is_table(values: object) -> bool:

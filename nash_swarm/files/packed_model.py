@@ -53,7 +53,7 @@ def save(
     report = report_text(allocation, measured, getattr(model, "nash_swarm_report", None), REPORT_BYTES)
     with new_folder(path, overwrite=overwrite) as folder:
         _write_tensors(tensors, folder / WEIGHTS)
-        (folder / "config.json").write_text(config_text(model.config, config), encoding="utf-8")
+        (folder / "config.json").write_text(config_text(model, config), encoding="utf-8")
         if generation := generation_text(model):
             (folder / "generation_config.json").write_text(generation, encoding="utf-8")
         (folder / REPORT).write_text(report, encoding="utf-8")
@@ -108,7 +108,8 @@ def read_config(folder: Path) -> PackedConfig:
     Raises:
         DataError: there is no such file, or it is no packed model's.
     """
-    return PackedConfig.from_dict(_read_json(folder / "config.json").get("quantization_config") or {})
+    values = _read_json(folder / "config.json").get("quantization_config")
+    return PackedConfig.from_dict(values if isinstance(values, dict) else {})
 
 
 def read_report(folder: Path) -> dict[str, Any]:

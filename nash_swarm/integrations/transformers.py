@@ -124,13 +124,12 @@ def _check_place(model: Any, name: str, rows: int, columns: int) -> None:
 
 def _check_complete(model: Any, packed: PackedConfig) -> None:
     stored = {f"{name}.packed" for name in packed.tensors} | set(packed.dense)
-    names_of: dict[int, list[str]] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        names_of.setdefault(id(tensor), []).append(name)
-    for names in names_of.values():
-        # of weights that are tied to each other only one is on disk
-        if not stored.intersection(names):
-            raise DataError(f"config.json: this architecture has weights {names[0]!r} that the packed model has not")
+    # of weights that are tied to each other only one is on disk
+    tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
+    tied |= {source: target for target, source in tied.items()}
+    for name in model.state_dict():
+        if name not in stored and tied.get(name) not in stored:
+            raise DataError(f"config.json: this architecture has weights {name!r} that the packed model has not")
 
 
 def attach(model: Any, packed: PackedConfig) -> None:

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 from support.bench import Bench, make_bench
 from support.models import MODELS, VOCABULARY, allocate
 
 import nash_swarm as ns
 from nash_swarm.game import Allocation, BitGame
+
+# the models are so small that torch's threads would mostly wait for each other
+torch.set_num_threads(1)
 
 # the first example of a kernel's test includes its compilation
 settings.register_profile(

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.damage.base import DamageEstimator
-from nash_swarm.errors import UsageError
+from nash_swarm.errors import BudgetError, UsageError
 from nash_swarm.files.accounting import fixed_bytes
+from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.game.rules import Rules
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
 from nash_swarm.names import Granularity, Scope
 
@@ -39,13 +41,26 @@ class Agents:
     fixed_bits: int
     parameters: int
 
-    def check(self, budget: Budget) -> None:
-        """Refuse a budget that no choice of widths meets.
+    def check(self, budget: Budget, rules: Rules | None = None) -> None:
+        """Refuse rules that do not fit the model, and a budget that no choice of widths meets.
 
         Raises:
-            BudgetError: not even the narrowest width of every agent fits; names the smallest feasible budget.
+            BudgetError: not even the narrowest permitted width of every agent fits; names the smallest feasible budget.
+            UsageError: the rules name what the model does not have, or leave an agent no width.
         """
-        budget.require(self.fixed_bits + int(self.memory[:, 0].sum()), self.parameters, self.strategies)
+        if not rules:
+            budget.require(self.fixed_bits + int(self.memory[:, 0].sum()), self.parameters, self.strategies)
+            return
+        harmless = np.broadcast_to(np.zeros(1, np.float32), self.memory.shape)
+        orders = {tensor.name: np.arange(tensor.columns) for tensor in self.tensors if tensor.ordered}
+        game = BitGame(
+            self.strategies, harmless, self.memory, self.fixed_bits, self.parameters, self.tensors, orders
+        )  # fmt: skip
+        reduced, _ = rules.apply(game)
+        try:
+            reduced.capacity(budget)
+        except BudgetError as error:
+            raise BudgetError(f"{error} under the rules ({rules})") from None
 
 
 def find_agents(

@@ -111,7 +111,7 @@ def compress(
     agents = find_agents(
         source.model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
     )
-    agents.check(Budget.of(agents.parameters, bits, size))
+    agents.check(Budget.of(agents.parameters, bits, size), rules)
     game = measure(
         source.model, source.tokenizer, text=loaded, damage=estimator, granularity=granularity, strategies=strategies,
         scope=scope, group_size=group_size, windows=windows, seed=seed, name=source.name, quiet=quiet,

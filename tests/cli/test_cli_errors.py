@@ -96,6 +96,27 @@ def test_a_budget_that_cannot_be_met_is_refused_before_anything_is_measured(
     _fails(told, 2, "1.2 bits/param", "smallest feasible", f"{smallest:.3f}"[:-1])
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--bits", 3.5, "--keep", "lm_head=8"], ["smallest feasible", "keep lm_head=8"]),
+        (["--bits", 6, "--keep", "no_such_layer=8"], ["'no_such_layer'"]),
+        (["--bits", 6, "--keep", "lm_head=7"], ["lm_head=7"]),
+        (["--bits", 6, "--fuse", "q_proj,k_proj"], ["fuse"]),
+        (["--bits", 6, "--forbid", "down_proj=2,3,4,5,6,8"], ["no width"]),
+        (["--bits", 6, "--keep", "lm_head"], ["'lm_head'"]),
+    ],
+)
+def test_rules_that_cannot_hold_are_refused_before_anything_is_measured(
+    options: list[Any], words: list[str], bench: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nash_swarm.pipeline import compressing
+
+    monkeypatch.delattr(compressing, "measure")
+    told = command("compress", bench.model, *options, "--granularity", "tile", "-o", tmp_path / "out")
+    _fails(told, 2, *words)
+
+
 def test_the_smallest_feasible_budget_is_feasible(stages: Any, command: Any, tmp_path: Path) -> None:
     refused = command("solve", stages.game, "--bits", 1.2, "-o", tmp_path / "a.json")
     _fails(refused, 2, "smallest feasible")
@@ -231,6 +252,13 @@ def test_a_game_file_with_changed_bytes(
     _fails(command("solve", game.parent / "none.npz", "--bits", 6, "-o", tmp_path / "a.json"), 1, "none.npz")
 
 
+def _rename(values: dict[str, Any]) -> None:
+    """Make an allocation's values those of another model."""
+    tensor = values["tensors"][0]
+    values["permutations"]["model.other"] = values["permutations"].pop(tensor["name"])
+    tensor["name"] = "model.other"
+
+
 @pytest.mark.parametrize("damage", ["cut short", "no json", "field", "choices", "another model", "not there"])
 def test_a_damaged_allocation_file(
     damage: str, bench: Any, stages: Any, command: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
@@ -250,9 +278,23 @@ def test_a_damaged_allocation_file(
             values["choices"] = values["choices"][::-1]
             path.write_text(json.dumps(values), encoding="utf-8")
         case "another model":
-            values["tensors"][0]["name"] = "model.other"
+            _rename(values)
             path.write_text(json.dumps(values), encoding="utf-8")
     _fails(command("pack", bench.model, path, "-o", tmp_path / "out", "-q"), 1)
+
+
+@pytest.mark.parametrize("field", ["used_bits", "unilateral_regret", "lower_bound", "predicted_damage", "game"])
+def test_a_certificate_that_was_tampered_with(
+    field: str, stages: Any, command: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("allocation") / "allocation.json"
+    values = json.loads(stages.allocation.read_text(encoding="utf-8"))
+    if field == "game":
+        _rename(values)
+    else:
+        values["certificate"][field] = values["certificate"][field] * 2 + 1
+    path.write_text(json.dumps(values), encoding="utf-8")
+    _fails(command("certify", stages.game, path), 1, field)
 
 
 def test_an_interrupted_run_leaves_nothing(

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from nash_swarm import load_allocation
+
 
 def test_measure_says_what_any_budget_must_hold(stages: Any) -> None:
     told = stages.measured
@@ -74,17 +76,47 @@ def test_solving_again_measures_nothing(stages: Any, command: Any, tmp_path: Pat
         assert json.loads(out.read_text(encoding="utf-8"))["solver"] == solver
 
 
+def test_the_certificate_holds(stages: Any, command: Any) -> None:
+    told = command("certify", stages.game, stages.allocation, "--json").values
+    assert told["holds"]
+    assert told["certificate"] == stages.solved["certificate"]
+
+
+def test_rules_hold(stages: Any, command: Any, tmp_path: Path) -> None:
+    out = tmp_path / "a.json"
+    rules = ["--keep", "lm_head=8", "--forbid", "mlp.down_proj=2,3", "--fuse", "gate_proj,up_proj"]
+    command("solve", stages.game, "--bits", 6, *rules, "-o", out)
+    assert command("certify", stages.game, out).code == 0
+    allocation = load_allocation(out)
+    widths = {tensor.name: allocation.widths(tensor) for tensor in allocation.tensors}
+    assert set(widths["model.embed_tokens"].ravel().tolist()) == {8}
+    assert widths["model.layers.0.mlp.down_proj"].min() > 3
+    assert (widths["model.layers.1.mlp.gate_proj"] == widths["model.layers.1.mlp.up_proj"]).all()
+
+
 def test_compress_is_all_of_them(stages: Any, bench: Any, command: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     told = command(
         "compress", bench.model, "--bits", 5, "-o", out, "--text", bench.text, "--windows", 2, "--json", "-q"
     ).values
     assert told["bits_per_parameter"] <= 5
-    assert told["certificate"] == stages.solved["certificate"]
     assert told["packed"]["kl"] < 1
+    assert told["trial_kl"].keys() == {"nash", "uniform", "quantile"}
+    assert told["solver"] == min(told["trial_kl"], key=told["trial_kl"].__getitem__)
+    assert command("generate", out, "Python", "--tokens", 1).code == 0
+
+
+def test_compress_without_a_contest_is_what_the_stages_make(
+    stages: Any, bench: Any, command: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    told = command(
+        "compress", bench.model, "--bits", 5, "-o", out, "--text", bench.text, "--windows", 2, "--no-contest",
+        "--json", "-q",
+    ).values  # fmt: skip
+    assert told["certificate"] == stages.solved["certificate"]
     weights = "model.safetensors"
     assert (out / weights).read_bytes() == (stages.packed / weights).read_bytes()
-    assert command("generate", out, "Python", "--tokens", 1).code == 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from nash_swarm import errors
 from nash_swarm.cli import main as cli
 
 HEAVY = ("torch", "numpy", "numba", "scipy", "transformers", "datasets", "safetensors")
-COMMANDS = ("compress", "measure", "solve", "pack", "eval", "generate", "inspect", "solvers", "demo")
+COMMANDS = ("compress", "measure", "solve", "certify", "pack", "eval", "generate", "inspect", "solvers", "demo")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["compress", "--help"], ["solve"], ["no-such-command"]])

@@ -119,8 +119,14 @@ class BlockStream:
         self._inputs[index] = []
 
     def embed_backward(self) -> None:
-        """Carry the gradient on to what precedes the first block; embeddings must have made their outputs leaves."""
-        for number, batch in enumerate(self.batches):
+        """Carry the gradient on to what precedes the first block; embeddings must have made their outputs leaves.
+
+        One window at a time: position embeddings are looked up once for a whole batch, and their gradients would be
+        those of all its windows together.
+        """
+        windows = [window for batch in self.batches for window in batch.split(1)]
+        gradients = [gradient for batch in self._gradients for gradient in batch.split(1)]
+        for window, gradient in zip(windows, gradients, strict=True):
             reached: list[Hidden] = []
 
             def first(_: int, hidden: Hidden, reached: list[Hidden] = reached) -> Hidden:
@@ -129,9 +135,9 @@ class BlockStream:
 
             with torch.enable_grad(), _replaced(self.blocks, first):
                 try:
-                    self.model(batch, use_cache=False)
+                    self.model(window, use_cache=False)
                 except _Stop:
-                    reached[0].backward(self._gradients[number])
+                    reached[0].backward(gradient)
 
     def _run(self, index: int, number: int, hidden: Hidden) -> Hidden:
         args, kwargs = self._calls[index][number]

@@ -10,7 +10,7 @@ from torch import nn
 
 from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import Kind
-from nash_swarm.names import Scope
+from nash_swarm.names import SCOPES, Scope
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +72,12 @@ def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
     `model`: every Linear, Conv1D and Embedding. `linear`: only those Linear and Conv1D inside transformer blocks.
 
     Raises:
-        UsageError: nothing is in scope.
+        UsageError: unknown scope, or nothing is in it.
     """
     from transformers.pytorch_utils import Conv1D
+
+    if scope not in SCOPES:
+        raise UsageError(f"unknown scope {scope!r}; choose one of {', '.join(SCOPES)}")
 
     blocks = find_blocks(model)[0] + "."
     found: list[Matrix] = []

@@ -23,7 +23,7 @@ def small_game(granularity: str = "tile", *, text: bool = True) -> BitGame:
     tensors, start = [], 0
     for name, ordered in (("a.b", True), ("c", False)):
         tensors.append(
-            TensorLayout.cut(name, "linear", (20, 40), granularity, group_size=32, ordered=ordered, start=start)  # type: ignore[arg-type]
+            TensorLayout.cut(name, "linear", (20, 40), granularity, group_size=32, ordered=ordered, start=start)
         )
         start += tensors[-1].agents
     strategies = (2, 4, 8)

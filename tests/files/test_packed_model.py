@@ -72,7 +72,7 @@ def test_save_pretrained_reloads(packed: Any, folder: Path, tmp_path: Path, toke
 def test_files_keep_within_the_budget(granularity: str, share: float, tokens: Ids, tmp_path: Path) -> None:
     for name, make in MODELS.items():
         model = make()
-        game = ns.measure(model, damage="magnitude", text=None, granularity=granularity, group_size=32, quiet=True)  # type: ignore[arg-type]
+        game = ns.measure(model, damage="magnitude", text=None, granularity=granularity, group_size=32, quiet=True)
         allocation = allocate(game, share)
         packed = ns.pack(model, allocation, quantizer="rtn", quiet=True)
         folder = ns.save(packed, tmp_path / name)

@@ -56,4 +56,4 @@ def test_exactly_one_way_to_say_it() -> None:
     assert Budget.of(100, size="1KB") == Budget(8000, "1KB")
     for both in ({}, {"bits": 3.0, "size": "1KB"}):
         with pytest.raises(UsageError, match="once"):
-            Budget.of(100, **both)  # type: ignore[arg-type]
+            Budget.of(100, **both)

@@ -73,7 +73,7 @@ def test_memory_rises_with_the_width(layout: TensorLayout) -> None:
     ],
 )
 def test_agents_of_each_granularity(granularity: str, kind: str, agents: int) -> None:
-    layout = TensorLayout.cut("m", kind, (260, 200), granularity, group_size=64, start=7)  # type: ignore[arg-type]
+    layout = TensorLayout.cut("m", kind, (260, 200), granularity, group_size=64, start=7)
     assert layout.agents == agents
     assert layout.span == slice(7, 7 + agents)
 
@@ -86,7 +86,7 @@ def test_impossible_group_sizes_are_refused(group_size: int) -> None:
 
 def test_an_unknown_granularity_names_those_there_are() -> None:
     with pytest.raises(UsageError, match=", ".join(GRANULARITIES)):
-        TensorLayout.cut("m", "linear", (16, 32), "row")  # type: ignore[arg-type]
+        TensorLayout.cut("m", "linear", (16, 32), "row")
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_an_unknown_granularity_names_those_there_are() -> None:
 def test_impossible_layouts_are_refused(change: dict[str, object]) -> None:
     values = {"name": "m", "kind": "linear", "rows": 16, "columns": 32, "group_size": 32}
     values |= {"rows_per_agent": 16, "groups_per_agent": 1}
-    TensorLayout(**values)  # type: ignore[arg-type]
+    TensorLayout(**values)
     with pytest.raises(DataError, match="impossible layout"):
-        TensorLayout(**values | change)  # type: ignore[arg-type]
+        TensorLayout(**values | change)
 
 
 def test_values_of_the_wrong_number_of_agents_are_refused() -> None:

@@ -41,7 +41,7 @@ def values(
     quantizer: Quantizer, weight: Matrix, bits: int | Matrix, seen: Matrix | None = None, granularity: str = "tile"
 ) -> Matrix:
     """`weight` rounded, packed and read back."""
-    layout = TensorLayout.cut("m", "linear", weight.shape, granularity, group_size=32)  # type: ignore[arg-type]
+    layout = TensorLayout.cut("m", "linear", weight.shape, granularity, group_size=32)
     widths = np.full(layout.agents, bits, np.uint8) if isinstance(bits, int) else bits
     rounded = quantizer.round(weight, layout.expand(widths), layout, seen)
     strategies = tuple(np.unique(widths).tolist())

@@ -44,7 +44,7 @@ def measure(
     source = load_source(model, trust_remote_code=trust_remote_code)
     game = run(
         source.model, source.tokenizer, text=loaded, damage=estimator, granularity=grain, strategies=widths,
-        scope=within, group_size=group_size, windows=windows, seed=seed, name=model, quiet=quiet,
+        scope=within, group_size=group_size, windows=windows, seed=seed, name=source.name, quiet=quiet,
     )  # fmt: skip
     save_game(game, output)
     per = 1 / game.parameters

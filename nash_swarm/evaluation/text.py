@@ -53,7 +53,8 @@ def load_text(source: str) -> Text:
         content = _dataset_text(source)
     if not content.strip():
         raise DataError(f"the text {source} is empty")
-    return Text(content, source)
+    # reports go where the model goes: they name the file, not the folders of this machine
+    return Text(content, path.name if path.is_file() else source)
 
 
 def _dataset_text(source: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nash_swarm.errors import DataError
+from nash_swarm.files.checks import check_files
 from nash_swarm.files.packed_model import COUNTED, WEIGHTS, counted_bytes, read_config, read_report
 from nash_swarm.quantizers.packing import PackedTensor
 
@@ -63,19 +63,15 @@ def read_contents(path: str | Path) -> Contents:
     weights = dict.fromkeys(config.strategies, 0.0)
     bits: dict[str, float] = {}
     packed_bytes = 0
-    try:
-        with safe_open(folder / WEIGHTS, framework="np") as file:
-            for name, entry in config.tensors.items():
-                tensor = PackedTensor.read(file.get_tensor(f"{name}.packed"), entry.layout, config.strategies)
-                packed_bytes += len(tensor.buffer)
-                bits[name] = len(tensor.buffer) * 8 / entry.layout.weights
-                for width, cells in zip(*np.unique(tensor.widths, return_counts=True), strict=True):
-                    share = float(cells) / tensor.widths.size * entry.layout.weights
-                    weights[int(width)] = weights.get(int(width), 0.0) + share
-    except DataError:
-        raise
-    except Exception as error:  # safetensors raises its own kind
-        raise DataError(f"{folder / WEIGHTS} is damaged or missing: {error}") from error
+    check_files([folder / WEIGHTS], config)
+    with safe_open(folder / WEIGHTS, framework="np") as file:
+        for name, entry in config.tensors.items():
+            tensor = PackedTensor.read(file.get_tensor(f"{name}.packed"), entry.layout, config.strategies)
+            packed_bytes += len(tensor.buffer)
+            bits[name] = len(tensor.buffer) * 8 / entry.layout.weights
+            for width, cells in zip(*np.unique(tensor.widths, return_counts=True), strict=True):
+                share = float(cells) / tensor.widths.size * entry.layout.weights
+                weights[int(width)] = weights.get(int(width), 0.0) + share
     total = sum(weights.values())
     size = counted_bytes(folder)
     return Contents(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +12,8 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from nash_swarm.errors import DataError
-from nash_swarm.files.packed_config import METHOD, PackedConfig, checksum
+from nash_swarm.files.checks import check_files
+from nash_swarm.files.packed_config import METHOD, PackedConfig
 from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.pipeline.packing import build_module
 from nash_swarm.quantizers.modules import PackedWeight, TiedHead
@@ -84,33 +83,6 @@ class NashSwarmQuantizer(HfQuantizer):
                 module.tensor()
         model.nash_swarm_facts = PackedFacts(packed.scope, packed.parameters, dict(packed.heads))
         return model
-
-
-def check_files(files: Iterable[str | Path], packed: PackedConfig) -> None:
-    """Hold every tensor of safetensors files against the checksums in the configuration.
-
-    Raises:
-        DataError: a tensor is missing, surplus, cut short or changed.
-    """
-    from safetensors import safe_open
-
-    expected = {f"{name}.packed": entry.checksum for name, entry in packed.tensors.items()} | dict(packed.dense)
-    sizes = {f"{name}.packed": entry.size for name, entry in packed.tensors.items()}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - not a mapping
-                    if name not in expected:
-                        raise DataError(f"{file}: tensor {name!r} does not belong to this model")
-                    tensor = opened.get_tensor(name)
-                    if tensor.numel() != sizes.get(name, tensor.numel()) or checksum(tensor) != expected.pop(name):
-                        raise DataError(f"{file}: tensor {name!r} is damaged: its checksum does not match")
-        except DataError:
-            raise
-        except Exception as error:  # safetensors raises its own kind
-            raise DataError(f"{file} is damaged or cut short: {error}") from error
-    if expected:
-        raise DataError(f"{next(iter(expected))!r} is missing from the packed model's files")
 
 
 def _check_place(model: Any, name: str, rows: int, columns: int) -> None:

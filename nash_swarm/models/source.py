@@ -22,7 +22,7 @@ class Source:
     Attributes:
         model: float32 causal language model in eval mode.
         tokenizer: its tokenizer, or `None` if the directory has none.
-        name: what the user typed.
+        name: what the user typed; of a local path only the last part, because reports go where the model goes.
         note: what a reader of figures must know about the weights, possibly empty.
     """
 
@@ -81,7 +81,7 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    return Source(model.eval(), tokenizer, name, note)
+    return Source(model.eval(), tokenizer, _public(name), note)
 
 
 def _from_transformers(name: str, trust_remote_code: bool) -> Source:
@@ -113,7 +113,7 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception:  # a model without a tokenizer is fine as long as token ids are given
         tokenizer = None
-    return Source(model.eval(), tokenizer, name)
+    return Source(model.eval(), tokenizer, _public(name))
 
 
 class quiet_transformers:
@@ -136,6 +136,10 @@ class quiet_transformers:
         logging.set_verbosity(self._verbosity)
         if self._bars:
             logging.enable_progress_bar()
+
+
+def _public(name: str) -> str:
+    return Path(name).resolve().name if Path(name).exists() else name
 
 
 def _first_line(error: Exception) -> str:

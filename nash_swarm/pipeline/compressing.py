@@ -135,7 +135,7 @@ def compress(
         cut = cut_windows(loaded, source.tokenizer, part="held-out")
         held_out = choose_windows(cut, eval_windows, np.random.default_rng(seed))
         found = evaluate({"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet)
-        measured = figures(found["packed"], found["reference"], text) | {"trial_kl": trial}
+        measured = figures(found["packed"], found["reference"], loaded.source) | {"trial_kl": trial}
     save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)
     file_bytes = counted_bytes(out)
     used = file_bytes * 8 if scope == "model" else allocation.certificate.used_bits

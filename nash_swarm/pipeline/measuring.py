@@ -21,7 +21,7 @@ from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.modes import inference
 from nash_swarm.models.streaming import BlockStream, check_tokens
-from nash_swarm.models.walk import Matrix, find_matrices
+from nash_swarm.models.walk import Matrix, check_weights, find_matrices
 from nash_swarm.names import Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, find_agents
 
@@ -72,7 +72,7 @@ def measure(
     agents = find_agents(
         model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
     )
-    _check_weights(agents.matrices)
+    check_weights(agents.matrices)
     calibration: Calibration | None = None
     provenance: dict[str, Any] = {}
     if tokens is None and text is not None and tokenizer is not None:
@@ -189,9 +189,3 @@ def _joined(head: Statistics | None, table: Statistics | None) -> Statistics:
         assert found is not None
         return found
     return replace(head, lookups=table.lookups, gradients=table.gradients)
-
-
-def _check_weights(matrices: Sequence[Matrix]) -> None:
-    for matrix in matrices:
-        if not torch.isfinite(matrix.parameter).all():
-            raise DataError(f"{matrix.name} holds NaN or infinite weights; the checkpoint is damaged")

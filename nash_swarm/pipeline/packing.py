@@ -18,7 +18,7 @@ from nash_swarm.game.layout import TensorLayout
 from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.streaming import BlockStream, check_tokens
-from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
+from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, PackedWeight, TiedHead
 from nash_swarm.quantizers.packing import PackedTensor
@@ -48,6 +48,7 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
         raise UsageError("this allocation comes from a synthetic game: there is no model to pack")
     packed = copy.deepcopy(model).eval()
     matrices = _matched(packed, allocation)
+    check_weights(matrices.values())
     parameters = count_parameters(packed, list(matrices.values()), allocation.provenance.get("scope", "model"))
     for tensor in dense_tensors(packed, matrices, [m.head for m in matrices.values() if m.head]).values():
         if tensor.is_floating_point():

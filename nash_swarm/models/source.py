@@ -113,6 +113,9 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception:  # a model without a tokenizer is fine as long as token ids are given
         tokenizer = None
+    if tokenizer is not None and not tokenizer.vocab_size:
+        # what transformers makes up for some architectures when there are no files
+        tokenizer = None
     return Source(model.eval(), tokenizer, _public(name))
 
 

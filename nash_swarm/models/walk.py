@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from nash_swarm.errors import UsageError
+from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.layout import Kind
 from nash_swarm.names import SCOPES, Scope
 
@@ -104,6 +105,17 @@ def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
     if not found:
         raise UsageError(f"{type(model).__name__} has no weight matrix in scope {scope!r}")
     return found
+
+
+def check_weights(matrices: Iterable[Matrix]) -> None:
+    """Refuse matrices with weights that are no numbers.
+
+    Raises:
+        DataError: there is one; the message names it.
+    """
+    for matrix in matrices:
+        if not torch.isfinite(matrix.parameter).all():
+            raise DataError(f"{matrix.name} holds NaN or infinite weights; the checkpoint is damaged")
 
 
 def count_parameters(model: nn.Module, matrices: list[Matrix], scope: Scope) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nash_swarm.game.arena import Arena
-from nash_swarm.game.bitgame import pick
+from nash_swarm.game.arena import Arena, Sums, dot
+from nash_swarm.game.spans import over_spans
 
 _NOISE = 2.0**-40
 """A gain below this share of the terms it is the difference of is rounding of the fields."""
@@ -15,7 +17,7 @@ _STALE = 0.5
 """A change that turns out to be worth less than this share of what it promised waits for the next round."""
 
 
-def fill_coupled(arena: Arena, choices: npt.NDArray[np.uint8], slack: int) -> int:
+def fill_coupled(arena: Arena, choices: npt.NDArray[np.uint8], slack: int, rounds: int | None = None) -> int:
     """Upgrade agents, best fall of the total cost per bit first, until none that lowers it fits.
 
     Each round asks all agents for their best upgrade in the present fields, and makes those in order of what they
@@ -25,22 +27,25 @@ def fill_coupled(arena: Arena, choices: npt.NDArray[np.uint8], slack: int) -> in
         arena: the game.
         choices: uint8 (agents,), changed in place; the total cost never rises.
         slack: bits that `choices` leaves.
+        rounds: rounds after which to stop although more may fit.
 
     Returns:
         Bits left at the end.
     """
-    while True:
-        gain, bits, noise = _moves(arena, choices)
-        useful = (gain > noise) & (bits <= slack)
-        value = np.where(useful, np.where(bits > 0, gain / np.maximum(bits, 1), np.inf), 0.0)
-        target = value.argmax(axis=1)
-        value = pick(value, target)
-        agents = np.flatnonzero(value > 0)
+    while rounds is None or rounds > 0:
+        fields = arena.fields(choices)
+        offers = _Offers.ask(arena, fields, choices, slack, give=False)
+        agents = np.flatnonzero(offers.value > 0)
         if not len(agents):
-            return slack
-        cost = pick(bits, target)[agents]
-        agents = agents[np.lexsort((-cost, -value[agents].astype(np.float32)))]
-        slack = _make(arena, agents, target, gain, choices, slack)
+            break
+        least = int(offers.bits[agents].min())
+        if least > 0 and len(agents) > (most := slack // least):
+            agents = np.sort(agents[np.argpartition(-offers.value[agents], most - 1)[:most]])
+        # of equal values (up to rounding) the large upgrades first: small ones still fit into what they leave
+        agents = agents[np.lexsort((-offers.bits[agents], -offers.value[agents].astype(np.float32)))]
+        slack = int(_apply(arena, fields, agents, offers.target, offers.gain, choices, slack))
+        rounds = None if rounds is None else rounds - 1
+    return slack
 
 
 def repair_coupled(arena: Arena, choices: npt.NDArray[np.uint8], slack: int) -> int:
@@ -55,45 +60,74 @@ def repair_coupled(arena: Arena, choices: npt.NDArray[np.uint8], slack: int) -> 
         Bits left at the end; not negative if the agents' cheapest strategies fit.
     """
     while slack < 0:
-        gain, bits, _ = _moves(arena, choices)
-        value = np.where(bits < 0, gain / np.where(bits < 0, -bits, 1), -np.inf)
-        target = value.argmax(axis=1)
-        value = pick(value, target)
-        agents = np.flatnonzero(value > -np.inf)
+        offers = _Offers.ask(arena, arena.fields(choices), choices, slack, give=True)
+        agents = np.flatnonzero(offers.value > -np.inf)
         if not len(agents):
             break
-        agents = agents[np.argsort(-value[agents], kind="stable")]
-        taken = np.cumsum(-pick(bits, target)[agents])
+        agents = agents[np.argsort(-offers.value[agents], kind="stable")]
+        given = np.cumsum(-offers.bits[agents])
         # no more than a part at once: what is given back changes what the rest is worth
-        enough = int(np.searchsorted(taken, -slack)) + 1
-        agents = agents[: min(enough, max(16, len(agents) // 8))]
-        slack += int(taken[len(agents) - 1])
-        choices[agents] = target[agents]
+        count = min(int(np.searchsorted(given, -slack)) + 1, max(16, len(agents) // 3))
+        agents = agents[:count]
+        slack += int(given[len(agents) - 1])
+        choices[agents] = offers.target[agents]
     return slack
 
 
-def _moves(
-    arena: Arena, choices: npt.NDArray[np.uint8]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Each change's fall of the total cost, the bits it takes, and below what the fall is rounding."""
-    seen = arena.effective(choices)
-    now = pick(seen.damage, choices)[:, None].astype(np.float64)
-    memory = np.broadcast_to(seen.memory, seen.damage.shape)
-    noise = _NOISE * (np.abs(now) + np.abs(seen.damage))
-    return now - seen.damage, memory - pick(memory, choices)[:, None], noise
+class _Offers(NamedTuple):
+    """Each agent's best upgrade, or the downgrade that does least harm.
+
+    Attributes:
+        value: fall of the total cost per bit; 0 without an upgrade, minus infinity without a downgrade.
+        target: strategy.
+        gain: fall of the total cost.
+        bits: bits taken.
+    """
+
+    value: npt.NDArray[np.float64]
+    target: npt.NDArray[np.uint8]
+    gain: npt.NDArray[np.float64]
+    bits: npt.NDArray[np.int64]
+
+    @classmethod
+    def ask(cls, arena: Arena, fields: Sums, choices: npt.NDArray[np.uint8], slack: int, *, give: bool) -> _Offers:
+        size = arena.agents
+        offers = cls(np.empty(size), np.empty(size, np.uint8), np.empty(size), np.empty(size, np.int64))
+        over_spans(lambda start, stop: _ask(arena, fields, choices, slack, give, start, stop, offers), size)
+        return offers
 
 
-def _make(
-    arena: Arena,
-    agents: npt.NDArray[np.int64],
-    target: npt.NDArray[np.int64],
-    gain: npt.NDArray[np.float64],
-    choices: npt.NDArray[np.uint8],
-    slack: int,
-) -> int:
-    fields = arena.fields(choices)
-    promised = np.take_along_axis(gain[agents], target[agents, None], axis=1)[:, 0]
-    return int(_apply(arena, fields, agents, target[agents], promised, choices, slack))
+@njit(nogil=True, cache=True)
+def _ask(arena, fields, choices, slack, give, start, stop, offers):  # type: ignore[no-untyped-def]
+    damage, memory, vectors, community, graph = arena
+    rest = np.empty(fields.shape[1])
+    for i in range(start, stop):
+        c = community[i]
+        now = choices[i]
+        row = i if memory.shape[0] > 1 else 0
+        for k in range(len(rest)):
+            rest[k] = fields[c, k] - graph[c, c] * np.float64(vectors[i, now, k])
+        pairs = dot(vectors[i, now], rest)
+        suffered = np.float64(damage[i, now]) + pairs
+        size = abs(np.float64(damage[i, now])) + abs(pairs)
+        offers.value[i] = -np.inf if give else 0.0
+        offers.target[i] = now
+        for s in range(damage.shape[1]):
+            bits = memory[row, s] - memory[row, now]
+            if (bits >= 0) if give else (bits > slack or s == now):
+                continue
+            gain = suffered - np.float64(damage[i, s]) - dot(vectors[i, s], rest)
+            if give:
+                value = gain / -bits
+            elif gain <= _NOISE * size:
+                continue
+            else:
+                value = gain / bits if bits > 0 else np.inf
+            if value > offers.value[i]:
+                offers.value[i] = value
+                offers.target[i] = s
+                offers.gain[i] = gain
+                offers.bits[i] = bits
 
 
 @njit(nogil=True, cache=True)
@@ -102,7 +136,7 @@ def _apply(arena, fields, agents, target, promised, choices, slack):  # type: ig
     change = np.empty(vectors.shape[2])
     for m in range(len(agents)):
         i = agents[m]
-        s = target[m]
+        s = target[i]
         now = choices[i]
         row = i if memory.shape[0] > 1 else 0
         bits = memory[row, s] - memory[row, now]
@@ -113,7 +147,7 @@ def _apply(arena, fields, agents, target, promised, choices, slack):  # type: ig
         for k in range(len(change)):
             change[k] = np.float64(vectors[i, s, k]) - np.float64(vectors[i, now, k])
             gain -= change[k] * (fields[c, k] - graph[c, c] * np.float64(vectors[i, now, k]))
-        if m > 0 and gain < _STALE * promised[m]:
+        if m > 0 and gain < _STALE * promised[i]:
             continue
         choices[i] = s
         slack -= bits

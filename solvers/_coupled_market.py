@@ -106,11 +106,13 @@ def clear_coupled(
     return min(found, key=lambda end: arena.total(end).damage), min(high, price)
 
 
-def fit(arena: Arena, choices: npt.NDArray[np.uint8], capacity: int) -> npt.NDArray[np.uint8]:
-    """A profile cut down to the capacity, or brought up to it."""
+def fit(
+    arena: Arena, choices: npt.NDArray[np.uint8], capacity: int, rounds: int | None = None
+) -> npt.NDArray[np.uint8]:
+    """A profile cut down to the capacity, or brought up to it in so many rounds of the fill."""
     choices = choices.copy()
     slack = repair_coupled(arena, choices, capacity - arena.total(choices).memory)
-    fill_coupled(arena, choices, slack)
+    fill_coupled(arena, choices, slack, rounds)
     return choices
 
 
@@ -129,11 +131,20 @@ def play_coupled(
     size = arena.tables.memory.sum(axis=1).mean() * arena.agents
     price = price or max(float(np.abs(arena.damage).sum(dtype=np.float64)) / float(size), 4 * FREE)
     choices, price = clear_coupled(arena, capacity, start, price, dynamics, rng, record)
+    return finish(arena, capacity, [choices, start], price, dynamics.max_trades, record)
+
+
+def finish(
+    arena: Arena, capacity: int, ends: list[npt.NDArray[np.uint8]], price: float, max_trades: int, record: Record
+) -> Play:
+    """Trade from the best of some profiles and of the single strategies, and tell the price that supports the result.
+
+    That price is the one at which the largest regret of any agent is smallest.
+    """
     singles = [np.full(arena.agents, s, np.uint8) for s in range(arena.damage.shape[1])]
-    ends = [choices, *(end for end in (start, *singles) if arena.total(end).memory <= capacity)]
-    best = min(ends, key=lambda end: arena.total(end).damage)
-    choices = choices if best is choices else fit(arena, best, capacity)
-    trades = trade_coupled(arena, choices, capacity, price, dynamics.max_trades)
+    fitting = [end for end in (*ends, *singles) if arena.total(end).memory <= capacity]
+    choices = fit(arena, min(fitting, key=lambda end: arena.total(end).damage), capacity)
+    trades = trade_coupled(arena, choices, capacity, price, max_trades)
     fill_coupled(arena, choices, capacity - arena.total(choices).memory)
     price = supporting_price(arena.effective(choices), choices, price)
     record(arena.total(choices, price), {"trades": float(trades)})

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nash_swarm.game.arena import Arena
+from nash_swarm.game.arena import Arena, dot
 from nash_swarm.solvers._random import chance
 from nash_swarm.solvers._response import Sweep, coprime
 
@@ -61,7 +61,7 @@ def _turns(arena, members, sums, prices, choices, tolerance, inertia, order):  #
     count = len(graph)
     leap = coprime(pace, count)
     c = first % count
-    field = np.empty(sums.shape[1])
+    field, rest = np.empty(sums.shape[1]), np.empty(sums.shape[1])
     for _ in range(count):
         for k in range(len(field)):
             total = 0.0
@@ -74,7 +74,9 @@ def _turns(arena, members, sums, prices, choices, tolerance, inertia, order):  #
         for _ in range(size):
             i = members.agents[members.starts[c] + at]
             at = (at + step) % size
-            best, gain, worth = best_response(damage, memory, vectors, i, choices[i], field, graph[c, c], prices[c])
+            best, gain, worth = best_response(
+                damage, memory, vectors, i, choices[i], field, rest, graph[c, c], prices[c]
+            )
             if gain <= max(tolerance, _NOISE) * worth:
                 continue
             worst = max(worst, gain)
@@ -92,24 +94,26 @@ def _turns(arena, members, sums, prices, choices, tolerance, inertia, order):  #
 
 
 @njit(nogil=True, cache=True)
-def best_response(damage, memory, vectors, i, now, field, weight, price):  # type: ignore[no-untyped-def]
-    """Agent i's best strategy in a field that it is part of, what it gains by it, and the size of what it pays now."""
+def best_response(damage, memory, vectors, i, now, field, rest, weight, price):  # type: ignore[no-untyped-def]
+    """Agent i's best strategy in a field that it is part of, what it gains by it, and the size of what it pays now.
+
+    `rest` is overwritten: with the field that the others make.
+    """
     row = i if memory.shape[0] > 1 else 0
-    own = vectors[i, now]
+    for k in range(len(field)):
+        rest[k] = field[k] - weight * np.float64(vectors[i, now, k])
+    pairs = dot(vectors[i, now], rest)
+    suffered = np.float64(damage[i, now]) + pairs
     best = now
     best_cost = 0.0
-    worth = abs(np.float64(damage[i, now])) + price * (memory[row, now] - memory[row, 0])
-    for k in range(len(field)):
-        worth += abs(np.float64(own[k]) * field[k])
     for s in range(damage.shape[1]):
         if s == now:
             continue
         # relative to what it plays now
-        cost = np.float64(damage[i, s]) - np.float64(damage[i, now]) + price * (memory[row, s] - memory[row, now])
-        for k in range(len(field)):
-            change = np.float64(vectors[i, s, k]) - np.float64(own[k])
-            cost += change * (field[k] - weight * np.float64(own[k]))
+        cost = np.float64(damage[i, s]) + dot(vectors[i, s], rest) - suffered
+        cost += price * (memory[row, s] - memory[row, now])
         if cost < best_cost:
             best = s
             best_cost = cost
+    worth = abs(np.float64(damage[i, now])) + abs(pairs) + price * (memory[row, now] - memory[row, 0])
     return best, -best_cost, worth

@@ -87,8 +87,7 @@ class Nash(Solver):
             callback(trace[-1])
 
         if game.coupling is not None:
-            dynamics = Dynamics(self.inertia, self.tolerance, self.max_sweeps, self.max_prices, self.max_trades)
-            play = play_coupled(Arena.of(game), capacity, dynamics, rng, record)
+            play = play_coupled(Arena.of(game), capacity, self.dynamics, rng, record)
             return Play(play.choices, play.price, tuple(trace))
         wide, choices = (np.empty(game.agents, np.uint8) for _ in range(2))
         low, high = demand(tables, FREE, wide), demand(tables, PROHIBITIVE, choices)
@@ -104,6 +103,11 @@ class Nash(Solver):
         price = supporting_price(tables, choices, price)
         record(totals(tables, choices, price), {"trades": float(trades)})
         return Play(choices, price, tuple(trace))
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """How coupled agents respond."""
+        return Dynamics(self.inertia, self.tolerance, self.max_sweeps, self.max_prices, self.max_trades)
 
     def _clear(
         self,

@@ -1,0 +1,85 @@
+"""A swarm explores, best response brings what it found to an equilibrium, trades end it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from nash_swarm.errors import UsageError
+from nash_swarm.game.arena import Arena
+from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.demand import Point
+from nash_swarm.solvers._coupled_market import finish, play_coupled
+from nash_swarm.solvers._swarm import explore
+from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.lagrangian import Lagrangian
+from nash_swarm.solvers.nash import Nash
+from nash_swarm.solvers.swarm import Swarm
+
+
+@dataclass(frozen=True)
+class NashSwarm(Solver):
+    """Equilibria from many starting points: a swarm where it is rough, Nash where it is steep.
+
+    A coupled game has many equilibria, and which one `nash` ends in depends on where it starts. Here a swarm (see
+    `Swarm`) looks for starting points; from the best of its particles agents play best responses until the market
+    clears, what is left is filled, and agents trade (see `Nash`, whose proof of termination holds here). `nash` from
+    its own starting point, `swarm`'s best particle and the solution of `lagrangian`, both traded, compete as well: with
+    the same seed and settings the result is never worse than theirs. Memetic algorithms combine exploration and descent
+    in this way (P. Moscato 1989).
+
+    Without coupling there is one equilibrium at each price and nothing to explore; then the better one of `nash` and
+    `lagrangian` is the result, and no particle flies.
+
+    Attributes:
+        particles: profiles that explore.
+        rounds: turns of every agent in every particle.
+        descents: particles from which agents play to an equilibrium.
+        max_sweeps: turns per agent at one price.
+        max_trades: trades between agents at the end of each descent.
+    """
+
+    name: ClassVar[str] = "nash-swarm"
+    summary: ClassVar[str] = "a swarm looks for starting points, best response and trades go on from the best of them"
+
+    particles: int = 8
+    rounds: int = 20
+    descents: int = 3
+    max_sweeps: int = 64
+    max_trades: int = 1000
+
+    def __post_init__(self) -> None:
+        if min(self.particles, self.rounds, self.descents, self.max_sweeps) < 1 or self.max_trades < 0:
+            raise UsageError("nash-swarm: all settings must be positive, max_trades not negative")
+
+    def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
+        """See `Solver.play`; where particles start, how they are drawn and who moves first is random."""
+        trace: list[Mapping[str, float]] = []
+
+        def tell(record: Mapping[str, float]) -> None:
+            trace.append(record)
+            callback(record)
+
+        def record(point: Point, more: Mapping[str, float]) -> None:
+            tell({"price": point.price, "memory": float(point.memory), "damage": point.damage, **more})
+
+        # everybody gets the numbers that a run of its own would get, so this is no worse than any of them at one seed
+        nash = Nash(max_sweeps=self.max_sweeps, max_trades=self.max_trades)
+        plays = [solver.play(game, capacity, rng=deepcopy(rng), callback=tell) for solver in (nash, Lagrangian())]
+        if game.coupling is not None:
+            arena = Arena.of(game)
+            flight = Swarm(particles=self.particles, rounds=self.rounds).flight
+            found = explore(arena, capacity, flight, deepcopy(rng), record)
+            starts = [(plays[1].choices, plays[0].price or 0.0), (found[0].choices, found[0].price)]
+            plays += [finish(arena, capacity, [start], price, self.max_trades, record) for start, price in starts]
+            plays += [
+                play_coupled(arena, capacity, nash.dynamics, rng, record, particle.choices, particle.price)
+                for particle in found[: self.descents]
+            ]
+        best = min(plays, key=lambda play: game.total_damage(play.choices))
+        tell({"price": best.price or 0.0, "damage": game.total_damage(best.choices)})
+        return Play(best.choices, best.price, tuple(trace))

@@ -51,7 +51,7 @@ def check_solver(solver: Solver, *, examples: int = 50, seed: int = 0) -> None:
             f"strategies {list(game.strategies)}, {budget.total_bits} of {game.largest_bits()} bits)"
         )
         _check(solver, Case(game, budget, seed + number, label))
-    for number in range(max(1, examples // 3)):
+    for number in range(max(1, examples // 2)):
         game = sample_coupled_game(rng)
         budget = sample_budget(rng, game)
         label = (

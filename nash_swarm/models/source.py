@@ -67,6 +67,9 @@ def _built_in(name: str) -> tuple[Path, str, str]:
 
 
 def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
+    missing = [module for module in ("gguf", "accelerate") if importlib.util.find_spec(module) is None]
+    if missing:
+        raise DataError(f'reading GGUF files needs {" and ".join(missing)}; run: pip install "nash-swarm[gguf]"')
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.game.arena import Arena
+from nash_swarm.game.arena import Arena, Members
 from nash_swarm.game.demand import Point
 from nash_swarm.game.market import FREE, PROHIBITIVE, clear
 from nash_swarm.solvers._coupled_fill import fill_coupled, repair_coupled
-from nash_swarm.solvers._coupled_response import Members, sweep_coupled
+from nash_swarm.solvers._coupled_response import sweep_coupled
 from nash_swarm.solvers._coupled_trade import trade_coupled
 from nash_swarm.solvers._support import supporting_price
 from nash_swarm.solvers.base import Play

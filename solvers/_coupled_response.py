@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nash_swarm.game.arena import Arena, dot
+from nash_swarm.game.arena import Arena, Members, dot
 from nash_swarm.solvers._random import chance
 from nash_swarm.solvers._response import Sweep, coprime
 
 _NOISE = 2.0**-40
 """A gain below this share of the terms it is the difference of is rounding of the fields, not a reason to move."""
-
-
-class Members(NamedTuple):
-    """Who belongs to each community: agents[starts[c] : starts[c + 1]]."""
-
-    agents: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, arena: Arena) -> Members:
-        """The members of `arena`'s communities, in agent order."""
-        counts = np.bincount(arena.community, minlength=len(arena.graph))
-        return cls(np.argsort(arena.community, kind="stable"), np.append(0, np.cumsum(counts)))
 
 
 def sweep_coupled(

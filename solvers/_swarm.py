@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.game.arena import Arena
+from nash_swarm.game.arena import Arena, Members
 from nash_swarm.game.market import clear
 from nash_swarm.solvers._coupled_market import Record, fit
-from nash_swarm.solvers._coupled_response import Members
 from nash_swarm.solvers._flight import Particle, Pull, fly, neighbours
 
 _COMMUNITIES = 64

@@ -128,6 +128,19 @@ class Arena(NamedTuple):
         return point._replace(damage=point.damage + pairs)
 
 
+class Members(NamedTuple):
+    """Who belongs to each community: agents[starts[c] : starts[c + 1]]."""
+
+    agents: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, arena: Arena) -> Members:
+        """The members of `arena`'s communities, in agent order."""
+        counts = np.bincount(arena.community, minlength=len(arena.graph))
+        return cls(np.argsort(arena.community, kind="stable"), np.append(0, np.cumsum(counts)))
+
+
 FASTMATH = {"reassoc", "contract"}
 """Lets the compiler add up an inner product in several lanes."""
 

@@ -1,12 +1,13 @@
 """A lower bound on the damage of every profile of a coupled game that fits the budget.
 
-Without its integrality the problem is convex: once the agents' interaction with themselves is taken out of their own
-damage, the total cost of one-hot choices x is f(x) = <l, x> + 1/2 <D(x), G D(x)>, and G is positive semi-definite.
-For any sums D, whatever they come from, and F = G D, convexity gives f(y) >= <l, y> + <F, D(y)> - 1/2 <D, F> for
-every y; what is linear in y is a separable game, bounded from below by its dual (`game.market`). The best D is looked
-for by Frank & Wolfe's method (Naval Research Logistics Quarterly 3, 1956) in its fully corrective form, simplicial
-decomposition (B. von Hohenbalken, Mathematical Programming 13, 1977): each step adds what the agents want in the
-present fields at its clearing price, and then takes the best mixture of all that was added so far.
+If agents may mix strategies, the problem is convex: once the agents' interaction with themselves is taken out of their
+own damage, the total cost of choices x is f(x) = <l, x> + 1/2 <D(x), G D(x)>, and G is positive semi-definite. For any
+sums D, whatever they come from, and F = G D, convexity gives f(y) >= <l, y> + <F, D(y)> - 1/2 <D, F> for every y; what
+is linear in y is a separable game, bounded from below by its dual (`game.market`). This is the bound of Frank & Wolfe
+(Naval Research Logistics Quarterly 3, 1956). A good D is that of an equilibrium in mixed strategies: at a price, agents
+in turn shift probability from their worst strategy to their best one by the exact amount that lowers f most (block-
+coordinate Frank-Wolfe: S. Lacoste-Julien, M. Jaggi, M. Schmidt & P. Pletscher, ICML 2013, with pairwise steps). The
+memory that they demand falls with the price, so bisection finds the price that belongs to the budget.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nash_swarm.game.arena import Arena, Sums
-from nash_swarm.game.demand import totals
-from nash_swarm.game.market import Clearing, clear
+from nash_swarm.game.arena import Arena, Members, Sums, dot
+from nash_swarm.game.market import FREE, PROHIBITIVE, Clearing, clear
 from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables, readonly
 
-_STEPS = 60
-_CLOSE = 1e-6
+_STEPS = 40
+_SWEEPS = 3
+_MOST_SWEEPS = 16
+_CLOSE = 1e-5
 """Relative distance of the bound from the relaxed optimum at which it is good enough."""
-_MIXING = 5000
+_WIDEN = 4.0
+_NARROW = 1e-3
+"""Relative width of the bracket of prices at which it is opened again, for agents that had not settled before."""
 
 
 class Relaxation(NamedTuple):
@@ -36,8 +40,8 @@ class Relaxation(NamedTuple):
 
     Attributes:
         bound: no profile that fits has less damage in total (less the possible rounding error).
-        price: damage per bit of the budget at the relaxed optimum.
-        steps: separable games that were cleared.
+        price: damage per bit at which the bound was found.
+        steps: prices that were asked.
     """
 
     bound: float
@@ -52,28 +56,42 @@ def relax(arena: Arena, capacity: int) -> Relaxation:
         arena: the game.
         capacity: bits the agents may share, at least the sum of their cheapest strategies.
     """
-    extent = _Extent(arena)
-    sums = np.zeros((len(arena.graph), arena.vectors.shape[2]))
-    atoms: list[Sums] = []
-    linear: list[float] = []
-    weights = np.zeros(0)
-    best = Relaxation(-math.inf, 0.0, 0)
+    extent, members = _Extent(arena), Members.of(arena)
+    linear = arena.gradient(np.zeros((len(arena.graph), arena.vectors.shape[2]))).damage
+    memory = np.broadcast_to(arena.memory, linear.shape)
+    start = clear(arena.tables, capacity)
+    mix = np.zeros(linear.shape)
+    np.put_along_axis(mix, start.narrow[:, None].astype(np.intp), 1.0, axis=1)
+    best = _bound(arena, extent, np.zeros((len(arena.graph), arena.vectors.shape[2])), capacity, 0)
+    price, low, high, sweeps, widen = max(start.price, best.price, FREE), 0.0, math.inf, _SWEEPS, _WIDEN
     for step in range(1, _STEPS + 1):
-        fields = arena.graph @ sums
-        clearing, bound = _clear(arena.gradient(fields), capacity)
-        bound -= 0.5 * float(np.sum(sums * fields)) + extent.rounding(sums, fields)
-        best = Relaxation(bound, clearing.price, step) if bound > best.bound else best._replace(steps=step)
-        atom, cost = _mixture(arena, clearing, capacity)
-        atoms.append(atom)
-        linear.append(cost)
-        flat = np.array(atoms).reshape(len(atoms), -1)
-        form = np.einsum("ack,cd,bdk->ab", atoms, arena.graph, atoms, optimize=True)
-        weights = np.append(weights, 0.0 if weights.size else 1.0)
-        value = _mix(np.array(linear), form, weights, _MIXING)
-        sums = (weights @ flat).reshape(sums.shape)
-        if value - best.bound <= _CLOSE * abs(value):
+        sums = _sums(arena, mix)
+        for _ in range(sweeps):
+            _turns(arena, members, linear, sums, mix, price)
+        sums = _sums(arena, mix)
+        found = _bound(arena, extent, sums, capacity, step)
+        best = found if found.bound > best.bound else best._replace(steps=step)
+        taken = float(np.einsum("is,is->", memory, mix))
+        value = float(np.einsum("is,is->", linear, mix)) + 0.5 * float(np.sum(sums * (arena.graph @ sums)))
+        value += price * (taken - capacity)
+        if value - best.bound <= _CLOSE * abs(value) and (high <= low * 1.1 or (taken <= capacity and price <= FREE)):
             break
+        low, high = (price, high) if taken > capacity else (low, price)
+        if low > 0 and math.isfinite(high):
+            if high <= low * (1 + _NARROW):
+                low, high, sweeps = low * (1 - 4 * _NARROW), high * (1 + 4 * _NARROW), min(2 * sweeps, _MOST_SWEEPS)
+            price = math.sqrt(low) * math.sqrt(high)
+        else:
+            price = min(max(price * widen if low > 0 else price / widen, FREE), PROHIBITIVE)
+            widen *= widen
     return best
+
+
+def _bound(arena: Arena, extent: _Extent, sums: Sums, capacity: int, step: int) -> Relaxation:
+    fields = arena.graph @ sums
+    clearing, bound = _clear(arena.gradient(fields), capacity)
+    bound -= 0.5 * float(np.sum(sums * fields)) + extent.rounding(sums, fields)
+    return Relaxation(bound, clearing.price, step)
 
 
 def _clear(tables: Tables, capacity: int) -> tuple[Clearing, float]:
@@ -83,17 +101,16 @@ def _clear(tables: Tables, capacity: int) -> tuple[Clearing, float]:
     return clearing, clearing.bound + math.fsum(least)
 
 
-def _mixture(arena: Arena, clearing: Clearing, capacity: int) -> tuple[Sums, float]:
-    """The sums and the linear cost of the mixture of the profiles around the price that takes the whole capacity."""
-    ends = [(arena.sums(choices), *_linear(arena, choices)) for choices in (clearing.narrow, clearing.wide)]
-    (narrow, narrow_cost, low), (wide, wide_cost, high) = ends
-    share = min(1.0, (capacity - low) / (high - low)) if high > low else 0.0
-    return (1 - share) * narrow + share * wide, (1 - share) * narrow_cost + share * wide_cost
+def _sums(arena: Arena, mix: npt.NDArray[np.float64]) -> Sums:
+    """Each community's sum of the vectors its agents play on average."""
+    shape = (len(arena.graph), arena.vectors.shape[2])
 
+    def part(start: int, stop: int) -> Sums:
+        out = np.zeros(shape)
+        _mean_sums(arena.vectors, arena.community, mix, start, stop, out)
+        return out
 
-def _linear(arena: Arena, choices: npt.NDArray[np.uint8]) -> tuple[float, int]:
-    point = totals(arena.tables, choices)
-    return point.damage - 0.5 * arena.own(choices), point.memory
+    return np.sum(over_spans(part, arena.agents), axis=0)
 
 
 class _Extent:
@@ -140,28 +157,53 @@ def _sizes(damage, memory, vectors, community, graph, start, stop):  # type: ign
 
 
 @njit(nogil=True, cache=True)
-def _mix(linear, form, weights, most):  # type: ignore[no-untyped-def]
-    """Minimise <linear, w> + 1/2 <w, form w> over the simplex by exact exchanges between two weights (in place)."""
-    slope = linear + form @ weights
-    for _ in range(most):
-        give = -1
-        take = 0
-        for k in range(len(weights)):
-            if weights[k] > 0 and (give < 0 or slope[k] > slope[give]):
-                give = k
-            if slope[k] < slope[take]:
-                take = k
-        fall = slope[give] - slope[take]
-        bend = form[give, give] + form[take, take] - 2 * form[give, take]
-        if fall <= 0:
-            break
-        amount = weights[give] if bend * weights[give] <= fall else fall / bend
-        if amount == weights[give]:
-            weights[give] = 0.0
-        else:
-            weights[give] -= amount
-        weights[take] += amount
-        slope += amount * (form[take] - form[give])
-        if amount * fall <= 1e-15 * np.abs(slope).max():
-            break
-    return 0.5 * (linear + slope) @ weights
+def _mean_sums(vectors, community, mix, start, stop, out):  # type: ignore[no-untyped-def]
+    for i in range(start, stop):
+        for s in range(vectors.shape[1]):
+            if mix[i, s] > 0:
+                for k in range(vectors.shape[2]):
+                    out[community[i], k] += mix[i, s] * vectors[i, s, k]
+
+
+@njit(nogil=True, cache=True)
+def _turns(arena, members, linear, sums, mix, price):  # type: ignore[no-untyped-def]
+    """One turn of every agent, community by community; `mix` and `sums` are kept up."""
+    _, memory, vectors, _, graph = arena
+    strategies, rank = vectors.shape[1], vectors.shape[2]
+    field, shift, slope = np.empty(rank), np.empty(rank), np.empty(strategies)
+    for c in range(len(graph)):
+        field[:] = 0.0
+        for other in range(len(graph)):
+            for k in range(rank):
+                field[k] += graph[c, other] * sums[other, k]
+        for at in range(members.starts[c], members.starts[c + 1]):
+            i = members.agents[at]
+            row = i if memory.shape[0] > 1 else 0
+            for s in range(strategies):
+                slope[s] = linear[i, s] + dot(vectors[i, s], field) + price * (memory[row, s] - memory[row, 0])
+            for _ in range(strategies):
+                give = -1
+                take = 0
+                for s in range(strategies):
+                    if mix[i, s] > 0 and (give < 0 or slope[s] > slope[give]):
+                        give = s
+                    if slope[s] < slope[take]:
+                        take = s
+                fall = slope[give] - slope[take]
+                if fall <= 0:
+                    break
+                for k in range(rank):
+                    shift[k] = np.float64(vectors[i, take, k]) - np.float64(vectors[i, give, k])
+                bend = graph[c, c] * dot(shift, shift)
+                amount = mix[i, give]
+                if bend * amount > fall:
+                    amount = fall / bend
+                    mix[i, give] -= amount
+                else:
+                    mix[i, give] = 0.0
+                mix[i, take] += amount
+                for k in range(rank):
+                    sums[c, k] += amount * shift[k]
+                    field[k] += amount * graph[c, c] * shift[k]
+                for s in range(strategies):
+                    slope[s] += amount * graph[c, c] * dot(vectors[i, s], shift)

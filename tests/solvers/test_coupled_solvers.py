@@ -13,9 +13,9 @@ from support.games import make_game
 from nash_swarm import registry
 from nash_swarm.errors import UsageError
 from nash_swarm.game import BitGame, Budget
-from nash_swarm.game.arena import Arena
+from nash_swarm.game.arena import Arena, Members
 from nash_swarm.solvers._coupled_fill import fill_coupled, repair_coupled
-from nash_swarm.solvers._coupled_response import Members, sweep_coupled
+from nash_swarm.solvers._coupled_response import sweep_coupled
 from nash_swarm.solvers._coupled_trade import trade_coupled
 from nash_swarm.solvers._flight import Particle, Pull, fly, neighbours
 from nash_swarm.testing import oracles

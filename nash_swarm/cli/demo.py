@@ -9,7 +9,7 @@ import typer
 
 from nash_swarm.cli import options
 
-_PROMPT = "The three most important things about Python are"
+_PROMPT = "What is the Python language used for?"
 
 
 def demo(
@@ -65,7 +65,8 @@ def demo(
         models[solver], output, tokenizer=source.tokenizer, overwrite=again,
         measured=figures(found[solver], found["original"], BUILT_IN_TEXT),
     )  # fmt: skip
-    answer = continue_text(load(output), source.tokenizer, _PROMPT, tokens=24)
+    chat = bool(source.tokenizer.chat_template)
+    answer = continue_text(load(output), source.tokenizer, _PROMPT, tokens=32, chat=chat)
 
     parameters = game.parameters
     sizes = {"original": 2 * parameters} | {name: a.certificate.used_bits // 8 for name, a in allocations.items()}
@@ -111,7 +112,7 @@ def demo(
         show.table(title, ("", "bytes", "bits/param", "perplexity", "KL", "top-1"), rows),
         f"Note: {source.note}.",
         show.histogram(shares),
-        f"\n[bold]{_PROMPT}[/bold]{answer}",
+        f"\n[bold]{_PROMPT}[/bold] {answer}",
         f"\nSaved in {output}; {time.perf_counter() - started:.0f} s in all. "
         f'Use it: nash-swarm generate {output} "Once upon a time"',
     )

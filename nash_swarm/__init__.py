@@ -31,6 +31,7 @@ _HOMES = {
     "load": "nash_swarm.files.packed_model",
     "load_tokenizer": "nash_swarm.files.packed_model",
     "compress": "nash_swarm.pipeline.compressing",
+    "couple": "nash_swarm.damage.coupling",
     "evaluate": "nash_swarm.evaluation",
     "save_game": "nash_swarm.files.game",
     "load_game": "nash_swarm.files.game",
@@ -40,6 +41,7 @@ _HOMES = {
     "BitGame": "nash_swarm.game",
     "Budget": "nash_swarm.game",
     "Certificate": "nash_swarm.game",
+    "Rules": "nash_swarm.game.rules",
     "NashSwarmError": "nash_swarm.errors",
 }
 
@@ -49,8 +51,10 @@ __all__ = [
     "Budget",
     "Certificate",
     "NashSwarmError",
+    "Rules",
     "__version__",
     "compress",
+    "couple",
     "evaluate",
     "load",
     "load_allocation",
@@ -65,12 +69,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from nash_swarm.damage.coupling import couple
     from nash_swarm.errors import NashSwarmError
     from nash_swarm.evaluation import evaluate
     from nash_swarm.files.allocation import load_allocation, save_allocation
     from nash_swarm.files.game import load_game, save_game
     from nash_swarm.files.packed_model import load, load_tokenizer, save
     from nash_swarm.game import Allocation, BitGame, Budget, Certificate
+    from nash_swarm.game.rules import Rules
     from nash_swarm.pipeline.compressing import compress
     from nash_swarm.pipeline.measuring import measure
     from nash_swarm.pipeline.packing import pack

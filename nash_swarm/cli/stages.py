@@ -20,6 +20,9 @@ def measure(
     scope: options.ScopeName = "model",
     group_size: options.GroupSize = 64,
     windows: options.Windows = 16,
+    coupling: Annotated[
+        bool, typer.Option("--coupling/--no-coupling", help="Also measure how the damage of agents interacts.")
+    ] = False,
     seed: options.Seed = 0,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
@@ -28,6 +31,7 @@ def measure(
     """Measure what every agent of MODEL would suffer and cost with every width; write the game (.npz)."""
     from nash_swarm import registry
     from nash_swarm.cli import show
+    from nash_swarm.damage.coupling import couple
     from nash_swarm.evaluation.text import load_text
     from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.game import save_game
@@ -46,6 +50,8 @@ def measure(
         source.model, source.tokenizer, text=loaded, damage=estimator, granularity=grain, strategies=widths,
         scope=within, group_size=group_size, windows=windows, seed=seed, name=source.name, quiet=quiet,
     )  # fmt: skip
+    if coupling:
+        game, _ = couple(source.model, game, seed=seed, quiet=quiet)
     save_game(game, output)
     per = 1 / game.parameters
     values = {

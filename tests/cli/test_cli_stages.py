@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import nash_swarm as ns
 from nash_swarm import load_allocation
 
 
@@ -92,6 +93,15 @@ def test_rules_hold(stages: Any, command: Any, tmp_path: Path) -> None:
     assert set(widths["model.embed_tokens"].ravel().tolist()) == {8}
     assert widths["model.layers.0.mlp.down_proj"].min() > 3
     assert (widths["model.layers.1.mlp.gate_proj"] == widths["model.layers.1.mlp.up_proj"]).all()
+
+
+def test_a_coupled_game_is_played_packed_and_certified(bench: Any, command: Any, tmp_path: Path) -> None:
+    game, allocation = tmp_path / "game.npz", tmp_path / "allocation.json"
+    command("measure", bench.model, "-o", game, "--text", bench.text, "--windows", 6, "--coupling", "--json", "-q")
+    assert ns.load_game(game).coupling is not None
+    command("solve", game, "--bits", 5, "--solver", "nash-swarm", "-o", allocation, "--json")
+    assert command("certify", game, allocation, "--json").values["holds"]
+    command("pack", bench.model, allocation, "-o", tmp_path / "packed", "--json", "-q")
 
 
 def test_compress_is_all_of_them(stages: Any, bench: Any, command: Any, tmp_path: Path) -> None:

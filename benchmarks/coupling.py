@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import linregress, spearmanr
 
 import nash_swarm as ns
-from nash_swarm.damage.coupling import couple, random_profile, separable_damage
+from nash_swarm.damage.coupling import couple, random_profile
 from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
 from nash_swarm.models.source import load_source
 
@@ -55,7 +55,7 @@ def main() -> None:
         found = ns.evaluate({"packed": packed, "reference": source.model}, windows, reference=source.model, quiet=True)
         row = {
             "bits": bits,
-            "separable": separable_damage(game, choices),
+            "separable": game.total_damage(choices),
             "coupled": coupled.total_damage(choices),
             "loss_rise": found["packed"].loss - found["reference"].loss,
             "kl": found["packed"].kl,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.damage.sequence_deltas import sequence_deltas
-from nash_swarm.game.bitgame import BitGame, pick
+from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.models.neighbourhood import Neighbourhood, neighbourhood
 
@@ -115,11 +115,6 @@ def random_profile(game: BitGame, rng: np.random.Generator) -> npt.NDArray[np.ui
     spread = rng.uniform(0.3, 1.5)
     drawn = np.rint(rng.normal(centre, spread, game.agents))
     return np.clip(drawn, 0, len(game.strategies) - 1).astype(np.uint8)
-
-
-def separable_damage(game: BitGame, choices: npt.NDArray[np.uint8]) -> float:
-    """Sum of the agents' own damage, coupling left out, in nats per token."""
-    return float(pick(game.damage, choices).sum(dtype=np.float64))
 
 
 def _residual(

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.layout import HALF, TensorLayout
+from nash_swarm.models.modes import inference
 from nash_swarm.models.streaming import BlockStream
 from nash_swarm.models.walk import Matrix, find_matrices
 from nash_swarm.quantizers.grid import dequantize
@@ -52,12 +53,12 @@ def sequence_deltas(model: Any, game: BitGame, *, quiet: bool = False) -> Floats
     }
     in_blocks = {id(m) for group in inside.values() for m in group}
     outside = [matrix for matrix in matrices if id(matrix) not in in_blocks]
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
+    tables = [matrix for matrix in outside if matrix.kind in ("embedding", "tied")]
+    with (
+        inference(model),
+        tqdm(total=len(stream.blocks) + 2, desc="measure coupling", unit="block", disable=quiet) as bar,
+    ):
         stream.keep_all()
-        bar = tqdm(total=len(stream.blocks) + 2, desc="measure coupling", unit="block", disable=quiet)
         with _Deltas(model, game, layouts, [m for m in outside if m.kind != "embedding"], deltas, lookups=False):
             stream.head_backward()
         bar.update()
@@ -65,15 +66,11 @@ def sequence_deltas(model: Any, game: BitGame, *, quiet: bool = False) -> Floats
             with _Deltas(model, game, layouts, inside[index], deltas, lookups=False):
                 stream.block_backward(index)
             bar.update()
-        with _Deltas(
-            model, game, layouts, [m for m in outside if m.kind in ("embedding", "tied")], deltas, lookups=True
-        ):
-            stream.embed_backward()
+        # without a table in scope nothing before the first block asks for a gradient
+        if tables:
+            with _Deltas(model, game, layouts, tables, deltas, lookups=True):
+                stream.embed_backward()
         bar.update()
-        bar.close()
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
     return deltas
 
 

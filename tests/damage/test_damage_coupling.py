@@ -66,6 +66,15 @@ def test_a_coupled_game_keeps_own_damage_and_shares_communities() -> None:
     assert np.array_equal(coupled.damage, game.damage)
 
 
+def test_scope_linear_and_a_model_in_train_mode_are_measured_alike() -> None:
+    model = tiny_gpt2()
+    game = ns.measure(model, tokens=TOKENS, scope="linear", quiet=True)
+    expected = sequence_deltas(model, game, quiet=True)
+    model.train()
+    assert np.array_equal(sequence_deltas(model, game, quiet=True), expected)
+    assert model.training
+
+
 def test_the_graph_is_positive_semi_definite_and_fades_with_distance() -> None:
     near = neighbourhood(ns.measure(tiny_gpt2(), tokens=TOKENS, quiet=True).tensors)
     graph = near.graph(2.0, 0.5)

@@ -6,7 +6,7 @@ Groups of weights are agents that bargain for bits until they reach an equilibri
     import nash_swarm as ns
 
     game = ns.measure(model, tokenizer, text="corpus.txt")
-    allocation = ns.solve(game, bits=3.0, solver="nash")
+    allocation = ns.solve(game, bits=3.0)
     packed = ns.pack(model, allocation)
     ns.save(packed, "out")
     model = ns.load("out")

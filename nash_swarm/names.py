@@ -10,4 +10,7 @@ GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 
 Scope = Literal["model", "linear"]
 """What is quantized and what the budget counts: everything, or only the linears inside transformer blocks."""
+
+DEFAULT_SOLVER = "nash-swarm"
+"""Who allocates unless somebody else is asked for."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)

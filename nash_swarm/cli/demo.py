@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nash_swarm.cli import options
+from nash_swarm.names import DEFAULT_SOLVER
 
 _PROMPT = "What is the Python language used for?"
 
@@ -17,7 +18,7 @@ def demo(
         "smollm2-packed"
     ),
     bits: Annotated[float, typer.Option(help="Budget in bits per parameter.")] = 3.5,
-    solver: options.SolverName = "nash",
+    solver: options.SolverName = DEFAULT_SOLVER,
     windows: options.Windows = 16,
     seed: options.Seed = 0,
     json: options.Json = False,

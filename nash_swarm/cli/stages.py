@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nash_swarm.cli import options
+from nash_swarm.names import DEFAULT_SOLVER
 
 
 def measure(
@@ -81,7 +82,7 @@ def solve(
     output: options.Out,
     bits: options.Bits = None,
     size: options.Size = None,
-    solver: options.SolverName = "nash",
+    solver: options.SolverName = DEFAULT_SOLVER,
     keep: options.Keep = None,
     forbid: options.Forbid = None,
     fuse: options.Fuse = None,

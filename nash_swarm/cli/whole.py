@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nash_swarm.cli import options
+from nash_swarm.names import DEFAULT_SOLVER
 
 
 def compress(
@@ -12,7 +13,7 @@ def compress(
     output: options.Out,
     bits: options.Bits = None,
     size: options.Size = None,
-    solver: options.SolverName = "nash",
+    solver: options.SolverName = DEFAULT_SOLVER,
     quantizer: options.QuantizerName = "gptq",
     damage: options.DamageName = "fisher",
     granularity: options.Grain = "block",

@@ -19,12 +19,12 @@ from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
 from nash_swarm.models.source import Source, load_source
-from nash_swarm.names import Granularity, Scope
+from nash_swarm.names import DEFAULT_SOLVER, Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies, find_agents
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
 from nash_swarm.pipeline.playing import BASELINES, play, trial_windows
-from nash_swarm.pipeline.solving import DEFAULT_SOLVER, solve
+from nash_swarm.pipeline.solving import solve
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.solvers.base import Solver
 

@@ -9,9 +9,8 @@ from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
+from nash_swarm.names import DEFAULT_SOLVER
 from nash_swarm.solvers.base import Callback, Solver
-
-DEFAULT_SOLVER = "nash"
 
 
 def solve(

@@ -111,7 +111,7 @@ def test_compress_is_all_of_them(stages: Any, bench: Any, command: Any, tmp_path
     ).values
     assert told["bits_per_parameter"] <= 5
     assert told["packed"]["kl"] < 1
-    assert told["trial_kl"].keys() == {"nash", "uniform", "quantile"}
+    assert told["trial_kl"].keys() == {"nash-swarm", "uniform", "quantile"}
     assert told["solver"] == min(told["trial_kl"], key=told["trial_kl"].__getitem__)
     assert command("generate", out, "Python", "--tokens", 1).code == 0
 
@@ -177,8 +177,8 @@ def test_demo(bench: Any, command: Any, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(source, "load_source", lambda name: loaded)
     out = tmp_path / "demo"
     told = command("demo", "-o", out, "--bits", 5, "--windows", 1, "--json", "-q").values
-    assert told["models"].keys() == {"original", "nash", "quantile", "uniform"}
-    assert all(told["models"][name]["bits_per_parameter"] <= 5 for name in ("nash", "quantile", "uniform"))
+    assert told["models"].keys() == {"original", "nash-swarm", "quantile", "uniform"}
+    assert all(told["models"][name]["bits_per_parameter"] <= 5 for name in ("nash-swarm", "quantile", "uniform"))
     assert told["models"]["original"]["kl"] == pytest.approx(0, abs=1e-6)
     assert isinstance(told["generated"], str)
     again = command("demo", "-o", out, "--bits", 5, "--windows", 1, "-q")

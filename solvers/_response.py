@@ -12,8 +12,8 @@ from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables
 from nash_swarm.solvers._random import chance
 
-_RUN = 1 << 12
-"""Agents whose turns are mixed: as many as fit the processor's cache."""
+_RUN = 1 << 10
+"""Agents whose turns are mixed: as many as fit the first level of the processor's cache."""
 
 
 class Sweep(NamedTuple):

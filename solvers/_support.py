@@ -23,13 +23,12 @@ def supporting_price(tables: Tables, choices: npt.NDArray[np.uint8], near: float
     dearest price that somebody needs and the cheapest that somebody needs; it is found by ternary search among the
     agents that are not content everywhere in between.
     """
-    needs = np.empty((tables.agents, 2), np.float32)
-    spans = over_spans(lambda start, stop: _interval(*tables, start, stop, choices, needs), tables.agents)
+    spans = over_spans(lambda start, stop: _interval(*tables, start, stop, choices), tables.agents)
     floor, ceiling = max(low for low, _ in spans), min(high for _, high in spans)
     if floor <= ceiling:
         return min(max(near, floor), ceiling)
-    # float32 rounds by less than this; a few agents too many do no harm
-    torn = np.flatnonzero((needs[:, 0] > ceiling * (1 - 1e-6)) | (needs[:, 1] < floor * (1 + 1e-6)))
+    found = over_spans(lambda start, stop: _torn(*tables, start, stop, choices, floor, ceiling), tables.agents)
+    torn = np.concatenate(found)
     some, own = tables.take(torn), choices[torn]
     low, high = ceiling, floor
     for _ in range(_STEPS):
@@ -43,25 +42,46 @@ def supporting_price(tables: Tables, choices: npt.NDArray[np.uint8], near: float
 
 
 @njit(nogil=True, cache=True)
-def _interval(damage, memory, start, stop, choices, needs):  # type: ignore[no-untyped-def]
-    """Each agent's cheapest and dearest price at which it is content; returns the largest and the smallest of them."""
-    step = 0 if memory.shape[0] == 1 else 1
+def _content(damage, memory, choices, i):  # type: ignore[no-untyped-def]
+    """Agent i's cheapest and dearest price at which it is content."""
+    row = i if memory.shape[0] > 1 else 0
+    now = choices[i]
+    low = 0.0
+    high = np.inf
+    for s in range(damage.shape[1]):
+        bits = memory[row, s] - memory[row, now]
+        gain = np.float64(damage[i, now]) - np.float64(damage[i, s])
+        if bits > 0:
+            low = max(low, gain / bits)
+        elif bits < 0:
+            high = min(high, gain / bits)
+    return low, high
+
+
+@njit(nogil=True, cache=True)
+def _interval(damage, memory, start, stop, choices):  # type: ignore[no-untyped-def]
+    """The largest of the agents' cheapest prices, and the smallest of their dearest."""
     floor = 0.0
     ceiling = np.inf
     for i in range(start, stop):
-        row = i * step
-        now = choices[i]
-        low = 0.0
-        high = np.inf
-        for s in range(damage.shape[1]):
-            bits = memory[row, s] - memory[row, now]
-            gain = np.float64(damage[i, now]) - np.float64(damage[i, s])
-            if bits > 0:
-                low = max(low, gain / bits)
-            elif bits < 0:
-                high = min(high, gain / bits)
-        needs[i, 0] = low
-        needs[i, 1] = high
+        low, high = _content(damage, memory, choices, i)
         floor = max(floor, low)
         ceiling = min(ceiling, high)
     return floor, ceiling
+
+
+@njit(nogil=True, cache=True)
+def _torn(damage, memory, start, stop, choices, floor, ceiling):  # type: ignore[no-untyped-def]
+    """Agents that are not content everywhere between `ceiling` and `floor`."""
+    out = np.empty(64, np.int64)
+    found = 0
+    for i in range(start, stop):
+        low, high = _content(damage, memory, choices, i)
+        if low > ceiling or high < floor:
+            if found == len(out):
+                wider = np.empty(2 * found, np.int64)
+                wider[:found] = out
+                out = wider
+            out[found] = i
+            found += 1
+    return out[:found].copy()

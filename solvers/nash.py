@@ -13,7 +13,7 @@ from nash_swarm.errors import UsageError
 from nash_swarm.game.arena import Arena
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import Point, demand, totals
-from nash_swarm.game.market import FREE, PROHIBITIVE, Bracket
+from nash_swarm.game.market import FREE, PROHIBITIVE, Bracket, Undecided
 from nash_swarm.game.tables import Tables
 from nash_swarm.solvers._coupled_market import Dynamics, play_coupled
 from nash_swarm.solvers._fill import close_bracket, fill
@@ -45,9 +45,11 @@ class Nash(Solver):
     second one verifies it; this solver then finds what `lagrangian` finds, by play.
 
     **The price.** Memory demanded at equilibrium does not rise with the price; the bracket of the clearing price is
-    narrowed as in `game.market`, each price starting from the equilibrium of the one before. What one whole step of an
-    agent leaves over is filled, then traded between agents (pairwise exchange) until no trade helps. The price returned
-    is the one at which the largest regret of any agent is smallest.
+    narrowed as in `game.market`, each price starting from the equilibrium of the one before. Agents that play the same
+    at both ends of the bracket pass: regret at a strategy is convex in the price, so what contents an agent at both
+    ends contents it between. What one whole step of an agent leaves over is filled, then traded between agents
+    (pairwise exchange) until no trade helps. The price returned is the one at which the largest regret of any agent is
+    smallest.
 
     **With coupling** an agent's turn takes O(strategies * rank): all it needs to know of the others is its community's
     field (`game.arena`). Equilibria are then many, the memory demanded need not fall as the price rises, and there is
@@ -119,22 +121,29 @@ class Nash(Solver):
         record: Callable[[Point, Mapping[str, float]], None],
     ) -> float:
         """Play at price after price; leaves the equilibria around the clearing price in `narrow` and `wide`."""
-        choices = narrow.copy()
+        undecided = Undecided(tables, bracket, wide, narrow)
+        close = _CLOSE * bracket.capacity
+        work = narrow.copy()
         for _ in range(self.max_prices):
             price = bracket.propose()
             if bracket.settled:
                 break
+            choices = work[: undecided.tables.agents]
             sweeps = moves = 0
             while sweeps < self.max_sweeps:
-                turn = sweep(tables, price, choices, rng=rng, tolerance=self.tolerance, inertia=self.inertia)
+                turn = sweep(undecided.tables, price, choices, rng=rng, tolerance=self.tolerance, inertia=self.inertia)
                 sweeps += 1
                 moves += turn.moves
                 if turn.moves == turn.passed == 0:
                     break
-            point = totals(tables, choices, price)
-            record(point, {"sweeps": float(sweeps), "moves": float(moves), "unilateral_regret": turn.regret})
-            bracket.update(point)
-            np.copyto(wide if bracket.low is point else narrow, choices)
-            if bracket.settled or bracket.capacity - bracket.high.memory <= _CLOSE * bracket.capacity:
+            point = totals(undecided.tables, choices, price)
+            told = {"sweeps": float(sweeps), "moves": float(moves), "unilateral_regret": turn.regret}
+            record(undecided.whole(point), told)
+            asked = undecided.tables
+            undecided.update(point, choices)
+            if undecided.tables is not asked:
+                work = undecided.narrow.copy()
+            if bracket.settled or bracket.capacity - bracket.high.memory <= close:
                 break
+        undecided.store()
         return bracket.crossing()

@@ -93,11 +93,59 @@ class Clearing:
     bound: float
 
 
+class Undecided:
+    """The agents that choose differently at the two ends of a bracket, as copies once they are few.
+
+    An agent that chooses the same at both ends chooses the same at every price between them, so only the others need be
+    asked again: all steps of a search together cost a few passes over the tables.
+
+    Attributes:
+        bracket: around the clearing price of these agents alone.
+        tables: of these agents.
+        wide: uint8 (agents,), what they play at the low end.
+        narrow: uint8 (agents,), what they play at the high end.
+    """
+
+    def __init__(
+        self, tables: Tables, bracket: Bracket, wide: npt.NDArray[np.uint8], narrow: npt.NDArray[np.uint8]
+    ) -> None:
+        self.bracket, self.tables, self.wide, self.narrow = bracket, tables, wide, narrow
+        self._capacity, self._damage = bracket.capacity, 0.0
+        self._all = wide, narrow
+        self._agents: npt.NDArray[np.int64] | None = None
+
+    def whole(self, point: Point) -> Point:
+        """`point` of these agents with what all others take and suffer."""
+        return Point(point.price, point.memory + self._capacity - self.bracket.capacity, point.damage + self._damage)
+
+    def update(self, point: Point, choices: npt.NDArray[np.uint8]) -> None:
+        """Take in what these agents chose at a price of the bracket; goes on with fewer where most are decided."""
+        self.bracket.update(point)
+        np.copyto(self.wide if self.bracket.low is point else self.narrow, choices)
+        differ = self.wide != self.narrow
+        if 4 * np.count_nonzero(differ) >= len(differ):
+            return
+        keep = np.flatnonzero(differ)
+        self.store()
+        self._agents = keep if self._agents is None else self._agents[keep]
+        self.tables = self.tables.take(keep)
+        self.wide, self.narrow = self.wide[keep], self.narrow[keep]
+        self._damage += self.bracket.high.damage
+        self.bracket.restrict(
+            totals(self.tables, self.wide, self.bracket.low.price),
+            totals(self.tables, self.narrow, self.bracket.high.price),
+        )
+        self._damage -= self.bracket.high.damage
+
+    def store(self) -> None:
+        """Write these agents' choices at both ends into the arrays of all agents that the search began with."""
+        if self._agents is not None:
+            for every, some in zip(self._all, (self.wide, self.narrow), strict=True):
+                every[self._agents] = some
+
+
 def clear(tables: Tables, capacity: int, callback: Callable[[Point], None] | None = None) -> Clearing:
     """Find the clearing price.
-
-    An agent that chooses the same at both ends of the bracket chooses the same at every price between them, so only the
-    others are asked again: all steps together cost a few passes over the tables.
 
     Args:
         tables: the game.
@@ -110,38 +158,31 @@ def clear(tables: Tables, capacity: int, callback: Callable[[Point], None] | Non
     low = demand(tables, FREE, wide)
     if low.memory <= capacity:
         tell(low._replace(price=0.0))
-        return Clearing(0.0, wide, wide, _bound(low, 0.0, capacity, high.memory))
+        return Clearing(0.0, wide, wide, dual_bound(low, 0.0, capacity, high.memory))
     bracket = Bracket(low, high, capacity)
-    asked, agents, left = tables, np.arange(0), 0.0
-    some_wide, some_narrow = wide, narrow
+    undecided = Undecided(tables, bracket, wide, narrow)
     while True:
         price = bracket.propose()
         if bracket.settled:
             break
-        point = demand(asked, price, trial)
-        bracket.update(point)
-        np.copyto(some_wide if bracket.low is point else some_narrow, trial)
-        tell(Point(price, point.memory + capacity - bracket.capacity, point.damage + left))
-        differ = some_wide != some_narrow
-        if 4 * np.count_nonzero(differ) < len(differ):
-            keep = np.flatnonzero(differ)
-            if asked is not tables:
-                wide[agents], narrow[agents] = some_wide, some_narrow
-            agents = agents[keep] if asked is not tables else keep
-            asked = asked.take(keep)
-            some_wide, some_narrow, trial = some_wide[keep], some_narrow[keep], trial[keep]
-            left += bracket.high.damage
-            bracket.restrict(
-                totals(asked, some_wide, bracket.low.price), totals(asked, some_narrow, bracket.high.price)
-            )
-            left -= bracket.high.damage
-    if asked is not tables:
-        wide[agents], narrow[agents] = some_wide, some_narrow
+        choices = trial[: undecided.tables.agents]
+        point = demand(undecided.tables, price, choices)
+        tell(undecided.whole(point))
+        undecided.update(point, choices)
+    undecided.store()
     price = bracket.crossing()
-    bound = _bound(demand(tables, price, np.empty_like(wide)), price, capacity, high.memory)
+    bound = dual_bound(demand(tables, price, trial), price, capacity, high.memory)
     return Clearing(price, narrow, wide, bound)
 
 
-def _bound(point: Point, price: float, capacity: int, smallest: int) -> float:
+def dual_bound(point: Point, price: float, capacity: int, smallest: int) -> float:
+    """The value of the dual at `price`, less its possible rounding error; no profile that fits has less damage.
+
+    Args:
+        point: what the agents want at `price`.
+        price: damage per bit.
+        capacity: bits they may share.
+        smallest: bits they take with their cheapest strategies.
+    """
     size = point.damage + price * (point.memory - smallest) + price * (capacity - smallest)
     return max(0.0, point.value(price, capacity) - _MARGIN * size)

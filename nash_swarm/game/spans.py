@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SPAN = 1 << 17
+SPAN = 1 << 16
 """Agents of one span. Fixed, so that sums and tie-breaks do not depend on the number of threads."""
 
 

@@ -13,7 +13,7 @@ from nash_swarm.game.layout import HALF, TensorLayout
 from nash_swarm.quantizers.base import Rounded
 from nash_swarm.quantizers.grid import row_widths, scale_base, scale_table
 from nash_swarm.quantizers.kernels import per_weight, rounding
-from nash_swarm.quantizers.kernels.threads import row_threads
+from nash_swarm.quantizers.kernels.threads import share_rows
 
 
 def round_columns(
@@ -44,25 +44,24 @@ def round_columns(
     search = np.array(shrinks, np.float32)
     feedback = factor is not None
     upper = factor if factor is not None else np.ones((1, 1), np.float32)
-    with row_threads(rows) as for_rows:
-        for group, start in enumerate(range(0, columns, size)):
-            stop = min(start + size, columns)
-            errors = np.zeros((rows, stop - start), np.float32)
-            target = (codes, scale_codes, zeros, group, errors)
-            if layout.per_weight:
-                kernel = partial(
-                    per_weight.round_group, work, start, stop, upper, by_row, np.float32(base), table, feedback, *target
-                )
-            else:
-                bits = np.ascontiguousarray(by_row[:, group])
-                kernel = partial(
-                    rounding.round_group, work, start, stop, upper, weights, bits, np.float32(base), table, search,
-                    feedback, *target,
-                )  # fmt: skip
-            for_rows(kernel)
-            if feedback and stop < columns:
-                update = torch.from_numpy(errors) @ torch.from_numpy(upper[start:stop, stop:])
-                torch.from_numpy(work)[:, stop:] -= update
+    for group, start in enumerate(range(0, columns, size)):
+        stop = min(start + size, columns)
+        errors = np.zeros((rows, stop - start), np.float32)
+        target = (codes, scale_codes, zeros, group, errors)
+        if layout.per_weight:
+            kernel = partial(
+                per_weight.round_group, work, start, stop, upper, by_row, np.float32(base), table, feedback, *target
+            )
+        else:
+            bits = np.ascontiguousarray(by_row[:, group])
+            kernel = partial(
+                rounding.round_group, work, start, stop, upper, weights, bits, np.float32(base), table, search,
+                feedback, *target,
+            )  # fmt: skip
+        share_rows(rows, kernel)
+        if feedback and stop < columns:
+            update = torch.from_numpy(errors) @ torch.from_numpy(upper[start:stop, stop:])
+            torch.from_numpy(work)[:, stop:] -= update
     halves = None
     if (by_row == HALF).any():
         exact = np.repeat(by_row == HALF, size, axis=1)[:, :columns]

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from nash_swarm.game.layout import TILE_ROWS, TensorLayout
-from nash_swarm.quantizers.kernels.threads import row_threads
+from nash_swarm.quantizers.kernels.threads import share_rows
 from nash_swarm.quantizers.packing import PackedTensor
 
 
@@ -52,8 +52,7 @@ class PackedWeight(nn.Module):
             return self._per_weight(np.arange(self.layout.rows)).to(self.packed.device)
         out = torch.empty(self.layout.rows, self.layout.columns)
         arguments = (*_sources(parsed), out.numpy())
-        with row_threads(self.layout.row_tiles) as for_rows:
-            for_rows(lambda first, past: unpacking.dequantize_tiles(*arguments, first, past))
+        share_rows(self.layout.row_tiles, lambda first, past: unpacking.dequantize_tiles(*arguments, first, past))
         return out.to(self.packed.device)
 
     def rows(self, index: torch.Tensor) -> torch.Tensor:
@@ -84,8 +83,7 @@ class PackedWeight(nn.Module):
             parsed.buffer, parsed.row_bits, parsed.widths, parsed.scales, parsed.zeros, parsed.permutation,
             self.layout.group_size, wanted, out.numpy(),
         )  # fmt: skip
-        with row_threads(len(wanted)) as for_rows:
-            for_rows(lambda first, past: unpacking_weights.dequantize_rows(*arguments, first, past))
+        share_rows(len(wanted), lambda first, past: unpacking_weights.dequantize_rows(*arguments, first, past))
         return out
 
     def extra_repr(self) -> str:

@@ -18,7 +18,7 @@ from nash_swarm.models.modes import inference
 from nash_swarm.models.streaming import BlockStream
 from nash_swarm.models.walk import Matrix, find_matrices
 from nash_swarm.quantizers.grid import dequantize
-from nash_swarm.quantizers.kernels.threads import row_threads
+from nash_swarm.quantizers.kernels.threads import share_rows
 from nash_swarm.quantizers.rtn import RoundToNearest
 
 Floats = npt.NDArray[np.float32]
@@ -106,8 +106,10 @@ class _Deltas:
     def _add(self, layout: TensorLayout, window: int, gradient: torch.Tensor, errors: Floats) -> None:
         stored = np.ascontiguousarray(gradient.numpy())
         tiles = np.zeros((layout.row_tiles, layout.groups, len(errors)))
-        with row_threads(layout.row_tiles) as for_rows:
-            for_rows(lambda first, past: _tile_products(stored, errors, layout.group_size, tiles, first, past))
+        share_rows(
+            layout.row_tiles,
+            lambda first, past: _tile_products(stored, errors, layout.group_size, tiles, first, past),
+        )
         self._deltas[window, layout.span] += layout.gather(tiles).astype(np.float32)
 
     def _linear_hook(self, layout: TensorLayout, order: Any, errors: Floats) -> Any:

@@ -22,7 +22,7 @@ def damage_table(
     """
     from nash_swarm.quantizers.grid import SHRINKS, scale_base, scale_table
     from nash_swarm.quantizers.kernels import per_weight, rounding
-    from nash_swarm.quantizers.kernels.threads import row_threads
+    from nash_swarm.quantizers.kernels.threads import share_rows
 
     stored = np.ascontiguousarray(weight if sensitivity.order is None else weight[:, sensitivity.order])
     base = scale_base(weight, 255 if layout.per_weight else 3)
@@ -31,18 +31,16 @@ def damage_table(
     if layout.per_weight:
         out = np.empty((layout.rows, layout.columns, len(strategies)), np.float32)
         widths = np.array(strategies, np.int64)
-        with row_threads(layout.rows) as for_rows:
-            for_rows(
-                lambda first, past: per_weight.weight_damage(*common, widths, np.float32(base), table, out, first, past)
-            )
+        share_rows(
+            layout.rows,
+            lambda first, past: per_weight.weight_damage(*common, widths, np.float32(base), table, out, first, past),
+        )
         return out.reshape(layout.agents, len(strategies))
     tops = np.array([0 if bits == HALF else 2**bits - 1 for bits in strategies], np.int64)
     tiles = np.zeros((layout.row_tiles, layout.groups, len(strategies)))
     shrinks = np.array(SHRINKS, np.float32)
-    with row_threads(layout.row_tiles) as for_rows:
-        for_rows(
-            lambda first, past: rounding.tile_damage(
-                *common, tops, np.float32(base), table, shrinks, tiles, first, past
-            )
-        )
+    share_rows(
+        layout.row_tiles,
+        lambda first, past: rounding.tile_damage(*common, tops, np.float32(base), table, shrinks, tiles, first, past),
+    )
     return layout.gather(tiles).astype(np.float32)

@@ -1,32 +1,108 @@
-"""Rows shared out over plain Python threads: the kernels release the GIL and touch only their own rows."""
+"""Work shared out over plain Python threads: the kernels release the GIL and touch only their own rows.
+
+One pool serves the whole process. It is made when it is first needed, as large as `torch.get_num_threads()` asks for,
+and made anew in a forked child. The calling thread takes shares like any other and waits only for shares that somebody
+has begun, so that several threads may call at once, and a share may itself be shared out, without waiting for ever.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
 
-ForRows = Callable[[Callable[[int, int], object]], None]
+import torch
+
+Work = Callable[[int, int], object]
 
 _SMALLEST_SHARE = 64
+_SHARES_PER_THREAD = 2
+"""More shares than threads, so that a thread that other programs hold up takes fewer of them."""
 
 
-@contextmanager
-def row_threads(rows: int) -> Iterator[ForRows]:
-    """A function that calls `work(first, past)` on contiguous shares that cover `range(rows)` once."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shares = max(1, min(cores, rows // _SMALLEST_SHARE))
-    edges = [rows * i // shares for i in range(shares + 1)]
+def share_rows(rows: int, work: Work, *, smallest: int = _SMALLEST_SHARE) -> None:
+    """Call `work(first, past)` on contiguous shares that cover `range(rows)` once.
 
-    if shares == 1:
-        yield lambda work: _all(map(work, [0], [rows]))
+    Args:
+        rows: what is shared out; nothing is called if there are none.
+        work: releases the GIL for most of its time and writes only what belongs to its own rows.
+        smallest: rows below which a share is not worth another thread.
+
+    Raises:
+        BaseException: what one of the shares raised.
+    """
+    threads = min(torch.get_num_threads(), rows // smallest)
+    if threads <= 1:
+        if rows:
+            work(0, rows)
         return
-    with ThreadPoolExecutor(shares) as pool:
-        yield lambda work: _all(pool.map(work, edges[:-1], edges[1:]))
+    shares = min(threads * _SHARES_PER_THREAD, rows // smallest)
+    edges = [rows * i // shares for i in range(shares + 1)]
+    job = _Job(work, deque(itertools.pairwise(edges)))
+    _pool.ask(job, threads - 1)
+    job.help()
+    failures = [failure for failure in (job.done.get() for _ in range(shares)) if failure is not None]
+    if failures:
+        raise failures[0]
 
 
-def _all(results: Iterator[object]) -> None:
-    """Wait for every share, and raise what one of them raised."""
-    for _ in results:
-        pass
+class _Job:
+    """Shares that nobody has begun, and for each finished one what it raised, or `None`."""
+
+    __slots__ = ("done", "shares", "work")
+
+    def __init__(self, work: Work, shares: deque[tuple[int, int]]) -> None:
+        self.work, self.shares = work, shares
+        self.done: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def help(self) -> None:
+        """Take shares until none is left."""
+        while True:
+            try:
+                share = self.shares.popleft()
+            except IndexError:
+                return
+            failure: BaseException | None = None
+            try:
+                self.work(*share)
+            except BaseException as error:
+                failure = error
+            self.done.put(failure)
+
+
+class _Pool:
+    """Threads that help with jobs; there are as many as the largest job has asked for."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._threads: deque[Thread] = deque()
+
+    def ask(self, job: _Job, helpers: int) -> None:
+        """Have up to `helpers` threads help with a job as soon as they are free."""
+        while len(self._threads) < helpers:
+            # two callers at once may start one thread too many, which does no harm
+            thread = Thread(target=self._serve, name="nash-swarm", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        for _ in range(helpers):
+            self._jobs.put(job)
+
+    def _serve(self) -> None:
+        while True:
+            self._jobs.get().help()
+
+
+_pool = _Pool()
+
+
+def _forget_threads() -> None:
+    global _pool
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    # a child has only the thread that forked: the others, and whatever they held, are gone
+    os.register_at_fork(after_in_child=_forget_threads)

@@ -89,7 +89,8 @@ def measure(
             f"damage {estimator.name!r} needs text and a tokenizer, or token ids; 'magnitude' needs neither"
         )
 
-    tables: dict[str, npt.NDArray[np.float32]] = {}
+    # one table from the start: joining the matrices' tables at the end would hold all of them twice
+    table = np.empty(agents.memory.shape, np.float32)
     orders: dict[str, npt.NDArray[np.int64]] = {}
     layouts = {tensor.name: tensor for tensor in agents.tensors}
     originals = {matrix.name: matrix for matrix in agents.matrices}
@@ -102,13 +103,14 @@ def measure(
                 raise DataError(f"no calibration token reaches {matrix.name}; damage 'magnitude' needs none")
             weight = originals[matrix.name].weight().contiguous().numpy()
             sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
-            layout = layouts[matrix.name]
+            layout = layouts.pop(matrix.name)
             if (sensitivity.order is not None) != layout.ordered:
                 raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {matrix.name}")
-            tables[matrix.name] = damage_table(weight, sensitivity, layout, agents.strategies)
+            table[layout.span] = damage_table(weight, sensitivity, layout, agents.strategies)
             if sensitivity.order is not None:
                 orders[matrix.name] = sensitivity.order
             bar.update()
+    assert not layouts, f"not measured: {', '.join(layouts)}"
 
     provenance |= {
         "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
@@ -123,7 +125,7 @@ def measure(
     }
     return BitGame(
         agents.strategies,
-        np.concatenate([tables.pop(matrix.name) for matrix in agents.matrices]),
+        table,
         agents.memory,
         agents.fixed_bits,
         agents.parameters,

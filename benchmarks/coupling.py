@@ -28,6 +28,9 @@ from nash_swarm.damage.coupling import couple, random_profile
 from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
 from nash_swarm.models.source import load_source
 
+_AT_ONCE = 4
+"""Packed models that are evaluated beside one run of the reference."""
+
 
 def main() -> None:
     arguments = _arguments()
@@ -40,28 +43,24 @@ def main() -> None:
     )  # fmt: skip
     coupled, shrinkage = couple(source.model, game, seed=arguments.seed)
     windows = choose_windows(cut_windows(text, source.tokenizer, part="held-out"), arguments.eval_windows, rng)
-    rows = []
-    while len(rows) < arguments.allocations:
-        choices = random_profile(game, rng)
-        bits = game.used_bits(choices) / game.parameters
-        if not arguments.low <= bits <= arguments.high:
-            continue
-        budget = ns.Budget(game.used_bits(choices), "random")
-        allocation = ns.Allocation.of(
-            game, budget, choices, ns.Certificate(budget.total_bits, budget.total_bits, 0, 0, 0, 0, 0),
-            solver="random", hyperparameters={},
-        )  # fmt: skip
-        packed = ns.pack(source.model, allocation, quantizer=arguments.quantizer, quiet=True)
-        found = ns.evaluate({"packed": packed, "reference": source.model}, windows, reference=source.model, quiet=True)
-        row = {
-            "bits": bits,
-            "separable": game.total_damage(choices),
-            "coupled": coupled.total_damage(choices),
-            "loss_rise": found["packed"].loss - found["reference"].loss,
-            "kl": found["packed"].kl,
-        }
-        rows.append(row)
-        print(f"{len(rows):3d} " + " ".join(f"{name} {value:.4f}" for name, value in row.items()), flush=True)
+    allocations = _random_allocations(game, arguments, rng)
+    rows: list[dict[str, float]] = []
+    for start in range(0, len(allocations), _AT_ONCE):
+        part = allocations[start : start + _AT_ONCE]
+        models = {str(k): ns.pack(source.model, each, quantizer=arguments.quantizer, quiet=True)
+                  for k, each in enumerate(part)}  # fmt: skip
+        models["reference"] = source.model
+        found = ns.evaluate(models, windows, reference=source.model, quiet=True)
+        for k, allocation in enumerate(part):
+            row = {
+                "bits": game.used_bits(allocation.choices) / game.parameters,
+                "separable": game.total_damage(allocation.choices),
+                "coupled": coupled.total_damage(allocation.choices),
+                "loss_rise": found[str(k)].loss - found["reference"].loss,
+                "kl": found[str(k)].kl or 0.0,
+            }
+            rows.append(row)
+            print(f"{len(rows):3d} " + " ".join(f"{name} {value:.4f}" for name, value in row.items()), flush=True)
     table = {name: _fit(rows, name, arguments.target) for name in ("separable", "coupled")}
     print(f"\n{'prediction':12s} {'Spearman':>9s} {'slope':>7s} {'residual':>9s}   (against {arguments.target})")
     for name, fit in table.items():
@@ -76,6 +75,24 @@ def main() -> None:
             "table": table, "allocations": rows,
         }  # fmt: skip
         arguments.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def _random_allocations(
+    game: ns.BitGame, arguments: argparse.Namespace, rng: np.random.Generator
+) -> list[ns.Allocation]:
+    """Random profiles between the two budgets, as allocations; rounded on the first windows of the calibration text."""
+    assert game.calibration is not None
+    calibration = dataclasses.replace(game.calibration, tokens=game.calibration.tokens[: arguments.pack_windows])
+    found: list[ns.Allocation] = []
+    while len(found) < arguments.allocations:
+        choices = random_profile(game, rng)
+        if not arguments.low <= game.used_bits(choices) / game.parameters <= arguments.high:
+            continue
+        budget = ns.Budget(game.used_bits(choices), "random")
+        certificate = ns.Certificate(budget.total_bits, budget.total_bits, 0, 0, 0, 0, 0)
+        allocation = ns.Allocation.of(game, budget, choices, certificate, solver="random", hyperparameters={})
+        found.append(dataclasses.replace(allocation, calibration=calibration))
+    return found
 
 
 def _fit(rows: list[dict[str, float]], name: str, target: str) -> dict[str, float]:
@@ -101,6 +118,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--low", type=float, default=2.5)
     parser.add_argument("--high", type=float, default=5.0)
     parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--pack-windows", type=int, default=16, help="of the calibration windows, for rounding")
     parser.add_argument("--eval-windows", type=int, default=8)
     parser.add_argument("--target", default="loss_rise", choices=("loss_rise", "kl"))
     parser.add_argument("--seed", type=int, default=0)

@@ -8,6 +8,7 @@ and what remains is small: few differences are distinct where agents have few sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,10 +50,35 @@ def best_exchange(tables: Tables, choices: npt.NDArray[np.uint8], slack: int) ->
         choices: uint8 (agents,), the profile to improve on; unchanged.
         slack: bits of the capacity that the profile leaves.
     """
-    spans = over_spans(lambda start, stop: _span(tables, choices, slack, start, stop), tables.agents)
-    alone_gain, alone = max((single for _, single in spans), key=lambda single: single[0])
-    best = Exchange(alone_gain, (divmod(alone, 256),)) if alone_gain > 0 else Exchange(0.0, ())
-    moves = _Moves(*(np.concatenate(column) for column in zip(*(part for part, _ in spans), strict=True)))
+    return best_of(
+        over_spans(lambda start, stop: span_offers(tables, choices, slack, start, stop), tables.agents), slack
+    )
+
+
+class Offers(NamedTuple):
+    """What a span of agents has to offer: the moves that can be part of the best trade, and its best single move.
+
+    Attributes:
+        moves: see `_Moves`.
+        gain: what the single move gains; 0 without one.
+        alone: agent * 256 + strategy of the single move.
+    """
+
+    moves: _Moves
+    gain: float
+    alone: int
+
+    def shifted(self, agents: int) -> Offers:
+        """The same of agents that are numbered from `agents` on."""
+        moves = self.moves._replace(move=self.moves.move + 256 * agents)
+        return Offers(moves, self.gain, self.alone + 256 * agents)
+
+
+def best_of(spans: Sequence[Offers], slack: int) -> Exchange:
+    """The best trade among what all spans offer, within `slack` bits."""
+    single = max(spans, key=lambda span: span.gain)
+    best = Exchange(single.gain, (divmod(single.alone, 256),)) if single.gain > 0 else Exchange(0.0, ())
+    moves = _Moves(*(np.concatenate(column) for column in zip(*(span.moves for span in spans), strict=True)))
     down, (up, gains, partners) = (_frontier(moves.take(side)) for side in (moves.delta < 0, moves.delta > 0))
     if not len(up.delta) or not len(down[0].delta):
         return best
@@ -71,9 +97,8 @@ def best_exchange(tables: Tables, choices: npt.NDArray[np.uint8], slack: int) ->
     return Exchange(float(gain[k]), tuple(divmod(move, 256) for move in pair))
 
 
-def _span(
-    tables: Tables, choices: npt.NDArray[np.uint8], slack: int, start: int, stop: int
-) -> tuple[_Moves, tuple[float, int]]:
+def span_offers(tables: Tables, choices: npt.NDArray[np.uint8], slack: int, start: int, stop: int) -> Offers:
+    """What the agents from `start` to `stop` offer."""
     slots = 1 << 10
     while True:
         delta = np.zeros(slots, np.int64)
@@ -85,7 +110,7 @@ def _span(
     filled = move >= 0
     moves = _Moves(np.repeat(delta, 2)[filled.ravel()], gain[filled], move[filled])
     sides = [_frontier(moves.take(side))[0] for side in (moves.delta < 0, moves.delta > 0)]
-    return _Moves(*(np.concatenate(column) for column in zip(*sides, strict=True))), (single[0], single[1])
+    return Offers(_Moves(*(np.concatenate(column) for column in zip(*sides, strict=True))), single[0], single[1])
 
 
 def _frontier(moves: _Moves) -> tuple[_Moves, npt.NDArray[np.float64], npt.NDArray[np.int64]]:

@@ -13,17 +13,18 @@ SPAN = 1 << 16
 """Agents of one span. Fixed, so that sums and tie-breaks do not depend on the number of threads."""
 
 
-def over_spans(task: Callable[[int, int], T], agents: int) -> list[T]:
-    """`task(start, stop)` for consecutive spans of agents, results in span order.
+def over_spans(task: Callable[[int, int], T], agents: int, span: int | None = None) -> list[T]:
+    """`task(start, stop)` for consecutive spans of `span` (by default `SPAN`) agents, results in span order.
 
     The tasks are expected to call kernels that release the GIL: Numba's own parallel back ends abort or stall when
     two Python threads enter them or when torch's OpenMP runs beside them.
     """
-    starts = range(0, agents, SPAN)
+    span = span or SPAN
+    starts = range(0, agents, span)
     if len(starts) == 1:
         return [task(0, agents)]
     with ThreadPoolExecutor(min(_cores(), len(starts))) as pool:
-        return list(pool.map(lambda start: task(start, min(start + SPAN, agents)), starts))
+        return list(pool.map(lambda start: task(start, min(start + span, agents)), starts))
 
 
 def _cores() -> int:

@@ -1,0 +1,45 @@
+"""Compiled kernels: one function per instruction path and activation mode, cached on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from numba import njit
+
+from nash_swarm.quantizers.kernels.activations import quantize
+from nash_swarm.quantizers.kernels.fingerprint import fingerprint
+from nash_swarm.quantizers.kernels.simd.paths import AVX2, AVX512VNNI, GENERIC
+from nash_swarm.quantizers.kernels.tiles import multiply
+
+Kernel = Callable[[int, int, int, int, int, int, int, int, int], None]
+
+TOKENS_AT_ONCE = {AVX512VNNI: 8, AVX2: 4, GENERIC: 2}
+"""Tokens whose integer sums fit the registers of a path."""
+_FLOAT_TOKENS_AT_ONCE = {AVX512VNNI: 4, AVX2: 1, GENERIC: 1}
+
+
+@cache
+def kernel(path: int, exact: bool) -> Kernel:
+    """`run(matrix, x, activations, out, work, tokens, chunk, first, past)`: all addresses and sizes as int64.
+
+    Rounds x, float32 (tokens, columns), into the block at `activations`, unless x is 0 because that has been done; then
+    writes rows of tiles `first:past` of out, float32 (tokens, rows). Releases the GIL; ranges of tiles may run in
+    different threads, each with a `work` of its own.
+    """
+    return _compile(path, int(exact), TOKENS_AT_ONCE[path], _FLOAT_TOKENS_AT_ONCE[path], fingerprint())
+
+
+def _compile(path: int, exact: int, lanes: int, float_lanes: int, source: int) -> Any:
+    # the constants are cells of the closure, which Numba's disk cache tells apart
+    @njit(f"void({', '.join(['int64'] * 9)})", nogil=True, cache=True, error_model="numpy")
+    def run(
+        matrix: int, x: int, activations: int, out: int, work: int, tokens: int, chunk: int, first: int, past: int
+    ) -> None:
+        _ = source
+        if x != 0:
+            quantize(exact, matrix, x, activations, work, tokens)
+        multiply(path, exact, lanes, float_lanes, matrix, activations, out, work, tokens, chunk, first, past)
+
+    return run

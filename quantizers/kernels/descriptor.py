@@ -1,0 +1,27 @@
+"""The table of addresses and sizes through which kernels see a prepared matrix: int64, one field after the other."""
+
+from __future__ import annotations
+
+FIELDS = (
+    "codes",  # address of the first tile's codes
+    "tiles",  # address of the first byte of each tile in the codes, int64 (row_tiles,)
+    "cells",  # address of group * 32 + width in stored order, int32 (row_tiles or 1, groups)
+    "cells_stride",  # bytes from one tile's cells to the next tile's, 0 if all tiles share one row of cells
+    "scale_codes",  # address of uint8 (row_tiles, groups, 16)
+    "zeros",  # address of uint8 (row_tiles, groups, 16)
+    "scale_table",  # address of the scales of codes 0..15, float32 (16,)
+    "permutation",  # address of int32 (columns,), 0 if columns are stored in the model's order
+    "groups",
+    "group_size",
+    "columns",
+    "rows",
+    "halves",  # 1 if some cell has width 16
+)
+(
+    CODES, TILES, CELLS, CELLS_STRIDE, SCALE_CODES, ZEROS, SCALE_TABLE, PERMUTATION,
+    GROUPS, GROUP_SIZE, COLUMNS, ROWS, HALVES,
+) = range(0, 8 * len(FIELDS), 8)  # fmt: skip
+"""Byte offsets of the fields."""
+
+WIDTH_BITS = 5
+"""Low bits of a cell that hold its width."""

@@ -1,0 +1,72 @@
+"""The kernels' arithmetic in plain NumPy: the same integers and the same float32 operations in the same order.
+
+Equal to the kernels to the last bit, for every instruction path, number of tokens and share of the tiles.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.game.layout import HALF, TILE_ROWS
+from nash_swarm.quantizers import grid
+from nash_swarm.quantizers.kernels.activations import SMALLEST
+from nash_swarm.quantizers.packing import PackedTensor, n16k32
+
+Floats = npt.NDArray[np.float32]
+
+
+class Rounded(NamedTuple):
+    """Activations of one group: int8 codes (tokens, inputs) as int64, and float32 scales (tokens,)."""
+
+    codes: npt.NDArray[np.int64]
+    scales: Floats
+
+
+def round_activations(x: Floats) -> Rounded:
+    """Symmetric int8 of one group, float32 (tokens, inputs): 127 is the largest magnitude, ties go to even."""
+    largest = np.abs(x).max(axis=1)
+    zero = largest < SMALLEST
+    inverse = np.where(zero, np.float32(0), np.float32(127) / np.where(zero, np.float32(1), largest))
+    scales = np.where(zero, np.float32(0), largest / np.float32(127))
+    return Rounded(np.rint(x * inverse[:, None]).astype(np.int64), scales)
+
+
+def multiply(tensor: PackedTensor, x: Floats, mode: str = "int8") -> Floats:
+    """x, float32 (tokens, columns), times the transposed matrix: float32 (tokens, rows).
+
+    A group's contribution is `dot * (scale * step)` with the exact integer `dot` of codes less zero-points and rounded
+    activations and the activations' `step`; in fp32 mode, and for width 16, `sum * scale`, see `_products`. The
+    contributions of a tile are added in stored order: widest first, then by column.
+    """
+    layout = tensor.layout
+    codes, halves = n16k32.unpack_codes(tensor.buffer[: tensor.code_bytes], tensor.widths, layout)
+    stored = x[:, tensor.permutation]
+    scales = grid.scale_table(tensor.base)[tensor.scale_codes]
+    out = np.zeros((len(x), layout.rows), np.float32)
+    order = np.argsort(-tensor.widths.astype(np.int64), axis=1, kind="stable")
+    for tile in range(layout.row_tiles):
+        rows = slice(tile * TILE_ROWS, min((tile + 1) * TILE_ROWS, layout.rows))
+        for group in order[tile]:
+            columns = slice(group * layout.group_size, (group + 1) * layout.group_size)
+            levels = codes[rows, columns].astype(np.int64) - tensor.zeros[rows, group, None].astype(np.int64)
+            scale = scales[rows, group]
+            if tensor.widths[tile, group] == HALF:
+                out[:, rows] += _products(halves[rows, columns].astype(np.float32), stored[:, columns])
+            elif mode == "fp32":
+                out[:, rows] += _products(levels.astype(np.float32), stored[:, columns]) * scale
+            else:
+                rounded = round_activations(stored[:, columns])
+                dots = (rounded.codes @ levels.T).astype(np.float32)
+                out[:, rows] += dots * (scale * rounded.scales[:, None])
+    return out
+
+
+def _products(levels: Floats, x: Floats) -> Floats:
+    """Sums of levels (rows, inputs) times x (tokens, inputs): every fourth input to one partial sum, in order."""
+    parts = np.zeros((4, len(x), len(levels)), np.float32)
+    for k in range(levels.shape[1]):
+        parts[k % 4] += levels[:, k] * x[:, k, None]
+    return (parts[0] + parts[1]) + (parts[2] + parts[3])

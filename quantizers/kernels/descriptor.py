@@ -8,7 +8,7 @@ FIELDS = (
     "cells",  # address of group * 32 + width in stored order, int32 (row_tiles or 1, groups)
     "cells_stride",  # bytes from one tile's cells to the next tile's, 0 if all tiles share one row of cells
     "scale_codes",  # address of uint8 (row_tiles, groups, 16)
-    "zeros",  # address of uint8 (row_tiles, groups, 16)
+    "zeros",  # address of uint8 (row_tiles, groups, 16), in stored order
     "scale_table",  # address of the scales of codes 0..15, float32 (16,)
     "permutation",  # address of int32 (columns,), 0 if columns are stored in the model's order
     "groups",

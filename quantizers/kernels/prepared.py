@@ -34,7 +34,7 @@ class Prepared:
         buffer: the packed bytes, shared with the tensor, uint8.
         tiles: first byte of each tile's codes, int64 (row_tiles,).
         cells: group * 32 + width of each stored group, int32 (row_tiles, groups); (1, groups) if all tiles agree.
-        zeros: zero-points, uint8 (row_tiles, groups, 16).
+        zeros: zero-points in stored order, uint8 (row_tiles, groups, 16).
         scale_table: scales of codes 0..15, float32 (16,).
         permutation: int32 (columns,), `None` if columns are stored in the model's order.
         halves: some cell has width 16.
@@ -93,8 +93,9 @@ def prepare(tensor: PackedTensor) -> Prepared:
     scale_start = code_bytes + int(np.where(wide == HALF, 0, wide * TILE_ROWS // 8).sum())
     if tensor.code_bytes != code_bytes or scale_start + widths.size * TILE_ROWS > len(buffer):
         raise DataError(f"{name}: {len(buffer)} bytes are too few for the widths")
-    cells = (np.argsort(-wide, axis=1, kind="stable") << descriptor.WIDTH_BITS).astype(np.int32)
-    cells |= np.take_along_axis(wide, cells.astype(np.int64) >> descriptor.WIDTH_BITS, axis=1).astype(np.int32)
+    order = np.argsort(-wide, axis=1, kind="stable")
+    cells = (order << descriptor.WIDTH_BITS | np.take_along_axis(wide, order, axis=1)).astype(np.int32)
+    by_tile = zeros.reshape(shape[0], TILE_ROWS, shape[1])
     if (cells == cells[0]).all():
         cells = cells[:1].copy()
     permutation = _permutation(name, tensor.permutation, layout)
@@ -102,7 +103,7 @@ def prepare(tensor: PackedTensor) -> Prepared:
     tables: dict[str, Any] = {
         "tiles": offsets.min(axis=1),
         "cells": cells,
-        "zeros": np.ascontiguousarray(zeros.reshape(shape[0], TILE_ROWS, shape[1]).transpose(0, 2, 1)),
+        "zeros": np.ascontiguousarray(np.take_along_axis(by_tile, order[:, None], axis=2).transpose(0, 2, 1)),
         "scale_table": grid.scale_table(tensor.base)[:16].copy(),
     }
     values = {
@@ -120,8 +121,8 @@ def prepare(tensor: PackedTensor) -> Prepared:
     fields = np.array([values[key] for key in descriptor.FIELDS], np.int64)
     for table in (*tables.values(), fields):
         table.flags.writeable = False
-    order = b"" if permutation is None else hashlib.blake2b(permutation.tobytes(), digest_size=16).digest()
-    key = (layout.group_size, layout.columns, order, halves)
+    digest = b"" if permutation is None else hashlib.blake2b(permutation.tobytes(), digest_size=16).digest()
+    key = (layout.group_size, layout.columns, digest, halves)
     return Prepared(layout, buffer, **tables, permutation=permutation, halves=halves, fields=fields, input_key=key)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils
 
 LANES = 16
 
@@ -38,9 +40,57 @@ def store(builder: ir.IRBuilder, address: ir.Value, value: ir.Value) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 1
 
 
+def prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Ask for the cache line of an address, which need not exist."""
+    hints = [ir.Constant(INT, hint) for hint in (0, 3, 1)]  # to read, keep, data
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), [builder.inttoptr(address, BYTE.as_pointer()), *hints])
+
+
 def offset(builder: ir.IRBuilder, address: ir.Value, count: int) -> ir.Value:
     """The address `count` bytes on."""
     return builder.add(address, ir.Constant(LONG, count)) if count else address
+
+
+def element(builder: ir.IRBuilder, address: ir.Value, index: ir.Value, size: int, after: int = 0) -> ir.Value:
+    """The address of element `index + after` of an array with elements of `size` bytes."""
+    return offset(builder, builder.add(address, builder.mul(index, ir.Constant(LONG, size))), after * size)
+
+
+def add_to(builder: ir.IRBuilder, address: ir.Value, value: ir.Value) -> None:
+    """Add a vector of floats to the one in memory."""
+    store(builder, address, builder.fadd(load(builder, address, FLOATS), value))
+
+
+@contextmanager
+def loop(builder: ir.IRBuilder, past: ir.Value, first: ir.Value | None = None, step: int = 1) -> Iterator[ir.Value]:
+    """A loop over int64 `range(first, past, step)` whose body is what is emitted inside."""
+    start = ir.Constant(LONG, 0) if first is None else first
+    with cgutils.for_range_slice(builder, start, past, ir.Constant(LONG, step), LONG) as (index, _):
+        yield index
+
+
+def cases(builder: ir.IRBuilder, value: ir.Value, keys: Sequence[int]) -> Iterator[int]:
+    """Code for each key, run if the int64 value is that key; the last one's also if it is none of them."""
+    yield from _branches(builder, keys, lambda key: builder.icmp_signed("==", value, ir.Constant(LONG, key)))
+
+
+def at_most(builder: ir.IRBuilder, value: ir.Value, keys: Sequence[int]) -> Iterator[int]:
+    """Code for each of the rising keys, run if it is the first that the int64 value does not exceed, or the last."""
+    yield from _branches(builder, keys, lambda key: builder.icmp_signed("<=", value, ir.Constant(LONG, key)))
+
+
+def _branches(builder: ir.IRBuilder, keys: Sequence[int], test: Callable[[int], ir.Value]) -> Iterator[int]:
+    after = builder.append_basic_block("after")
+    for key in keys[:-1]:
+        then, otherwise = builder.append_basic_block(f"case{key}"), builder.append_basic_block("next")
+        builder.cbranch(test(key), then, otherwise)
+        builder.position_at_end(then)
+        yield key
+        builder.branch(after)
+        builder.position_at_end(otherwise)
+    yield keys[-1]
+    builder.branch(after)
+    builder.position_at_end(after)
 
 
 def splat(builder: ir.IRBuilder, value: ir.Value, count: int = LANES) -> ir.Value:
@@ -48,6 +98,14 @@ def splat(builder: ir.IRBuilder, value: ir.Value, count: int = LANES) -> ir.Valu
     undefined = ir.Constant(vector(value.type, count), ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(INT, 0))
     return builder.shuffle_vector(first, undefined, constant(vector(INT, count), 0))
+
+
+def total(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> ir.Value:
+    """The sum of one or more vectors of integers."""
+    result = values[0]
+    for value in values[1:]:
+        result = builder.add(result, value)
+    return result
 
 
 def pick(builder: ir.IRBuilder, value: ir.Value, lanes: Sequence[int]) -> ir.Value:

@@ -9,16 +9,18 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nash_swarm.game.layout import HALF
 from nash_swarm.quantizers.kernels.simd import emit
-from nash_swarm.quantizers.kernels.simd.integers import QUADS, unpack
+from nash_swarm.quantizers.kernels.simd.dots import QUADS, VECTOR, unpack
+from nash_swarm.quantizers.kernels.simd.integers import WIDTHS
 from nash_swarm.quantizers.kernels.simd.paths import AVX2, AVX512VNNI
 from nash_swarm.quantizers.kernels.simd.vectors import FLOATS, INTS
 
 INPUTS = 4
 """Inputs of a quad; each has an accumulator of its own."""
-_VECTOR = 64
 
 
 @intrinsic(prefer_literal=True)
@@ -63,39 +65,21 @@ def _lookup_generic(builder: ir.IRBuilder, table: ir.Value, index: ir.Value) -> 
 
 
 @intrinsic
-def finish_sums(typing: Any, sums: Any, scales: Any, steps: Any, out: Any) -> Any:
-    """Add accumulator * (scales * step) of every token to its sixteen floats at `out`, 64 bytes a token.
-
-    steps: address of the tokens' activation scales, float32.
-    """
+def store_levels(typing: Any, bits: Any, at: Any, blocks: Any, zeros: Any, out: Any) -> Any:
+    """Write a group's codes less its zero-points as floats, sixteen rows for each input; of width 16: its values."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        for token in range(len(sums)):
-            step = emit.splat(builder, emit.load(builder, emit.offset(builder, args[2], 4 * token), emit.FLOAT))
-            value = builder.sitofp(builder.extract_value(args[0], token), emit.FLOATS)
-            _add_to(builder, args[3], token, builder.fmul(value, builder.fmul(args[1], step)))
+        for width in emit.cases(builder, args[0], (*WIDTHS, HALF)):
+            with emit.loop(builder, args[2]) as block:
+                place = emit.element(builder, args[1], block, VECTOR * width)
+                target = emit.element(builder, args[4], block, VECTOR * QUADS * INPUTS)
+                values = _halves(builder, place) if width == HALF else _levels(builder, width, place, args[3])
+                for position, value in enumerate(values):
+                    emit.store(builder, emit.offset(builder, target, position * VECTOR), value)
         return context.get_dummy_value()
 
-    return types.void(sums, FLOATS, types.int64, types.int64), generate
-
-
-def _add_to(builder: ir.IRBuilder, out: ir.Value, token: int, value: ir.Value) -> None:
-    place = emit.offset(builder, out, token * _VECTOR)
-    emit.store(builder, place, builder.fadd(emit.load(builder, place, emit.FLOATS), value))
-
-
-@intrinsic(prefer_literal=True)
-def store_levels(typing: Any, bits: Any, address: Any, zeros: Any, out: Any) -> Any:
-    """Write code - zero-point of a block as floats, sixteen rows for each of the 32 inputs; width 16: its values."""
-    width = bits.literal_value
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        values = _halves(builder, args[1]) if width == 16 else _levels(builder, width, args[1], args[2])
-        for position, value in enumerate(values):
-            emit.store(builder, emit.offset(builder, args[3], position * _VECTOR), value)
-        return context.get_dummy_value()
-
-    return types.void(bits, types.int64, INTS, types.int64), generate
+    address = types.int64
+    return types.void(address, address, address, INTS, address), generate
 
 
 def _levels(builder: ir.IRBuilder, width: int, address: ir.Value, zeros: ir.Value) -> list[ir.Value]:
@@ -112,7 +96,7 @@ def _halves(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
     """By integer arithmetic: not every CPU converts half precision."""
     values = []
     for quad in range(QUADS):
-        place = emit.offset(builder, address, quad * 2 * _VECTOR)
+        place = emit.offset(builder, address, quad * 2 * VECTOR)
         packed = emit.load(builder, place, emit.vector(emit.SHORT, INPUTS * emit.LANES))
         for position in range(INPUTS):
             lanes = emit.pick(builder, packed, range(position, INPUTS * emit.LANES, INPUTS))
@@ -128,47 +112,45 @@ def _halves(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
 
 
 @intrinsic(prefer_literal=True)
-def start_products(typing: Any, tokens: Any) -> Any:
-    """Four zero accumulators for each of the constant number `tokens`."""
-    result = types.UniTuple(FLOATS, INPUTS * tokens.literal_value)
+def add_products(
+    typing: Any, lanes: Any, levels: Any, blocks: Any, scales: Any, inputs: Any, out: Any, count: Any
+) -> Any:
+    """Add a group's contribution to the outputs of `count` tokens, the constant `lanes` of them at a time.
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return context.make_tuple(builder, result, [emit.constant(emit.FLOATS, 0.0)] * len(result))
-
-    return result(tokens), generate
-
-
-@intrinsic
-def add_products(typing: Any, products: Any, levels: Any, inputs: Any, stride: Any) -> Any:
-    """Accumulators plus levels * activation; input j of every quad goes to accumulator j of its token.
-
-    levels: address of a block written by `store_levels`. inputs: address of the first token's 32 float32 activations,
-    the next token's stand `stride` bytes on.
+    levels: address of what `store_levels` wrote. inputs, out: addresses of the first token's float32 activations and
+    sixteen float32 outputs; tokens follow each other without gaps. Input j of every quad is added to partial sum j of
+    its token; the contribution is ((0 + 1) + (2 + 3)) * scales.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        sums = [builder.extract_value(args[0], i) for i in range(len(products))]
-        for position in range(QUADS * INPUTS):
-            level = emit.load(builder, emit.offset(builder, args[1], position * _VECTOR), emit.FLOATS)
-            token_at = args[2]
-            for at in range(position % INPUTS, len(products), INPUTS):
-                value = emit.load(builder, emit.offset(builder, token_at, 4 * position), emit.FLOAT)
-                sums[at] = builder.fadd(sums[at], builder.fmul(level, emit.splat(builder, value)))
-                token_at = builder.add(token_at, args[3])
-        return context.make_tuple(builder, products, sums)
+        _, levels_, blocks_, scales_, inputs_, out_, count_ = args
+        stride = builder.mul(blocks_, ir.Constant(emit.LONG, 4 * QUADS * INPUTS))
 
-    return products(products, types.int64, types.int64, types.int64), generate
+        def some(together: int, first: ir.Value, past: ir.Value) -> None:
+            with emit.loop(builder, past, first, together) as token:
+                nothing = emit.constant(emit.FLOATS, 0.0)
+                sums = [[cgutils.alloca_once_value(builder, nothing) for _ in range(INPUTS)] for _ in range(together)]
+                x = builder.add(inputs_, builder.mul(token, stride))
+                with emit.loop(builder, blocks_) as block:
+                    level_at = emit.element(builder, levels_, block, VECTOR * QUADS * INPUTS)
+                    x_at = emit.element(builder, x, block, 4 * QUADS * INPUTS)
+                    for position in range(QUADS * INPUTS):
+                        level = emit.load(builder, emit.offset(builder, level_at, position * VECTOR), emit.FLOATS)
+                        place = emit.offset(builder, x_at, 4 * position)
+                        for parts in sums:
+                            value = emit.splat(builder, emit.load(builder, place, emit.FLOAT))
+                            part = parts[position % INPUTS]
+                            builder.store(builder.fadd(builder.load(part), builder.fmul(level, value)), part)
+                            place = builder.add(place, stride)
+                for lane, parts in enumerate(sums):
+                    a, b, c, d = (builder.load(part) for part in parts)
+                    total = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+                    emit.add_to(builder, emit.element(builder, out_, token, 64, lane), builder.fmul(total, scales_))
 
-
-@intrinsic
-def finish_products(typing: Any, products: Any, scales: Any, out: Any) -> Any:
-    """Add ((0 + 1) + (2 + 3)) * scales of every token's accumulators to its sixteen floats at `out`."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        for token in range(len(products) // INPUTS):
-            parts = [builder.extract_value(args[0], token * INPUTS + i) for i in range(INPUTS)]
-            total = builder.fadd(builder.fadd(parts[0], parts[1]), builder.fadd(parts[2], parts[3]))
-            _add_to(builder, args[2], token, builder.fmul(total, args[1]))
+        whole = builder.sub(count_, builder.srem(count_, ir.Constant(emit.LONG, lanes.literal_value)))
+        some(lanes.literal_value, ir.Constant(emit.LONG, 0), whole)
+        some(1, whole, count_)
         return context.get_dummy_value()
 
-    return types.void(products, FLOATS, types.int64), generate
+    address = types.int64
+    return types.void(lanes, address, address, FLOATS, address, address, address), generate

@@ -1,229 +1,126 @@
-"""Dot products of packed codes with int8 activations, for any width, number of tokens and instruction set.
-
-A block of 16 rows x 32 inputs becomes eight vectors, one a quad of inputs, with the four codes of a row in the bytes of
-its lane. An accumulator is a vector of 32-bit sums, one a row. All sums are exact.
-"""
+"""Groups of packed codes times int8 activations, for any width, number of tokens and instruction set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nash_swarm.quantizers.kernels.simd import emit
-from nash_swarm.quantizers.kernels.simd.vectors import INTS
-from nash_swarm.quantizers.packing.n16k32 import PLANES
+from nash_swarm.quantizers.kernels.simd.dots import QUADS, VECTOR, add_dots, unpack
+from nash_swarm.quantizers.kernels.simd.paths import AVX512VNNI
+from nash_swarm.quantizers.kernels.simd.vectors import FLOATS, INTS
 
-QUADS = 8
-_VECTOR = 64
+WIDTHS = (4, 3, 2, 5, 6, 8)
+"""Widths with codes, in the order in which they are asked for."""
 _AHEAD = 4096
 """Bytes that prefetches run ahead of the reader: longer than memory takes, shorter than the first cache."""
 
 
+def _prefetch_block(builder: ir.IRBuilder, width: int, address: ir.Value) -> None:
+    for line in range(width):
+        emit.prefetch(builder, emit.offset(builder, address, _AHEAD + line * VECTOR))
+
+
+def _started(builder: ir.IRBuilder, zeros: ir.Value, totals: ir.Value) -> ir.Value:
+    """A token's accumulator at minus zero-point times the sum of its activations, the int32 at address `totals`."""
+    total = emit.load(builder, totals, emit.INT)
+    return builder.mul(zeros, emit.splat(builder, builder.neg(total)))
+
+
+def _finish(builder: ir.IRBuilder, sums: ir.Value, scales: ir.Value, step: ir.Value, out: ir.Value) -> None:
+    """Add accumulator * (scales * step) to the sixteen floats at `out`; step: address of the token's float32 scale."""
+    factors = builder.fmul(scales, emit.splat(builder, emit.load(builder, step, emit.FLOAT)))
+    emit.add_to(builder, out, builder.fmul(builder.sitofp(sums, emit.FLOATS), factors))
+
+
 @intrinsic(prefer_literal=True)
-def prefetch_block(typing: Any, bits: Any, address: Any) -> Any:
-    """Ask for the block of this width some way behind `address`."""
+def add_one_token(
+    typing: Any, path: Any, bits: Any, at: Any, blocks: Any, zeros: Any, scales: Any, inputs: Any, steps: Any,
+    totals: Any, out: Any,
+) -> Any:  # fmt: skip
+    """Add a group's contribution to the outputs of one token; codes are unpacked in registers.
+
+    path: constant. bits, at, blocks: width, address and number of the group's blocks. zeros, scales: of the rows.
+    inputs, steps, totals: addresses of the token's int8 codes, scale and sum of codes. out: of sixteen float32.
+    """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        for line in range(bits.literal_value):
-            at = emit.offset(builder, args[1], _AHEAD + line * _VECTOR)
-            pointer = builder.inttoptr(at, emit.BYTE.as_pointer())
-            hints = [ir.Constant(emit.INT, hint) for hint in (0, 3, 1)]  # to read, keep, data
-            emit.call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
+        _, bits_, at_, blocks_, zeros_, scales_, inputs_, steps_, totals_, out_ = args
+        sums = cgutils.alloca_once_value(builder, _started(builder, zeros_, totals_))
+        for width in emit.cases(builder, bits_, WIDTHS):
+            with emit.loop(builder, blocks_) as block:
+                place = emit.element(builder, at_, block, VECTOR * width)
+                _prefetch_block(builder, width, place)
+                x = emit.element(builder, inputs_, block, 4 * QUADS)
+                quads = unpack(builder, width, place)
+                builder.store(add_dots(builder, path.literal_value, width, builder.load(sums), quads, x), sums)
+        _finish(builder, builder.load(sums), scales_, steps_, out_)
         return context.get_dummy_value()
 
-    return types.void(bits, types.int64), generate
-
-
-@intrinsic(prefer_literal=True)
-def unpack_block(typing: Any, bits: Any, address: Any) -> Any:
-    """The eight vectors of codes of the block at `address`, whose width is the constant `bits`."""
-    width = bits.literal_value
-    quads = types.UniTuple(INTS, QUADS)
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return context.make_tuple(builder, quads, unpack(builder, width, args[1]))
-
-    return quads(bits, types.int64), generate
-
-
-def unpack(builder: ir.IRBuilder, width: int, address: ir.Value) -> list[ir.Value]:
-    """Emit the joining of the planes of `packing.n16k32`."""
-    quads: list[Any] = [None] * QUADS
-    at = shift = 0
-    for plane in PLANES[width]:
-        per = 8 // plane
-        mask = (2**plane - 1) << shift
-        for quad in range(QUADS):
-            if quad % per == 0:
-                packed = emit.load(builder, emit.offset(builder, address, at), emit.INTS)
-                at += _VECTOR
-            # bits that a shift brings over from the neighbouring byte are masked away
-            moved = _moved(builder, packed, plane * (quad % per) - shift)
-            part = moved if plane == 8 else builder.and_(moved, emit.constant(emit.INTS, mask * 0x01010101))
-            quads[quad] = part if quads[quad] is None else builder.or_(quads[quad], part)
-        shift += plane
-    return quads
-
-
-def _moved(builder: ir.IRBuilder, value: ir.Value, right: int) -> ir.Value:
-    if right == 0:
-        return value
-    distance = emit.constant(emit.INTS, abs(right))
-    return builder.lshr(value, distance) if right > 0 else builder.shl(value, distance)
+    address = types.int64
+    return types.void(path, address, address, address, INTS, FLOATS, *[address] * 4), generate
 
 
 @intrinsic
-def store_block(typing: Any, address: Any, quads: Any) -> Any:
-    """Write eight vectors, a block of width 8."""
+def unpack_group(typing: Any, bits: Any, at: Any, blocks: Any, out: Any) -> Any:
+    """Write a group's codes, a byte each, as blocks of width 8 to the address `out`."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        for quad in range(QUADS):
-            emit.store(builder, emit.offset(builder, args[0], quad * _VECTOR), builder.extract_value(args[1], quad))
+        for width in emit.cases(builder, args[0], WIDTHS):
+            with emit.loop(builder, args[2]) as block:
+                place = emit.element(builder, args[1], block, VECTOR * width)
+                _prefetch_block(builder, width, place)
+                target = emit.element(builder, args[3], block, VECTOR * QUADS)
+                for quad, codes in enumerate(unpack(builder, width, place)):
+                    emit.store(builder, emit.offset(builder, target, quad * VECTOR), codes)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.UniTuple(INTS, QUADS)), generate
+    return types.void(*[types.int64] * 4), generate
 
 
 @intrinsic(prefer_literal=True)
-def start_sums(typing: Any, tokens: Any, zeros: Any, totals: Any) -> Any:
-    """Accumulators of the constant number `tokens`, each at minus zero-point times the sum of its activations.
+def add_tokens(
+    typing: Any, path: Any, lanes: Any, bits: Any, at: Any, blocks: Any, zeros: Any, scales: Any, inputs: Any,
+    steps: Any, totals: Any, out: Any, count: Any,
+) -> Any:  # fmt: skip
+    """Add an unpacked group's contribution to the outputs of `count` tokens, the constant `lanes` of them at a time.
 
-    `totals`: address of the tokens' sums, int32.
+    at: address of the group's codes as blocks of width 8; bits: how wide they really are. Tokens follow each other
+    without gaps at `inputs`, `steps`, `totals` and `out`; the other arguments are those of `add_one_token`.
     """
-    count = tokens.literal_value
-    result = types.UniTuple(INTS, count)
+    ceilings = (8,) if path.literal_value == AVX512VNNI else (4, 6, 8)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        sums = []
-        for token in range(count):
-            total = emit.load(builder, emit.offset(builder, args[2], 4 * token), emit.INT)
-            sums.append(builder.mul(args[1], emit.splat(builder, builder.neg(total))))
-        return context.make_tuple(builder, result, sums)
+        _, _, bits_, at_, blocks_, zeros_, scales_, inputs_, steps_, totals_, out_, count_ = args
+        stride = builder.mul(blocks_, ir.Constant(emit.LONG, 4 * QUADS))
 
-    return result(tokens, INTS, types.int64), generate
+        def some(most_bits: int, together: int, first: ir.Value, past: ir.Value) -> None:
+            with emit.loop(builder, past, first, together) as token:
+                sums = []
+                for lane in range(together):
+                    place = emit.element(builder, totals_, token, 4, lane)
+                    sums.append(cgutils.alloca_once_value(builder, _started(builder, zeros_, place)))
+                x = builder.add(inputs_, builder.mul(token, stride))
+                with emit.loop(builder, blocks_) as block:
+                    quads = unpack(builder, 8, emit.element(builder, at_, block, VECTOR * QUADS))
+                    place = emit.element(builder, x, block, 4 * QUADS)
+                    for total in sums:
+                        added = add_dots(builder, path.literal_value, most_bits, builder.load(total), quads, place)
+                        builder.store(added, total)
+                        place = builder.add(place, stride)
+                for lane, total in enumerate(sums):
+                    step = emit.element(builder, steps_, token, 4, lane)
+                    _finish(builder, builder.load(total), scales_, step, emit.element(builder, out_, token, 64, lane))
 
+        whole = builder.sub(count_, builder.srem(count_, ir.Constant(emit.LONG, lanes.literal_value)))
+        for most_bits in emit.at_most(builder, bits_, ceilings):
+            some(most_bits, lanes.literal_value, ir.Constant(emit.LONG, 0), whole)
+            some(most_bits, 1, whole, count_)
+        return context.get_dummy_value()
 
-@intrinsic(prefer_literal=True)
-def add_dots(typing: Any, path: Any, most_bits: Any, sums: Any, quads: Any, codes: Any, stride: Any) -> Any:
-    """Accumulators plus the dot products of a block with the 32 activations of each token.
-
-    path: constant, which instructions. most_bits: constant, no code of the block has more bits. codes: address of the
-    first token's int8 activations, the next token's stand `stride` bytes on.
-    """
-    dots = (_vnni_dots, _avx2_dots, _generic_dots)[path.literal_value]
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        vectors = [builder.extract_value(args[3], quad) for quad in range(QUADS)]
-        results = []
-        address = args[4]
-        for token in range(len(sums)):
-            inputs = [emit.load(builder, emit.offset(builder, address, 4 * quad), emit.INT) for quad in range(QUADS)]
-            results.append(
-                dots(
-                    builder, most_bits.literal_value, builder.extract_value(args[2], token), vectors, inputs, len(sums)
-                )
-            )
-            address = builder.add(address, args[5])
-        return context.make_tuple(builder, sums, results)
-
-    return sums(path, most_bits, sums, types.UniTuple(INTS, QUADS), types.int64, types.int64), generate
-
-
-def _vnni_dots(
-    builder: ir.IRBuilder,
-    most_bits: int,
-    sums: ir.Value,
-    quads: Sequence[ir.Value],
-    inputs: Sequence[ir.Value],
-    tokens: int,
-) -> ir.Value:
-    """`vpdpbusd`: four products a lane into 32 bits. A single token gets two chains: each step waits for the last."""
-    chains = [sums, emit.constant(emit.INTS, 0)] if tokens == 1 else [sums]
-    for quad in range(QUADS):
-        chain = quad % len(chains)
-        chains[chain] = emit.call(
-            builder,
-            "llvm.x86.avx512.vpdpbusd.512",
-            emit.INTS,
-            [chains[chain], quads[quad], emit.splat(builder, inputs[quad])],
-        )
-    return chains[0] if tokens > 1 else builder.add(*chains)
-
-
-def _avx2_dots(
-    builder: ir.IRBuilder,
-    most_bits: int,
-    sums: ir.Value,
-    quads: Sequence[ir.Value],
-    inputs: Sequence[ir.Value],
-    tokens: int,
-) -> ir.Value:
-    """`vpmaddubsw` (pairs into 16 bits, saturating), as many added as cannot overflow, then `vpmaddwd` into 32 bits.
-
-    Two products of 7-bit codes are at most 2 * 127 * 127 < 2**15; 8-bit codes are split into top bit and rest.
-    """
-    parts = (0x7F7F7F7F, 0x80808080) if most_bits == 8 else (None,)
-    together = max(1, 32767 // (2 * 127 * (2**most_bits - 1)))
-    short, half = emit.vector(emit.SHORT), emit.vector(emit.INT, 8)
-    bytes_ = emit.vector(emit.BYTE, 32)
-    halves = []
-    for first in (0, 8):
-        lanes = range(first, first + 8)
-        total = emit.pick(builder, sums, lanes)
-        pairs: Any = None
-        added = 0
-        for quad in range(QUADS):
-            right = builder.bitcast(emit.splat(builder, inputs[quad], 8), bytes_)
-            for part in parts:
-                left = emit.pick(builder, quads[quad], lanes)
-                if part is not None:
-                    left = builder.and_(left, emit.constant(half, part))
-                product = emit.call(builder, "llvm.x86.avx2.pmadd.ub.sw", short, [builder.bitcast(left, bytes_), right])
-                pairs = product if pairs is None else builder.add(pairs, product)
-                added += 1
-                if added == together or (quad == QUADS - 1 and part == parts[-1]):
-                    wide = emit.call(builder, "llvm.x86.avx2.pmadd.wd", half, [pairs, emit.constant(short, 1)])
-                    total, pairs, added = builder.add(total, wide), None, 0
-        halves.append(total)
-    mask = ir.Constant(emit.INTS, list(range(emit.LANES)))
-    return builder.shuffle_vector(*halves, mask)
-
-
-def _generic_dots(
-    builder: ir.IRBuilder,
-    most_bits: int,
-    sums: ir.Value,
-    quads: Sequence[ir.Value],
-    inputs: Sequence[ir.Value],
-    tokens: int,
-) -> ir.Value:
-    """16-bit products of the even and of the odd bytes, as many added as cannot overflow, then widened."""
-    together = 32767 // (127 * (2**most_bits - 1))
-    shorts = emit.vector(emit.SHORT, 32)
-    pair = emit.vector(emit.SHORT, 2)
-    eight, sixteen = emit.constant(shorts, 8), emit.constant(emit.INTS, 16)
-    products: Any = None
-    added = 0
-    for quad in range(QUADS):
-        codes = builder.bitcast(quads[quad], shorts)
-        scalars = builder.bitcast(inputs[quad], pair)
-        odd = builder.ashr(scalars, emit.constant(pair, 8))
-        even = builder.ashr(builder.shl(scalars, emit.constant(pair, 8)), emit.constant(pair, 8))
-        for left, scalar in (
-            (builder.and_(codes, emit.constant(shorts, 255)), even),
-            (builder.lshr(codes, eight), odd),
-        ):
-            right = builder.bitcast(emit.splat(builder, builder.bitcast(scalar, emit.INT)), shorts)
-            product = builder.mul(left, right)
-            products = product if products is None else builder.add(products, product)
-            added += 1
-            if added == together or (quad == QUADS - 1 and scalar is odd):
-                lanes = builder.bitcast(products, emit.INTS)
-                low = builder.ashr(builder.shl(lanes, sixteen), sixteen)
-                sums = builder.add(sums, builder.add(low, builder.ashr(lanes, sixteen)))
-                products, added = None, 0
-    return sums
+    address = types.int64
+    return types.void(path, lanes, address, address, address, INTS, FLOATS, *[address] * 5), generate

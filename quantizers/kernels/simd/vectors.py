@@ -79,6 +79,17 @@ def float_bits(typing: Any, bits: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Ask for the cache line of an address, which need not exist."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        emit.prefetch(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS), generate
+
+
+@intrinsic
 def load_floats(typing: Any, address: Any) -> Any:
     return _unary(FLOATS, _ADDRESS, lambda b, a: emit.load(b, a, emit.FLOATS))
 

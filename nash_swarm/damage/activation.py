@@ -33,7 +33,7 @@ class Activation(DamageEstimator):
         hessian = statistics.hessian()
         if hessian is not None:
             moments = hessian.diagonal().astype(np.float64)
-            order = np.argsort(-moments, kind="stable")
+            order = statistics.activation_order()
             rows.append(np.full(len(weight), 1.0 / max(float((squares @ moments).sum()), 1e-30)))
             columns.append(moments[order])
         if statistics.lookups is not None:

@@ -49,4 +49,8 @@ class DamageEstimator(ABC):
 
     @abstractmethod
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
-        """The cost of errors in `weight`, float32 (rows, columns) in the model's column order."""
+        """The cost of errors in `weight`, float32 (rows, columns) in the model's column order.
+
+        An estimator that gives an order takes it from `statistics.activation_order()`, or keeps `statistics.order`
+        where that is given: when damage is measured again, agents stay what they are.
+        """

@@ -59,7 +59,7 @@ def couple(
     deltas = sequence_deltas(model, game, quiet=quiet)
     near = neighbourhood(game.tensors)
     shrinkage = choose_shrinkage(game, deltas, near, rng)
-    vectors = _scaled(game, _sketched(deltas, rank, rng))
+    vectors = scaled_to_damage(game, _sketched(deltas, rank, rng))
     graph = near.graph(shrinkage.reach, shrinkage.strength)
     facts = {"reach": str(shrinkage.reach), "strength": shrinkage.strength, "explained": shrinkage.explained}
     provenance = {**game.provenance, "coupling": {"rank": vectors.shape[-1], **facts}}
@@ -134,7 +134,8 @@ def _sketched(deltas: Floats, rank: int, rng: np.random.Generator) -> Floats:
     return np.ascontiguousarray(np.moveaxis(deltas, 0, -1))
 
 
-def _scaled(game: BitGame, vectors: Floats) -> Floats:
+def scaled_to_damage(game: BitGame, vectors: Floats) -> Floats:
+    """Vectors (agents, strategies, rank) with the squared length of twice the agent's own damage."""
     lengths = np.linalg.norm(vectors, axis=-1)
     factor = np.sqrt(2.0 * game.damage) / np.maximum(lengths, 1e-30)
     return (vectors * factor[..., None]).astype(np.float32)

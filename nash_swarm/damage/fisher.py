@@ -44,7 +44,7 @@ class Fisher(DamageEstimator):
         hessian = statistics.hessian()
         if hessian is not None:
             assert statistics.outputs is not None
-            order = np.argsort(-hessian.diagonal(), kind="stable")
+            order = statistics.activation_order()
             rows.append(0.5 * statistics.outputs.numpy() / max(1, statistics.tokens))
             columns.append(column_weights(np.ascontiguousarray(hessian[np.ix_(order, order)]), self.damping))
         if statistics.lookups is not None:

@@ -19,6 +19,7 @@ class Statistics:
         outputs: sum of (dL/dy)^2, float32 (rows,), L being the summed loss in nats.
         lookups: how often each row was looked up, float64 (rows,), as an embedding.
         gradients: sum of (dL/dy)^2 over looked-up rows, float32 (columns,).
+        order: column order that an earlier measurement fixed, int64 (columns,); nothing that is collected.
     """
 
     tokens: int = 0
@@ -26,6 +27,7 @@ class Statistics:
     outputs: torch.Tensor | None = None
     lookups: torch.Tensor | None = None
     gradients: torch.Tensor | None = None
+    order: npt.NDArray[np.int64] | None = None
 
     def add_inputs(self, x: torch.Tensor) -> None:
         """Inputs of a matrix that multiplies, (..., columns)."""
@@ -53,6 +55,13 @@ class Statistics:
     def hessian(self) -> npt.NDArray[np.float32] | None:
         """Mean of x x^T over tokens, (columns, columns)."""
         return None if self.inputs is None else (self.inputs / max(1, self.tokens)).numpy()
+
+    def activation_order(self) -> npt.NDArray[np.int64]:
+        """Columns by falling mean square of their inputs, int64 (columns,); `order` if that is given."""
+        if self.order is not None:
+            return self.order
+        assert self.inputs is not None
+        return np.argsort(-self.inputs.diagonal().numpy(), kind="stable")
 
     def lookup_shares(self) -> npt.NDArray[np.float64]:
         """Estimated share of each row in future look-ups, (rows,), sums to 1.

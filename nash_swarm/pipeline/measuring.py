@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ def measure(
     text: str | Text | None = BUILT_IN_TEXT,
     tokens: npt.NDArray[np.int32] | None = None,
     point: Any = None,
+    orders: Mapping[str, npt.NDArray[np.int64]] | None = None,
     damage: str | DamageEstimator = "fisher",
     granularity: Granularity = "block",
     strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
@@ -53,6 +54,8 @@ def measure(
         tokens: calibration token ids (windows, length) instead of `text`.
         point: a model of the same shape, at whose weights activations and gradients are taken; `model` itself if not
             given.
+        orders: column orders to keep, by tensor name (`BitGame.permutations` of an earlier measurement), so that
+            agents are the same columns as there.
         damage: name or instance of a damage estimator.
         granularity: what an agent is.
         strategies: bit-widths the agents may choose from.
@@ -91,7 +94,7 @@ def measure(
 
     # one table from the start: joining the matrices' tables at the end would hold all of them twice
     table = np.empty(agents.memory.shape, np.float32)
-    orders: dict[str, npt.NDArray[np.int64]] = {}
+    permutations: dict[str, npt.NDArray[np.int64]] = {}
     layouts = {tensor.name: tensor for tensor in agents.tensors}
     originals = {matrix.name: matrix for matrix in agents.matrices}
     looked_at = agents.matrices if point is None else find_matrices(point, scope)
@@ -102,13 +105,14 @@ def measure(
             if estimator.needs != "weights" and statistics.inputs is None and statistics.lookups is None:
                 raise DataError(f"no calibration token reaches {matrix.name}; damage 'magnitude' needs none")
             weight = originals[matrix.name].weight().contiguous().numpy()
+            statistics.order = None if orders is None else orders.get(matrix.name)
             sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
             layout = layouts.pop(matrix.name)
             if (sensitivity.order is not None) != layout.ordered:
                 raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {matrix.name}")
             table[layout.span] = damage_table(weight, sensitivity, layout, agents.strategies)
             if sensitivity.order is not None:
-                orders[matrix.name] = sensitivity.order
+                permutations[matrix.name] = sensitivity.order
             bar.update()
     assert not layouts, f"not measured: {', '.join(layouts)}"
 
@@ -130,7 +134,7 @@ def measure(
         agents.fixed_bits,
         agents.parameters,
         agents.tensors,
-        orders,
+        permutations,
         calibration,
         provenance,
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from nash_swarm import registry
-from nash_swarm.damage.coupling import couple
+from nash_swarm.damage.coupling import scaled_to_damage
 from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.evaluation.text import Text, choose_windows, cut_windows
@@ -115,7 +115,7 @@ def play(
         best = min(own, key=lambda candidate: candidate.kl)
         again = measure_at(model, best.packed, game, quiet=quiet)
         latest = tried(f"{solver.name}, round {number}", solver, again)
-        stable = _alike(latest.allocation, best.allocation)
+        stable = np.array_equal(latest.allocation.choices, best.allocation.choices)
         own.append(latest)
         if stable or latest.kl >= best.kl:
             break
@@ -123,19 +123,12 @@ def play(
     return sorted([*own, *others], key=lambda candidate: candidate.kl)
 
 
-def _alike(one: Allocation, other: Allocation) -> bool:
-    """Whether two allocations give every column of every matrix the same width."""
-    return np.array_equal(one.choices, other.choices) and all(
-        np.array_equal(order, other.permutations[name]) for name, order in one.permutations.items()
-    )
-
-
 def measure_at(model: Any, packed: Any, game: BitGame, *, quiet: bool = False) -> BitGame:
     """The game measured again with every gradient and activation taken at the packed model.
 
-    What is rounded is still the original weights; only where the loss is looked at has moved. Column orders follow the
-    new activations, so agents of ordered tensors are other columns than before; a coupled game's coupling is measured
-    again for them.
+    What is rounded is still the original weights; only where the loss is looked at has moved. Column orders stay, and
+    so agents are what they were; a coupled game keeps the directions of its coupling vectors, with the lengths that the
+    new damage gives them.
 
     Args:
         model: the original model.
@@ -151,7 +144,8 @@ def measure_at(model: Any, packed: Any, game: BitGame, *, quiet: bool = False) -
     facts = game.provenance
     estimator = registry.create("damage", facts["damage"], **facts["damage_settings"])
     again = measure(
-        model, tokens=game.calibration.tokens, point=dense_copy(model, packed), damage=estimator,
+        model, tokens=game.calibration.tokens, point=dense_copy(model, packed), orders=game.permutations,
+        damage=estimator,
         granularity=facts["granularity"], strategies=game.strategies, scope=facts["scope"],
         group_size=game.tensors[0].group_size, seed=facts["seed"], name=facts["model"], quiet=quiet,
     )  # fmt: skip
@@ -159,7 +153,8 @@ def measure_at(model: Any, packed: Any, game: BitGame, *, quiet: bool = False) -
     again = replace(again, calibration=game.calibration, provenance=facts_now)
     if game.coupling is None:
         return again
-    return couple(model, again, rank=game.coupling.rank, seed=facts["seed"], quiet=quiet)[0]
+    vectors = scaled_to_damage(again, game.coupling.vectors)
+    return replace(again, coupling=replace(game.coupling, vectors=vectors))
 
 
 @torch.no_grad()

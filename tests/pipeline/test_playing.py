@@ -55,6 +55,18 @@ def test_a_dense_copy_computes_what_the_packed_model_does(model: Any, tokens: np
     moved = measure_at(model, packed, game, quiet=True)
     assert moved.tensors == game.tensors
     assert not np.array_equal(moved.damage, game.damage)
+    assert all(np.array_equal(order, game.permutations[name]) for name, order in moved.permutations.items())
+
+
+def test_a_coupled_game_stays_coupled_when_it_is_measured_again(model: Any, tokens: np.ndarray) -> None:
+    game, _ = ns.couple(model, ns.measure(model, tokens=tokens[:4], quiet=True), quiet=True)
+    packed = ns.pack(model, ns.solve(game, bits=7.0), quiet=True)
+    moved = measure_at(model, packed, game, quiet=True)
+    assert moved.coupling is not None and game.coupling is not None
+    assert np.array_equal(moved.coupling.graph, game.coupling.graph)
+    lengths = np.square(moved.coupling.vectors).sum(-1)
+    known = np.square(game.coupling.vectors).sum(-1) > 0
+    assert np.allclose(lengths[known], 2 * moved.damage[known], rtol=1e-4)
 
 
 def test_rounds_need_text(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""A number that changes with the source of the kernels.
+"""A number that changes with the source of what is compiled into the kernels.
 
 Numba's disk cache watches only the file a compiled function stands in, not those of the functions inlined into it, so
 the number is one of the compiled function's constants.
@@ -11,13 +11,13 @@ from functools import cache
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
+_SOURCES = ("activations.py", "descriptor.py", "tiles.py", "simd/*.py", "../packing/n16k32.py")
 
 
 @cache
 def fingerprint() -> int:
-    """CRC-32 of every source file of this package, in order of their paths."""
-    sources = sorted(path.relative_to(_FOLDER).as_posix() for path in _FOLDER.rglob("*.py"))
+    """CRC-32 of the source files, in order of their paths."""
     value = 0
-    for name in sources:
-        value = zlib.crc32((_FOLDER / name).read_bytes(), zlib.crc32(name.encode(), value))
+    for path in sorted(path for pattern in _SOURCES for path in _FOLDER.glob(pattern)):
+        value = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), value))
     return value

@@ -7,12 +7,12 @@ token: everything is checked and compiled when it is made, and a call is one com
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.errors import DataError
+from nash_swarm.errors import DataError, UsageError
 from nash_swarm.quantizers.kernels.activations import activation_bytes
 from nash_swarm.quantizers.kernels.compiled import Kernel, kernel
 from nash_swarm.quantizers.kernels.prepared import Prepared
@@ -49,7 +49,10 @@ class Runner:
     Attributes:
         prepared: the matrix.
         mode: int8 or fp32.
-        path: instructions, by name.
+        path: instructions, by name, see `simd.paths.choose`.
+
+    Raises:
+        UsageError: unknown mode, or instructions that this CPU lacks.
     """
 
     prepared: Prepared
@@ -61,6 +64,8 @@ class Runner:
     _tiles: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise UsageError(f"unknown activations {self.mode!r}; choose one of {', '.join(get_args(Mode))}")
         layout = self.prepared.layout
         stored = layout.groups * layout.group_size * (4 if self.mode == "fp32" else 1)
         values = {
@@ -108,6 +113,7 @@ def quantize_activations(
     """Inputs of `prepared`, and of every matrix with its `input_key`, from float32 x (tokens, columns).
 
     Raises:
+        UsageError: unknown mode or path.
         DataError: x has another type, shape or memory layout.
     """
     _check("activations", x, prepared.layout.columns)
@@ -133,6 +139,7 @@ def multiply(
     Releases the GIL; threads may share out the tiles of one product.
 
     Raises:
+        UsageError: unknown path.
         DataError: the activations belong to another kind of input, out has another type, shape or memory layout, or the
             tiles are not there.
     """

@@ -1,0 +1,188 @@
+"""Kernels stay inside the memory they are given, whatever a file says: a page behind it ends the process if not."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.products import guarded, product, random_tensor
+
+from nash_swarm.errors import DataError, UsageError
+from nash_swarm.game.layout import TensorLayout
+from nash_swarm.quantizers.kernels.matmul import Runner, multiply, quantize_activations
+from nash_swarm.quantizers.kernels.prepared import prepare
+from nash_swarm.quantizers.packing import PackedTensor
+
+TESTS = Path(__file__).parents[1]
+
+
+def in_a_process_of_its_own(code: str) -> str:
+    """What code prints; whatever ends the process ends only that one."""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TESTS)
+    assert result.returncode == 0, f"exit {result.returncode}\n{result.stderr[-2000:]}"
+    return result.stdout
+
+
+def run_guarded(tensor: PackedTensor, tokens: int) -> None:
+    """Multiply with everything the kernels touch right before a forbidden page."""
+    if isinstance(tensor.buffer, np.ndarray) and tensor.buffer.dtype == np.uint8 and tensor.buffer.flags.c_contiguous:
+        buffer = guarded(len(tensor.buffer))
+        buffer[:] = tensor.buffer
+        tensor = dataclasses.replace(tensor, buffer=buffer)
+    prepared = prepare(tensor)
+    x = guarded(4 * tokens * tensor.layout.columns).view(np.float32).reshape(tokens, -1)
+    x[:] = 1
+    for mode in ("int8", "fp32"):
+        product(prepared, x, mode, room=guarded)  # type: ignore[arg-type]
+
+
+def sound() -> None:
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        shape = (int(rng.integers(1, 60)), int(rng.integers(1, 200)))
+        run_guarded(random_tensor(seed, shape, group_size=int(rng.choice([32, 64, 128]))), int(rng.integers(1, 12)))
+
+
+def damaged_bytes() -> int:
+    """Files with flipped bytes, cut short or made longer: refused, or multiplied with."""
+    refused = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        tensor = random_tensor(seed % 5, (40, 150))
+        buffer = tensor.buffer.copy()
+        # the tables are at the end
+        places = len(buffer) - 1 - rng.integers(0, rng.choice([4, 40, 400, len(buffer)]), 3)
+        buffer[places] = rng.integers(0, 256, 3)
+        if seed % 4 == 0:
+            buffer = np.concatenate([buffer, buffer[: rng.integers(1, 64)]])
+        elif seed % 4 == 1:
+            buffer = buffer[: rng.integers(0, len(buffer))].copy()
+        try:
+            run_guarded(PackedTensor.read(buffer, tensor.layout, (2, 3, 4, 5, 6, 8, 16)), 1 + seed % 3)
+        except DataError:
+            refused += 1
+    return refused
+
+
+def lies(rng: np.random.Generator, tensor: PackedTensor) -> dict[str, Any]:
+    """Tables of a parsed tensor that do not fit the rest of it, one of each kind."""
+    layout = tensor.layout
+    widths = tensor.widths.copy()
+    widths[rng.integers(len(widths)), rng.integers(widths.shape[1])] = rng.choice([0, 7, 8, 16, 31, 255])
+    permutation = tensor.permutation.copy()
+    permutation[rng.integers(len(permutation))] = rng.choice([-1, layout.columns, 2**31, -(2**62)])
+    twice = tensor.permutation.copy()
+    twice[0] = twice[1]
+    larger = dataclasses.replace(layout, rows=layout.rows + 16)
+    wider = dataclasses.replace(layout, columns=layout.columns + 64)
+    return {
+        "widths": widths,
+        "widths ": tensor.widths[:-1],
+        "widths  ": tensor.widths.astype(np.int64),
+        "zeros": tensor.zeros[:-1],
+        "zeros ": tensor.zeros.astype(np.float32),
+        "permutation": permutation,
+        "permutation ": twice,
+        "permutation  ": tensor.permutation[:-1],
+        "permutation   ": tensor.permutation.astype(np.int32),
+        "buffer": tensor.buffer[: rng.integers(0, tensor.code_bytes + 8)],
+        "buffer ": np.repeat(tensor.buffer, 2)[::2],
+        "buffer  ": tensor.buffer.view(np.int8),
+        "buffer   ": tensor.buffer.tobytes(),
+        "code_bytes": tensor.code_bytes + 64,
+        "base": float("nan"),
+        "base ": float("inf"),
+        "base  ": -1.0,
+        "layout": larger,
+        "layout ": wider,
+        "layout  ": TensorLayout.cut("m", "linear", (layout.rows, layout.columns), "parameter"),
+        "layout   ": dataclasses.replace(layout, group_size=1 << 20),
+    }
+
+
+def lying_tables() -> list[str]:
+    """Lies that were believed; a width may change without a lie being told if it stays the same."""
+    believed = []
+    for seed in range(15):
+        tensor = random_tensor(seed, (40, 150))
+        for field, value in lies(np.random.default_rng(seed), tensor).items():
+            try:
+                run_guarded(dataclasses.replace(tensor, **{field.strip(): value}), 1 + seed % 9)
+            except DataError:
+                continue
+            if not (field == "widths" and np.array_equal(value, tensor.widths)):
+                believed.append(f"{seed} {field}")
+    return believed
+
+
+def test_kernels_stay_inside_their_memory() -> None:
+    in_a_process_of_its_own("from quantizers.test_matmul_safety import *; sound()")
+
+
+def test_a_step_too_far_is_noticed() -> None:
+    """Or the other tests would prove nothing."""
+    code = "from support.products import guarded; import ctypes; a = guarded(8); ctypes.string_at(a.ctypes.data, 9)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=TESTS, capture_output=True).returncode < 0
+
+
+def test_damaged_files_do_not_crash() -> None:
+    refused = int(in_a_process_of_its_own("from quantizers.test_matmul_safety import *; print(damaged_bytes())"))
+    assert 60 < refused < 200
+
+
+def test_lying_tables_are_refused() -> None:
+    assert in_a_process_of_its_own("from quantizers.test_matmul_safety import *; print(lying_tables())") == "[]\n"
+
+
+def test_arguments_are_checked() -> None:
+    prepared = prepare(random_tensor(0, (40, 100)))
+    x = np.ones((3, 100), np.float32)
+    for wrong in (x[:, :99], x.astype(np.float64), x[0], np.ones((100, 3), np.float32).T, x.tolist()):
+        with pytest.raises(DataError, match="activations"):
+            quantize_activations(prepared, wrong)  # type: ignore[arg-type]
+    activations, out = quantize_activations(prepared, x), np.empty((3, 40), np.float32)
+    for first, past in ((-1, 1), (2, 1), (0, 4), (3, 2**40)):
+        with pytest.raises(DataError, match="tiles"):
+            multiply(prepared, activations, out, first, past)
+    locked = out.copy()
+    locked.flags.writeable = False
+    for bad in (out[:2], out[:, :39], out.astype(np.float64), np.empty((40, 3), np.float32).T, locked):
+        with pytest.raises(DataError, match="output"):
+            multiply(prepared, activations, bad, 0, 3)
+    other = prepare(random_tensor(1, (40, 100)))
+    with pytest.raises(DataError, match="other groups"):
+        multiply(other, activations, out, 0, 3)
+    short = dataclasses.replace(activations, data=activations.data[:-1].copy())
+    with pytest.raises(DataError, match="cut short"):
+        multiply(prepared, short, out, 0, 3)
+    with pytest.raises(UsageError, match="int8, fp32"):
+        quantize_activations(prepared, x, "int4")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="generic"):
+        Runner(prepared, path="sse9")
+    empty = quantize_activations(prepared, x[:0])
+    multiply(prepared, empty, out[:0], 0, 3)
+
+
+def test_equal_inputs_share_a_key_and_others_do_not() -> None:
+    tensor = random_tensor(0, (40, 100), [4])
+    same = dataclasses.replace(random_tensor(1, (50, 100), [2]), permutation=tensor.permutation)
+    assert prepare(tensor).input_key == prepare(same).input_key
+    activations = quantize_activations(prepare(tensor), np.ones((2, 100), np.float32))
+    multiply(prepare(same), activations, np.empty((2, 50), np.float32), 0, 4)
+    for other in (random_tensor(2, (40, 100), [4]), random_tensor(0, (40, 100), [4, 16])):
+        assert prepare(tensor).input_key != prepare(other).input_key
+
+
+def test_tables_are_small_and_read_only() -> None:
+    tensor = random_tensor(0, (512, 1024), [4])
+    prepared = prepare(tensor)
+    assert np.shares_memory(prepared.buffer, tensor.buffer)
+    assert prepared.table_bytes < 0.05 * len(tensor.buffer)
+    assert prepare(random_tensor(0, (512, 1024), [2, 6])).table_bytes < 0.06 * len(tensor.buffer)
+    for table in (prepared.tiles, prepared.cells, prepared.zeros, prepared.permutation, prepared.fields):
+        assert table is not None and not table.flags.writeable

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable
+
 import torch
 from torch import nn
-from torch.nn import functional
 
-from nash_swarm.game.layout import TILE_ROWS, TensorLayout
-from nash_swarm.quantizers.kernels.threads import share_rows
-from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.game.layout import TensorLayout
+from nash_swarm.quantizers import buffers, ops
+from nash_swarm.quantizers.packing import PackedTensor, description
 
 
 class PackedWeight(nn.Module):
@@ -28,63 +27,36 @@ class PackedWeight(nn.Module):
         super().__init__()
         self.layout = layout
         self.strategies = strategies
+        self.matrix = description.describe(layout, strategies)
         self.register_buffer("packed", torch.zeros(size, dtype=torch.uint8))
-        self._parsed: tuple[tuple[int, int], PackedTensor] | None = None
 
     def tensor(self) -> PackedTensor:
-        """The parsed buffer, checked against its size each time the buffer has changed.
+        """The buffer parsed, with all its sections as arrays.
 
         Raises:
             DataError: the buffer is not what the layout says.
         """
-        version = (self.packed.data_ptr(), self.packed._version)
-        if self._parsed is None or self._parsed[0] != version:
-            buffer = np.ascontiguousarray(self.packed.detach().cpu().numpy())
-            self._parsed = (version, PackedTensor.read(buffer, self.layout, self.strategies))
-        return self._parsed[1]
+        return buffers.parse(self.packed, self.matrix)
+
+    def check(self) -> None:
+        """Hold the buffer against the layout now, not when it is first used.
+
+        Raises:
+            DataError: the buffer is not what the layout says.
+        """
+        if self.packed.device.type == "cpu":
+            buffers.find(self.packed, self.matrix)
+        else:
+            self.tensor()
 
     def dense(self) -> torch.Tensor:
         """The matrix, float32 (rows, columns), on the buffer's device."""
-        from nash_swarm.quantizers.kernels import unpacking
+        return ops.dense(self.packed, self.matrix)
 
-        parsed = self.tensor()
-        if self.layout.per_weight:
-            return self._per_weight(np.arange(self.layout.rows)).to(self.packed.device)
-        out = torch.empty(self.layout.rows, self.layout.columns)
-        arguments = (*_sources(parsed), out.numpy())
-        share_rows(self.layout.row_tiles, lambda first, past: unpacking.dequantize_tiles(*arguments, first, past))
-        return out.to(self.packed.device)
-
-    def rows(self, index: torch.Tensor) -> torch.Tensor:
-        """Rows `index` (any shape) of the matrix, float32 (*index, columns).
-
-        Raises:
-            IndexError: an index is outside the matrix.
-        """
-        from nash_swarm.quantizers.kernels import unpacking
-
-        wanted = index.detach().cpu().reshape(-1).numpy().astype(np.int64)
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.layout.rows:
-            raise IndexError(f"{self.layout.name}: index outside 0..{self.layout.rows - 1}")
-        parsed = self.tensor()
-        shape = (*index.shape, self.layout.columns)
-        if self.layout.per_weight:
-            return self._per_weight(wanted).reshape(shape).to(index.device)
-        out = torch.empty(len(wanted), self.layout.columns)
-        unpacking.dequantize_rows(*_sources(parsed), wanted, out.numpy(), 0, len(wanted))
-        return out.reshape(shape).to(index.device)
-
-    def _per_weight(self, wanted: npt.NDArray[np.int64]) -> torch.Tensor:
-        from nash_swarm.quantizers.kernels import unpacking_weights
-
-        parsed = self.tensor()
-        out = torch.empty(len(wanted), self.layout.columns)
-        arguments = (
-            parsed.buffer, parsed.row_bits, parsed.widths, parsed.scales, parsed.zeros, parsed.permutation,
-            self.layout.group_size, wanted, out.numpy(),
-        )  # fmt: skip
-        share_rows(len(wanted), lambda first, past: unpacking_weights.dequantize_rows(*arguments, first, past))
-        return out
+    @property
+    def weight(self) -> torch.Tensor:
+        """The dense matrix (rows, columns): slow, for code that insists on reading it."""
+        return self.dense()
 
     def extra_repr(self) -> str:
         """Shape, mean width and bytes, for `print(model)`."""
@@ -96,45 +68,69 @@ class PackedWeight(nn.Module):
 
 
 class PackedLinear(PackedWeight):
-    """`y = x W^T + b`; replaces `nn.Linear` and GPT-2's `Conv1D` (whose weight is stored transposed)."""
+    """`y = x W^T + b`; replaces `nn.Linear` and GPT-2's `Conv1D` (whose weight is stored transposed).
+
+    Attributes:
+        activations: `int8` or `fp32`, see `set_activations`.
+    """
 
     bias: torch.Tensor | None
+    activations: str = "int8"
 
     def __init__(self, layout: TensorLayout, strategies: tuple[int, ...], size: int, bias: bool) -> None:
         super().__init__(layout, strategies, size)
         self.in_features, self.out_features = layout.columns, layout.rows
         self.register_parameter("bias", nn.Parameter(torch.zeros(layout.rows), requires_grad=False) if bias else None)
 
-    @property
-    def weight(self) -> torch.Tensor:
-        """The dense weight (out_features, in_features): slow, for code that insists on reading it."""
-        return self.dense()
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in_features) to (..., out_features)."""
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return functional.linear(x, self.dense().to(x.dtype), bias)
+        """(..., in_features) to (..., out_features), of the type of x.
+
+        Raises:
+            DataError: the buffer is not what the layout says.
+            UsageError: x has not `in_features` columns.
+        """
+        # the tables, not the attributes: `nn.Module` takes longer to find those than the op to be called
+        packed, bias = self._buffers["packed"], self._parameters["bias"]
+        return ops.linear(x, packed, bias, self.matrix, self.activations)  # type: ignore[arg-type]
 
 
 class PackedEmbedding(PackedWeight):
-    """Rows of a packed token or position matrix; only the rows asked for are unpacked."""
+    """Rows of a packed token or position matrix; only the rows asked for are unpacked.
+
+    Attributes:
+        dtype: of the rows; follows the module's.
+    """
+
+    dtype: torch.dtype = torch.float32
 
     def __init__(self, layout: TensorLayout, strategies: tuple[int, ...], size: int) -> None:
         super().__init__(layout, strategies, size)
         self.num_embeddings, self.embedding_dim = layout.rows, layout.columns
 
-    @property
-    def weight(self) -> torch.Tensor:
-        """The dense matrix (num_embeddings, embedding_dim): slow, for code that insists on reading it."""
-        return self.dense()
-
     def forward(self, index: torch.Tensor) -> torch.Tensor:
-        """(...) token ids to (..., embedding_dim)."""
-        return self.rows(index)
+        """(...) token ids to (..., embedding_dim).
+
+        Raises:
+            DataError: the buffer is not what the layout says.
+            IndexError: an id is outside the matrix.
+        """
+        return ops.rows(index, self._buffers["packed"], self.matrix, self.dtype)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> PackedEmbedding:
+        # there is no floating-point tensor here that `.to(dtype)` could convert
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 class TiedHead(nn.Module):
-    """Output head that multiplies with the packed embedding it is tied to; owns no weights."""
+    """Output head that multiplies with the packed embedding it is tied to; owns no weights.
+
+    Attributes:
+        activations: `int8` or `fp32`, see `set_activations`.
+    """
+
+    activations: str = "int8"
 
     def __init__(self, embedding: PackedEmbedding) -> None:
         super().__init__()
@@ -149,17 +145,28 @@ class TiedHead(nn.Module):
         return self._embedding.dense()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in_features) to (..., out_features)."""
-        return functional.linear(x, self._embedding.dense().to(x.dtype))
+        """(..., in_features) to (..., out_features), of the type of x.
+
+        Raises:
+            DataError: the buffer is not what the layout says.
+            UsageError: x has not `in_features` columns.
+        """
+        packed, matrix = self._embedding._buffers["packed"], self._embedding.matrix
+        return ops.linear(x, packed, None, matrix, self.activations)  # type: ignore[arg-type]
 
 
-def _sources(parsed: PackedTensor) -> tuple[object, ...]:
-    from nash_swarm.quantizers.kernels import unpacking
+def set_activations(model: nn.Module, activations: str) -> None:
+    """Choose how the packed matrices of a model take their inputs.
 
-    halves = parsed.buffer[: len(parsed.buffer) // 2 * 2].view(np.uint16)
-    if parsed.scales.shape[0] != parsed.layout.row_tiles * TILE_ROWS:
-        raise AssertionError("scales are padded to whole tiles")
-    return (
-        parsed.buffer, halves, unpacking.half_values(), parsed.offsets, parsed.widths, parsed.scales, parsed.zeros,
-        parsed.permutation, parsed.layout.group_size,
-    )  # fmt: skip
+    Args:
+        model: a packed model; changed in place.
+        activations: `int8` rounds the inputs of every matrix to 8 bits per group of columns and token and is fast;
+            `fp32` multiplies them as they are.
+
+    Raises:
+        UsageError: there is no such choice.
+    """
+    buffers.check_mode(activations)
+    for module in model.modules():
+        if isinstance(module, PackedLinear | TiedHead):
+            module.activations = activations

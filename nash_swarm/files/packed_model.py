@@ -67,17 +67,27 @@ def save(
     return Path(path)
 
 
-def load(path: str | Path) -> Any:
+def load(path: str | Path, *, activations: str = "int8") -> Any:
     """A packed model, ready to run, after its files have been checked to the byte.
+
+    The packed matrices stay in the file's own pages of memory; nothing is unpacked.
+
+    Args:
+        path: folder of a packed model.
+        activations: `int8` or `fp32`, see `set_activations`.
 
     Raises:
         DataError: the folder is no packed model, or a file in it is missing, cut short or changed.
+        UsageError: there is no such choice of activations.
     """
     import transformers
 
     import nash_swarm.integrations.transformers  # noqa: F401 - registers the quantizer
     from nash_swarm.models.source import quiet_transformers
+    from nash_swarm.quantizers.buffers import check_mode
+    from nash_swarm.quantizers.modules import set_activations
 
+    check_mode(activations)
     folder = Path(path)
     read_config(folder)
     try:
@@ -90,6 +100,7 @@ def load(path: str | Path) -> Any:
     except Exception as error:  # the files passed our own checks: whatever transformers trips over is data too
         raise DataError(f"cannot load {folder}: {str(error).strip().splitlines()[:1]}") from error
     model.nash_swarm_report = read_report(folder)
+    set_activations(model, activations)
     return model.eval()
 
 

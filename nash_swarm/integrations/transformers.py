@@ -80,7 +80,7 @@ class NashSwarmQuantizer(HfQuantizer):
         packed: PackedConfig = self.quantization_config.packed
         for module in model.modules():
             if isinstance(module, PackedWeight):
-                module.tensor()
+                module.check()
         model.nash_swarm_facts = PackedFacts(packed.scope, packed.parameters, dict(packed.heads))
         return model
 

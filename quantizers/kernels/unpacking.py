@@ -1,4 +1,4 @@
-"""Fast readers of the packed format; `PackedTensor.dequantize` is their NumPy twin."""
+"""The fast reader of the packed format; `PackedTensor.dequantize` is its NumPy twin."""
 
 from __future__ import annotations
 
@@ -95,55 +95,4 @@ def dequantize_tiles(
                         for k in range(used):
                             code = np.float32(codes[(k >> 2) * 64 + 4 * n + (k & 3)])
                             out[tile * 16 + n, permutation[start + k]] = (code - zero) * scale
-                at += bits * 64
-
-
-@njit(**_OPTIONS)
-def dequantize_rows(
-    buffer: Bytes,
-    halves: npt.NDArray[np.uint16],
-    half_values: Floats,
-    offsets: npt.NDArray[np.int64],
-    widths: Bytes,
-    scales: Floats,
-    zeros: Bytes,
-    permutation: npt.NDArray[np.int64],
-    group_size: int,
-    wanted: npt.NDArray[np.int64],
-    out: Floats,
-    first: int,
-    past: int,
-) -> None:
-    """Rows `wanted[first:past]` of a packed matrix into out, float32 (wanted, columns)."""
-    columns = out.shape[1]
-    for i in range(first, past):
-        row = wanted[i]
-        tile = row >> 4
-        n = row & 15
-        for group in range(widths.shape[1]):
-            bits = int(np.int64(widths[tile, group]))
-            at = offsets[tile, group]
-            scale = scales[row, group]
-            zero = np.float32(zeros[row, group])
-            end = min((group + 1) * group_size, columns)
-            low = 4 if bits >= 4 else 2
-            for start in range(group * group_size, end, 32):
-                for k in range(min(32, end - start)):
-                    lane = 4 * n + (k & 3)
-                    quad = k >> 2
-                    if bits == 16:
-                        out[i, permutation[start + k]] = half_values[halves[(at >> 1) + quad * 64 + lane]]
-                        continue
-                    if bits == 8:
-                        code = np.int64(buffer[at + quad * 64 + lane])
-                    else:
-                        per = 8 // low
-                        byte = np.int64(buffer[at + quad // per * 64 + lane])
-                        code = (byte >> (low * (quad % per))) & ((1 << low) - 1)
-                        high = bits - low
-                        if high > 0:
-                            per = 8 // high
-                            byte = np.int64(buffer[at + low * 64 + quad // per * 64 + lane])
-                            code |= ((byte >> (high * (quad % per))) & ((1 << high) - 1)) << low
-                    out[i, permutation[start + k]] = (np.float32(code) - zero) * scale
                 at += bits * 64

@@ -10,8 +10,7 @@ from support.layouts import Case, cases, rounded
 
 from nash_swarm.errors import DataError
 from nash_swarm.game.layout import TensorLayout
-from nash_swarm.quantizers.base import Rounded
-from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, TiedHead
+from nash_swarm.quantizers.modules import PackedEmbedding
 from nash_swarm.quantizers.packing import PackedTensor, n16k32
 from nash_swarm.quantizers.packing.bitstream import read_bits, stream_bytes, write_bits
 
@@ -62,48 +61,6 @@ def test_kernels_read_what_dequantize_reads(case: Case, seed: int) -> None:
     assert torch.equal(module.dense(), expected)
     wanted = torch.from_numpy(np.random.default_rng(seed).integers(0, case.layout.rows, (2, 3)))
     assert torch.equal(module(wanted), expected[wanted])
-
-
-@given(cases(), st.booleans())
-def test_modules_multiply_with_the_dequantized_matrix(case: Case, bias: bool) -> None:
-    packed = pack(case)
-    layout, expected = case.layout, torch.from_numpy(packed.dequantize())
-    linear = PackedLinear(layout, case.strategies, len(packed.buffer), bias)
-    linear.packed = torch.from_numpy(packed.buffer)
-    x = torch.randn(2, 3, layout.columns, generator=torch.Generator().manual_seed(0))
-    added = torch.zeros(layout.rows)
-    if linear.bias is not None:
-        linear.bias.data.copy_(torch.arange(layout.rows))
-        added = torch.arange(layout.rows).float()
-    assert torch.equal(linear(x), torch.nn.functional.linear(x, expected, added))
-    table = PackedEmbedding(layout, case.strategies, len(packed.buffer))
-    table.packed = linear.packed
-    assert torch.equal(TiedHead(table)(x), torch.nn.functional.linear(x, expected))
-    assert torch.equal(table(torch.tensor([layout.rows - 1])), expected[-1:])
-    for module in (linear, table, TiedHead(table)):
-        assert torch.equal(module.weight, expected)
-
-
-def test_a_changed_buffer_is_read_again() -> None:
-    layout = TensorLayout.cut("m", "linear", (16, 32), "tile", group_size=32)
-    codes = np.arange(512, dtype=np.uint8).reshape(16, 32) % 4
-    grids = np.zeros((2, 16, 1), np.uint8)
-    packed = PackedTensor.pack(Rounded(codes, grids[0], grids[1], 1.0), np.array([2], np.uint8), layout, None, (2,))
-    module = PackedLinear(layout, (2,), len(packed.buffer), bias=False)
-    module.packed.copy_(torch.from_numpy(packed.buffer))
-    before = module.dense()
-    module.packed[0] ^= 3
-    assert before[0, 0] == 0 and module.dense()[0, 0] == 3
-    module.packed[-1] = 255
-    with pytest.raises(DataError, match="scale base"):
-        module.dense()
-
-
-@pytest.mark.parametrize("index", [-1, 16])
-def test_rows_outside_the_matrix_are_refused(index: int) -> None:
-    case = PackedEmbedding(TensorLayout.cut("m", "embedding", (16, 32), "tile"), (2,), 0)
-    with pytest.raises(IndexError, match=r"0\.\.15"):
-        case(torch.tensor([index]))
 
 
 @settings(max_examples=150)

@@ -1,0 +1,93 @@
+"""Rows of a packed matrix, unpacked one by one; `PackedTensor.dequantize` is the twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from nash_swarm.quantizers.kernels import descriptor
+from nash_swarm.quantizers.kernels.prepared import Prepared
+from nash_swarm.quantizers.kernels.unpacking import half_values
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+_WIDTH_BITS = descriptor.WIDTH_BITS
+_SCALES = descriptor.FIELDS.index("scale_codes")
+_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
+
+
+def gather(prepared: Prepared, wanted: npt.NDArray[np.int64], out: Floats, first: int, past: int) -> None:
+    """Rows `wanted[first:past]` of a matrix into the same rows of out, float32 (wanted, columns).
+
+    The caller has checked `wanted`. Releases the GIL; threads may share out the rows.
+    """
+    layout, buffer = prepared.layout, prepared.buffer
+    start = int(prepared.fields[_SCALES]) - buffer.ctypes.data
+    shape = (layout.row_tiles, layout.groups, 16)
+    order = prepared.permutation
+    _rows(
+        buffer, buffer[: len(buffer) // 2 * 2].view(np.uint16), half_values() if prepared.halves else _NOTHING,
+        prepared.tiles, prepared.cells, buffer[start : start + prepared.zeros.size].reshape(shape), prepared.zeros,
+        prepared.scale_table, np.arange(layout.columns, dtype=np.int32) if order is None else order,
+        layout.group_size, wanted, out, first, past,
+    )  # fmt: skip
+
+
+_NOTHING = np.empty(0, np.float32)
+
+
+@njit(**_OPTIONS)
+def _rows(
+    buffer: Bytes,
+    halves: npt.NDArray[np.uint16],
+    half_values: Floats,
+    tiles: npt.NDArray[np.int64],
+    cells: npt.NDArray[np.int32],
+    scale_codes: Bytes,
+    zeros: Bytes,
+    scale_table: Floats,
+    permutation: npt.NDArray[np.int32],
+    group_size: int,
+    wanted: npt.NDArray[np.int64],
+    out: Floats,
+    first: int,
+    past: int,
+) -> None:
+    """Arguments as `Prepared` has them."""
+    columns = out.shape[1]
+    for i in range(first, past):
+        row = wanted[i]
+        tile = row >> 4
+        n = row & 15
+        at = tiles[tile]
+        order = cells[tile if len(cells) > 1 else 0]
+        for j in range(order.size):
+            bits = int(np.int64(order[j])) & ((1 << _WIDTH_BITS) - 1)
+            group = int(np.int64(order[j])) >> _WIDTH_BITS
+            scale_code = np.int64(scale_codes[tile, group, n])
+            scale = scale_table[scale_code & 15] * np.float32(2.0) ** (-(scale_code >> 4))
+            zero = np.float32(zeros[tile, j, n])
+            end = min((group + 1) * group_size, columns)
+            low = 4 if bits >= 4 else 2
+            high = bits - low
+            for start in range(group * group_size, end, 32):
+                for k in range(min(32, end - start)):
+                    lane = 4 * n + (k & 3)
+                    quad = k >> 2
+                    if bits == 16:
+                        out[i, permutation[start + k]] = half_values[halves[(at >> 1) + quad * 64 + lane]]
+                        continue
+                    if bits == 8:
+                        code = int(buffer[at + quad * 64 + lane])
+                    else:
+                        per = 8 // low
+                        byte = int(buffer[at + quad // per * 64 + lane])
+                        code = (byte >> (low * (quad % per))) & ((1 << low) - 1)
+                        if high > 0:
+                            per = 8 // high
+                            byte = int(buffer[at + low * 64 + quad // per * 64 + lane])
+                            code |= ((byte >> (high * (quad % per))) & ((1 << high) - 1)) << low
+                    out[i, permutation[start + k]] = (np.float32(code) - zero) * scale
+                at += bits * 64

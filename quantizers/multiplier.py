@@ -1,0 +1,131 @@
+"""A prepared matrix, its kernels, and the threads and memory they run with."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nash_swarm.game.layout import TILE_ROWS
+from nash_swarm.quantizers.kernels.matmul import Mode, Runner
+from nash_swarm.quantizers.kernels.prepared import Prepared
+from nash_swarm.quantizers.kernels.threads import share_rows
+
+_SHARE_SECONDS = 30e-6
+"""What a share of the rows must take to be worth handing over to another thread."""
+_SECONDS_PER_WEIGHT, _SECONDS_PER_PRODUCT = 2e-11, 8e-12
+"""Of one core, in order of magnitude: to read a packed weight, and to multiply it with a token."""
+
+
+class Multiplier:
+    """Multiplies tensors with one matrix in one activation mode; compiles the kernels if they are not yet.
+
+    Args:
+        prepared: the matrix; whoever calls keeps its buffer alive.
+        mode: int8 or fp32.
+    """
+
+    def __init__(self, prepared: Prepared, mode: Mode) -> None:
+        self._runner = Runner(prepared, mode)
+        self._tiles = prepared.layout.row_tiles
+        self._inputs = self._runner.activation_bytes(1)
+        self._room = self._inputs + self._runner.work_bytes(1)
+        self._shared = self._tiles >= 2 * self._smallest_share(1)
+
+    def one(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        """One token: x float32 of `columns` elements, out float32 of `rows`, both contiguous and on the CPU."""
+        if self._shared and torch.get_num_threads() > 1:
+            self.many(x, x, out, 1)
+            return
+        # nearly every call while text is generated, which is why it does so little
+        room = _scratch.room(self._room)
+        self._runner.run(x.data_ptr(), out.data_ptr(), 1, room, room + self._inputs)
+
+    def many(self, original: torch.Tensor, x: torch.Tensor, out: torch.Tensor, tokens: int) -> None:
+        """Any number of tokens.
+
+        Args:
+            original: the tensor that x is a contiguous float32 copy of, or x.
+            x: float32, contiguous, `tokens` times `columns` elements.
+            out: float32, contiguous, `tokens` times `rows` elements, written.
+            tokens: at least 1.
+        """
+        runner, target = self._runner, out.data_ptr()
+        key = (runner.prepared.input_key, runner.mode)
+        inputs = _latest.inputs.of(original, key)
+        if inputs is None:
+            inputs = np.empty(runner.activation_bytes(tokens), np.uint8)
+            work = np.empty(runner.work_bytes(tokens), np.uint8)
+            runner.quantize(x.data_ptr(), tokens, inputs.ctypes.data, work.ctypes.data)
+            _latest.inputs.keep(original, key, inputs)
+        source = inputs.ctypes.data
+
+        def share(first: int, past: int) -> None:
+            work = np.empty(runner.work_bytes(tokens), np.uint8)
+            runner.multiply(source, target, tokens, work.ctypes.data, first, past)
+
+        share_rows(self._tiles, share, smallest=self._smallest_share(tokens))
+
+    def _smallest_share(self, tokens: int) -> int:
+        """Tiles that are worth handing over to another thread."""
+        weights = self._runner.prepared.layout.columns * TILE_ROWS
+        return int(_SHARE_SECONDS / (weights * (_SECONDS_PER_WEIGHT + _SECONDS_PER_PRODUCT * tokens))) + 1
+
+
+class _Scratch(threading.local):
+    """Memory of a thread, for one token."""
+
+    memory: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+    address: int = 0
+
+    def room(self, size: int) -> int:
+        """Address of at least `size` bytes."""
+        if size > len(self.memory):
+            self.memory = np.empty(size, np.uint8)
+            self.address = self.memory.ctypes.data
+        return self.address
+
+
+class _Inputs:
+    """The rounded inputs of the latest product, for siblings that read the same tensor: q, k and v, or gate and up.
+
+    They are not used once the tensor has been changed, and forgotten as soon as it is.
+    """
+
+    def __init__(self) -> None:
+        self._tensor: weakref.ref[torch.Tensor] | None = None
+        self._state: Any = None
+        self._data: npt.NDArray[np.uint8] | None = None
+
+    def of(self, x: torch.Tensor, key: Any) -> npt.NDArray[np.uint8] | None:
+        """The rounded x, if it is the tensor that came last, unchanged, for matrices that take their inputs alike."""
+        if self._tensor is None or self._tensor() is not x or self._state != _state(x, key):
+            return None
+        return self._data
+
+    def keep(self, x: torch.Tensor, key: Any, data: npt.NDArray[np.uint8]) -> None:
+        """Remember `data` as long as x lives."""
+        if not x.is_inference():  # such tensors do not count their changes
+            self._tensor, self._state, self._data = weakref.ref(x, self._forget), _state(x, key), data
+
+    def _forget(self, tensor: weakref.ref[torch.Tensor] | None = None) -> None:
+        # tensors die in any thread: this may be about one that has been replaced since
+        if tensor is None or self._tensor is tensor:
+            self._tensor = self._state = self._data = None
+
+
+def _state(x: torch.Tensor, key: Any) -> Any:
+    return x.data_ptr(), x._version, x.shape, x.stride(), key
+
+
+class _Latest(threading.local):
+    def __init__(self) -> None:
+        self.inputs = _Inputs()
+
+
+_scratch = _Scratch()
+_latest = _Latest()

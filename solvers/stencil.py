@@ -161,22 +161,29 @@ def respond(game: StencilGame, price: float, choices: Choices) -> int:
 
 @njit(nogil=True, cache=True)
 def _respond(part, price, choices, sweeps):  # type: ignore[no-untyped-def]
-    """Row by row, turns from the first column to the last, again and again until the row is quiet."""
+    """Row by row: turns from first to last column, again for the neighbours of who moved, until the row is quiet."""
     _, _, damage, memory, signs, correlation = part
     columns = len(correlation)
     played = np.empty(columns)
+    awake = np.empty(columns + 1, np.bool_)
     moves = 0
     for first in range(0, len(damage), columns):
         play_errors(damage, signs, choices, first, played)
+        awake[:] = True
         for _ in range(sweeps):
             quiet = True
             for c in range(columns):
+                if not awake[c]:
+                    continue
+                awake[c] = False
                 i = first + c
                 around = field_at(correlation, played, c)
                 best, gain = best_response(damage, memory, signs, i, choices[i], played[c], around, price)
                 if gain > 0:
                     choices[i] = best
                     played[c] = error_of(damage, signs, i, best)
+                    awake[max(c - 1, 0)] = True
+                    awake[c + 1] = True
                     moves += 1
                     quiet = False
             if quiet:

@@ -25,6 +25,7 @@ from nash_swarm.game.hull import (
 )
 from nash_swarm.game.streaming import StreamedGame, certify_stream
 from nash_swarm.game.tables import Tables
+from nash_swarm.solvers.base import Play
 
 _FEW = 1 << 16
 """Steps that may be kept in memory to be sorted."""
@@ -48,6 +49,24 @@ class StreamedAllocation:
 def solve_stream(game: StreamedGame, budget: Budget, out: npt.NDArray[np.uint8] | None = None) -> StreamedAllocation:
     """Allocate the budget among the agents of a streamed game; certify the result.
 
+    Args:
+        game: the problem.
+        budget: the limit on everything written to disk.
+        out: where to write the choices, uint8 (agents,), for instance a `numpy.memmap`; a new array if not given.
+
+    Raises:
+        BudgetError: the budget is too small for the game; names the smallest feasible one.
+        DataError: damage is negative, infinite or NaN, or `out` is no such array.
+    """
+    play = play_stream(game, game.capacity(budget), out)
+    assert play.price is not None
+    certificate = certify_stream(game, budget, play.choices, play.price)
+    return StreamedAllocation(play.choices, certificate, len(play.trace) + 1)
+
+
+def play_stream(game: StreamedGame, capacity: int, out: npt.NDArray[np.uint8] | None = None) -> Play:
+    """Choose a strategy for every agent so that their memory sums to at most `capacity` bits.
+
     The clearing price is a weighted quantile of the agents' critical prices (`game.hull`), found digit by digit, one
     pass a digit: after two passes it is known to 2^-21 of itself, and few steps are that close to it. The next pass
     writes the choices and collects these steps; they are sorted and taken while they fit. Where very many steps have
@@ -59,26 +78,24 @@ def solve_stream(game: StreamedGame, budget: Budget, out: npt.NDArray[np.uint8] 
 
     Args:
         game: the problem.
-        budget: the limit on everything written to disk.
-        out: where to write the choices, uint8 (agents,), for instance a `numpy.memmap`; a new array if not given.
+        capacity: bits the agents may share, at least the sum of their cheapest strategies.
+        out: see `solve_stream`.
 
-    Raises:
-        BudgetError: the budget is too small for the game; names the smallest feasible one.
-        DataError: damage is negative, infinite or NaN, or `out` is no such array.
+    Returns:
+        The choices, the clearing price, and a record for each pass: steps still to be told apart.
     """
-    capacity = game.capacity(budget)
     choices = np.empty(game.agents, np.uint8) if out is None else out
     if choices.dtype != np.uint8 or choices.shape != (game.agents,):
         raise DataError(f"out must be uint8 ({game.agents},), not {choices.dtype} {choices.shape}")
     need = capacity - game.agents * int(game.memory[0])
-    cell, passes = EVERYTHING, 0
+    cell, trace = EVERYTHING, []
     for shift in SHIFTS:
         counts = _count(game, cell, shift)
-        passes += 1
+        trace.append({"steps": float(counts[:, 1].sum())})
         wanted = np.cumsum(counts[::-1, 0])[::-1]
         if wanted[0] <= need:  # only possible in the first pass
             _write(game, Cell(-1, 63), choices, (0, 0))
-            return StreamedAllocation(choices, certify_stream(game, budget, choices, 0.0), passes + 2)
+            return Play(choices, 0.0, (*trace, {"steps": 0.0}))
         digit = int(np.flatnonzero(wanted > need)[-1])
         need -= int(wanted[digit] - counts[digit, 0])
         cell = Cell(cell.prefix << (cell.shift - shift) | digit, shift)
@@ -88,15 +105,16 @@ def solve_stream(game: StreamedGame, budget: Budget, out: npt.NDArray[np.uint8] 
     if counts[digit, 1] > _FEW:
         sizes = game.over_chunks(lambda tables, start, stop: (stop, _bits_at(tables, cell)))
         ends, bits = (np.array(column) for column in zip(*sizes, strict=True))
-        passes += 1
+        trace.append({"steps": float(counts[digit, 1])})
         before = np.cumsum(bits) - bits
         boundary = int(np.flatnonzero(before <= need)[-1])
         need -= int(before[boundary])
         collect = int(ends[boundary - 1]) if boundary else 0, int(ends[boundary])
     steps = _write(game, cell, choices, collect)
+    trace.append({"steps": float(len(steps.agent))})
     order = np.argsort(-steps.price, kind="stable")
     price, _ = take_steps(steps.take(order), game.memory[None], choices, need)
-    return StreamedAllocation(choices, certify_stream(game, budget, choices, float(price)), passes + 2)
+    return Play(choices, float(price), tuple(trace))
 
 
 def _count(game: StreamedGame, cell: Cell, shift: int) -> Counts:

@@ -77,6 +77,9 @@ class Runner:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Runner, (self.prepared, self.mode, self.path)  # a copy has addresses of its own
+
     def activation_bytes(self, tokens: int) -> int:
         """Room that the inputs of `tokens` tokens take."""
         layout = self.prepared.layout

@@ -1,7 +1,8 @@
 """A packed matrix made ready for the kernels: its own buffer, small side tables, everything checked once.
 
-Kernels read raw addresses, so nothing here is taken on trust: every table is recomputed or checked against the buffer's
-real length first. Side tables are small: one byte a row and group (zero-points), a few bytes a tile and input.
+Kernels read raw addresses, so nothing here is taken on trust: every table is checked against the others and against the
+buffer's real length before its address is taken. Side tables are small: one byte a row and group (zero-points), a few
+bytes a tile and input.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,16 +22,20 @@ from nash_swarm.quantizers.kernels import descriptor
 from nash_swarm.quantizers.packing import PackedTensor, n16k32
 
 _LONGEST_GROUP = 1 << 16
-"""Up to this group size a sum of 255 * 127 products fits 32 bits."""
+"""Up to this group size a sum of products of 255 and 127 fits 32 bits."""
+_WIDTH_MASK = 2**descriptor.WIDTH_BITS - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A packed matrix and the tables its kernels read. Made by `prepare`; arrays are read-only.
+    """A packed matrix and the tables its kernels read, usually made by `prepare`; tables become read-only.
+
+    A copy, or what comes out of a pickle, is checked anew and has addresses of its own.
 
     Attributes:
         layout: shape and groups.
         buffer: the packed bytes, shared with the tensor, uint8.
+        scale_start: where in the buffer the scale codes begin, uint8 (row_tiles, groups, 16); codes end before.
         tiles: first byte of each tile's codes, int64 (row_tiles,).
         cells: group * 32 + width of each stored group, int32 (row_tiles, groups); (1, groups) if all tiles agree.
         zeros: zero-points in stored order, uint8 (row_tiles, groups, 16).
@@ -40,33 +44,66 @@ class Prepared:
         halves: some cell has width 16.
         fields: the table of `kernels.descriptor`, int64.
         input_key: matrices with equal keys may share `Activations`.
+
+    Raises:
+        DataError: the tables do not fit each other or the buffer.
     """
 
     layout: TensorLayout
     buffer: npt.NDArray[np.uint8]
+    scale_start: int
     tiles: npt.NDArray[np.int64]
     cells: npt.NDArray[np.int32]
     zeros: npt.NDArray[np.uint8]
     scale_table: npt.NDArray[np.float32]
     permutation: npt.NDArray[np.int32] | None
-    halves: bool
-    fields: npt.NDArray[np.int64] = field(repr=False)
-    input_key: Hashable
+    halves: bool = field(init=False)
+    fields: npt.NDArray[np.int64] = field(init=False, repr=False)
+    input_key: Hashable = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check(self)
+        layout, order = self.layout, self.permutation
+        halves = bool((self.cells & _WIDTH_MASK == HALF).any())
+        digest = b"" if order is None else hashlib.blake2b(order.tobytes(), digest_size=16).digest()
+        values = {
+            "codes": self.buffer.ctypes.data,
+            "tiles": self.tiles.ctypes.data,
+            "cells": self.cells.ctypes.data,
+            "cells_stride": self.cells.strides[0] if len(self.cells) > 1 else 0,
+            "scale_codes": self.buffer.ctypes.data + self.scale_start,
+            "zeros": self.zeros.ctypes.data,
+            "scale_table": self.scale_table.ctypes.data,
+            "permutation": 0 if order is None else order.ctypes.data,
+            "groups": layout.groups,
+            "group_size": layout.group_size,
+            "columns": layout.columns,
+            "rows": layout.rows,
+            "halves": int(halves),
+        }
+        fields = np.array([values[key] for key in descriptor.FIELDS], np.int64)
+        object.__setattr__(self, "halves", halves)
+        object.__setattr__(self, "fields", fields)
+        object.__setattr__(self, "input_key", (layout.group_size, layout.columns, digest, halves))
+        for table in self._tables():
+            table.flags.writeable = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = (self.layout, self.buffer, self.scale_start, self.tiles, self.cells, self.zeros, self.scale_table)
+        return Prepared, (*given, self.permutation)
 
     @property
     def table_bytes(self) -> int:
         """Memory of everything but the buffer."""
-        tables = (self.tiles, self.cells, self.zeros, self.scale_table, self.permutation, self.fields)
-        return sum(table.nbytes for table in tables if table is not None)
+        return sum(table.nbytes for table in self._tables())
 
-    @cached_property
-    def address(self) -> int:
-        """Where `fields` stands."""
-        return self.fields.ctypes.data
+    def _tables(self) -> list[npt.NDArray[Any]]:
+        tables: list[npt.NDArray[Any]] = [self.tiles, self.cells, self.zeros, self.scale_table, self.fields]
+        return tables if self.permutation is None else [*tables, self.permutation]
 
 
 def prepare(tensor: PackedTensor) -> Prepared:
-    """Check a packed matrix and make the tables of its kernels.
+    """Make the tables of a packed matrix's kernels.
 
     Raises:
         DataError: it has a width for every weight, or its tables do not fit each other and its buffer.
@@ -74,72 +111,63 @@ def prepare(tensor: PackedTensor) -> Prepared:
     layout, name = tensor.layout, tensor.layout.name
     if layout.per_weight:
         raise DataError(f"{name}: matrices with a width for every weight have no kernels; unpack them")
-    if layout.group_size > _LONGEST_GROUP:
-        raise DataError(
-            f"{name}: groups of {layout.group_size} columns are too long for the kernels; unpack the matrix"
-        )
     shape = (layout.row_tiles, layout.groups)
-    buffer = _checked(name, "buffer", tensor.buffer, np.uint8, None)
-    if not buffer.flags.c_contiguous:
-        raise DataError(f"{name}: the buffer is not one run of memory")
-    widths = _checked(name, "widths", tensor.widths, np.uint8, shape)
-    zeros = _checked(name, "zero-points", tensor.zeros, np.uint8, (shape[0] * TILE_ROWS, shape[1]))
-    if not np.isin(widths, SUPPORTED_WIDTHS).all():
-        raise DataError(f"{name}: widths outside {SUPPORTED_WIDTHS}")
+    _expect(name, "widths", tensor.widths, np.uint8, shape)
+    _expect(name, "zero-points", tensor.zeros, np.uint8, (shape[0] * TILE_ROWS, shape[1]))
+    _expect(name, "column order", tensor.permutation, np.int64, (layout.columns,))
     if not 0 < tensor.base <= grid.LARGEST_BASE:
         raise DataError(f"{name}: the scale base {tensor.base} is not a plausible number")
-    offsets, code_bytes = n16k32.group_offsets(widths, layout)
-    wide = widths.astype(np.int64)
-    scale_start = code_bytes + int(np.where(wide == HALF, 0, wide * TILE_ROWS // 8).sum())
-    if tensor.code_bytes != code_bytes or scale_start + widths.size * TILE_ROWS > len(buffer):
-        raise DataError(f"{name}: {len(buffer)} bytes are too few for the widths")
+    offsets, code_bytes = n16k32.group_offsets(tensor.widths, layout)
+    if tensor.code_bytes != code_bytes:
+        raise DataError(f"{name}: {tensor.code_bytes} bytes of codes where the widths ask for {code_bytes}")
+    wide = tensor.widths.astype(np.int64)
     order = np.argsort(-wide, axis=1, kind="stable")
     cells = (order << descriptor.WIDTH_BITS | np.take_along_axis(wide, order, axis=1)).astype(np.int32)
-    by_tile = zeros.reshape(shape[0], TILE_ROWS, shape[1])
-    if (cells == cells[0]).all():
-        cells = cells[:1].copy()
-    permutation = _permutation(name, tensor.permutation, layout)
-    halves = bool((widths == HALF).any())
-    tables: dict[str, Any] = {
-        "tiles": offsets.min(axis=1),
-        "cells": cells,
-        "zeros": np.ascontiguousarray(np.take_along_axis(by_tile, order[:, None], axis=2).transpose(0, 2, 1)),
-        "scale_table": grid.scale_table(tensor.base)[:16].copy(),
-    }
-    values = {
-        "codes": buffer.ctypes.data,
-        **{key: table.ctypes.data for key, table in tables.items()},
-        "cells_stride": cells.strides[0] if len(cells) > 1 else 0,
-        "scale_codes": buffer.ctypes.data + scale_start,
-        "permutation": 0 if permutation is None else permutation.ctypes.data,
-        "groups": layout.groups,
-        "group_size": layout.group_size,
-        "columns": layout.columns,
-        "rows": layout.rows,
-        "halves": int(halves),
-    }
-    fields = np.array([values[key] for key in descriptor.FIELDS], np.int64)
-    for table in (*tables.values(), fields):
-        table.flags.writeable = False
-    digest = b"" if permutation is None else hashlib.blake2b(permutation.tobytes(), digest_size=16).digest()
-    key = (layout.group_size, layout.columns, digest, halves)
-    return Prepared(layout, buffer, **tables, permutation=permutation, halves=halves, fields=fields, input_key=key)
+    by_tile = tensor.zeros.reshape(shape[0], TILE_ROWS, shape[1])
+    identity = np.array_equal(tensor.permutation, np.arange(layout.columns))
+    return Prepared(
+        layout,
+        tensor.buffer,
+        code_bytes + int(np.where(wide == HALF, 0, wide * TILE_ROWS // 8).sum()),
+        offsets.min(axis=1),
+        cells[:1].copy() if (cells == cells[0]).all() else cells,
+        np.ascontiguousarray(np.take_along_axis(by_tile, order[:, None], axis=2).transpose(0, 2, 1)),
+        grid.scale_table(tensor.base)[:16].copy(),
+        None if identity else np.clip(tensor.permutation, -1, layout.columns).astype(np.int32),
+    )
 
 
-def _checked(name: str, what: str, array: Any, kind: Any, shape: tuple[int, ...] | None) -> Any:
-    fits = isinstance(array, np.ndarray) and array.dtype == kind
-    if not fits or (array.ndim != 1 if shape is None else array.shape != shape):
+def _check(prepared: Prepared) -> None:
+    """Refuse what would have a kernel read outside its tables or the buffer."""
+    layout, cells = prepared.layout, prepared.cells
+    name, tiles, groups = layout.name, layout.row_tiles, layout.groups
+    if layout.group_size > _LONGEST_GROUP:
+        raise DataError(f"{name}: groups of {layout.group_size} columns are too long for the kernels")
+    _expect(name, "tile offsets", prepared.tiles, np.int64, (tiles,))
+    _expect(name, "cells", cells, np.int32, (1 if np.shape(cells)[:1] == (1,) else tiles, groups))
+    _expect(name, "zero-points", prepared.zeros, np.uint8, (tiles, groups, TILE_ROWS))
+    _expect(name, "scales", prepared.scale_table, np.float32, (16,))
+    _expect(name, "buffer", prepared.buffer, np.uint8, np.shape(prepared.buffer)[:1])
+    tables: list[npt.NDArray[Any]] = [
+        prepared.tiles, cells, prepared.zeros, prepared.scale_table, prepared.buffer
+    ]  # fmt: skip
+    if prepared.permutation is not None:
+        tables.append(prepared.permutation)
+        _expect(name, "column order", prepared.permutation, np.int32, (layout.columns,))
+        if not np.array_equal(np.sort(prepared.permutation), np.arange(layout.columns)):
+            raise DataError(f"{name}: the column order is no permutation")
+    if not all(table.flags.c_contiguous for table in tables):
+        raise DataError(f"{name}: a table or the buffer is not one run of memory")
+    widths, group = (cells & _WIDTH_MASK).astype(np.int64), cells >> descriptor.WIDTH_BITS
+    if not np.isin(widths, SUPPORTED_WIDTHS).all() or not (np.sort(group, axis=1) == np.arange(groups)).all():
+        raise DataError(f"{name}: a width is outside {SUPPORTED_WIDTHS}, or a group is not there once")
+    sizes = (64 * widths * layout.group_blocks()[group]).sum(axis=1)
+    if (prepared.tiles < 0).any() or (prepared.tiles > prepared.scale_start - sizes).any():
+        raise DataError(f"{name}: a tile is not inside the codes")
+    if prepared.scale_start + tiles * groups * TILE_ROWS > len(prepared.buffer):
+        raise DataError(f"{name}: {len(prepared.buffer)} bytes are too few for the widths")
+
+
+def _expect(name: str, what: str, array: Any, kind: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != kind or array.shape != shape:
         raise DataError(f"{name}: the {what} have the wrong type or shape")
-    return array
-
-
-def _permutation(name: str, permutation: Any, layout: TensorLayout) -> npt.NDArray[np.int32] | None:
-    order = _checked(name, "column order", permutation, np.int64, (layout.columns,))
-    identity = np.arange(layout.columns)
-    if np.array_equal(order, identity):
-        return None
-    if not np.array_equal(np.sort(order), identity):
-        raise DataError(f"{name}: the column order is no permutation")
-    result = order.astype(np.int32)
-    result.flags.writeable = False
-    return result

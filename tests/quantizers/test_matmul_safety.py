@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from support.products import guarded, product, random_tensor
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.quantizers.kernels.matmul import Runner, multiply, quantize_activations
-from nash_swarm.quantizers.kernels.prepared import prepare
+from nash_swarm.quantizers.kernels.prepared import Prepared, prepare
 from nash_swarm.quantizers.packing import PackedTensor
 
 TESTS = Path(__file__).parents[1]
@@ -105,6 +108,37 @@ def lies(rng: np.random.Generator, tensor: PackedTensor) -> dict[str, Any]:
     }
 
 
+def prepared_lies(rng: np.random.Generator, prepared: Prepared) -> dict[str, Any]:
+    """The same one step later."""
+
+    def changed(table: npt.NDArray[Any], value: int) -> npt.NDArray[Any]:
+        copy = table.copy()
+        copy.reshape(-1)[rng.integers(copy.size)] = value
+        return copy
+
+    assert prepared.permutation is not None
+    return {
+        "tiles": changed(prepared.tiles, -1),
+        "tiles ": changed(prepared.tiles, prepared.scale_start - 63),
+        "tiles  ": prepared.tiles[:-1],
+        "tiles   ": np.repeat(prepared.tiles, 2)[::2],
+        "cells": changed(prepared.cells, 7),
+        "cells ": changed(prepared.cells, 2**31 - 1),
+        "cells  ": changed(prepared.cells, -28),
+        "cells   ": prepared.cells[:, :-1],
+        "cells    ": prepared.cells.astype(np.int64),
+        "zeros": prepared.zeros[:-1],
+        "zeros ": prepared.zeros.astype(np.int16),
+        "scale_table": prepared.scale_table[:15],
+        "scale_start": prepared.scale_start + len(prepared.buffer),
+        "scale_start ": 0,
+        "permutation": changed(prepared.permutation, -1),
+        "permutation ": changed(prepared.permutation, len(prepared.permutation)),
+        "permutation  ": prepared.permutation[1:],
+        "buffer": prepared.buffer[: prepared.scale_start],
+    }
+
+
 def lying_tables() -> list[str]:
     """Lies that were believed; a width may change without a lie being told if it stays the same."""
     believed = []
@@ -117,6 +151,13 @@ def lying_tables() -> list[str]:
                 continue
             if not (field == "widths" and np.array_equal(value, tensor.widths)):
                 believed.append(f"{seed} {field}")
+        prepared = prepare(tensor)
+        for field, value in prepared_lies(np.random.default_rng(seed), prepared).items():
+            try:
+                dataclasses.replace(prepared, **{field.strip(): value})
+            except DataError:
+                continue
+            believed.append(f"{seed} {field}")
     return believed
 
 
@@ -176,6 +217,17 @@ def test_equal_inputs_share_a_key_and_others_do_not() -> None:
     multiply(prepare(same), activations, np.empty((2, 50), np.float32), 0, 4)
     for other in (random_tensor(2, (40, 100), [4]), random_tensor(0, (40, 100), [4, 16])):
         assert prepare(tensor).input_key != prepare(other).input_key
+
+
+def test_copies_have_addresses_of_their_own() -> None:
+    tensor = random_tensor(0, (40, 100))
+    x = np.ones((1, 100), np.float32)
+    original = Runner(prepare(tensor))
+    expected = product(original.prepared, x, "int8")
+    for copied in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        assert copied.prepared.fields[0] == copied.prepared.buffer.ctypes.data != original.prepared.fields[0]
+        np.testing.assert_array_equal(product(copied.prepared, x, "int8"), expected)
+        assert copied._address == copied.prepared.fields.ctypes.data
 
 
 def test_tables_are_small_and_read_only() -> None:

@@ -30,6 +30,7 @@ _HOMES = {
     "save": "nash_swarm.files.packed_model",
     "load": "nash_swarm.files.packed_model",
     "load_tokenizer": "nash_swarm.files.packed_model",
+    "set_activations": "nash_swarm.quantizers.modules",
     "compress": "nash_swarm.pipeline.compressing",
     "couple": "nash_swarm.damage.coupling",
     "evaluate": "nash_swarm.evaluation",
@@ -65,6 +66,7 @@ __all__ = [
     "save",
     "save_allocation",
     "save_game",
+    "set_activations",
     "solve",
 ]
 
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from nash_swarm.pipeline.measuring import measure
     from nash_swarm.pipeline.packing import pack
     from nash_swarm.pipeline.solving import solve
+    from nash_swarm.quantizers.modules import set_activations
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,8 @@
-"""Rows of a packed matrix, unpacked one by one; `PackedTensor.dequantize` is the twin."""
+"""The fast reader of the packed format: rows, unpacked one by one. `PackedTensor.dequantize` is its NumPy twin."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +10,6 @@ from numba import njit
 
 from nash_swarm.quantizers.kernels import descriptor
 from nash_swarm.quantizers.kernels.prepared import Prepared
-from nash_swarm.quantizers.kernels.unpacking import half_values
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -28,11 +29,17 @@ def gather(prepared: Prepared, wanted: npt.NDArray[np.int64], out: Floats, first
     shape = (layout.row_tiles, layout.groups, 16)
     order = prepared.permutation
     _rows(
-        buffer, buffer[: len(buffer) // 2 * 2].view(np.uint16), half_values() if prepared.halves else _NOTHING,
+        buffer, buffer[: len(buffer) // 2 * 2].view(np.uint16), _half_values() if prepared.halves else _NOTHING,
         prepared.tiles, prepared.cells, buffer[start : start + prepared.zeros.size].reshape(shape), prepared.zeros,
         prepared.scale_table, np.arange(layout.columns, dtype=np.int32) if order is None else order,
         layout.group_size, wanted, out, first, past,
     )  # fmt: skip
+
+
+@cache
+def _half_values() -> Floats:
+    """The value of every half-precision bit pattern: Numba has no float16 on the CPU."""
+    return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 _NOTHING = np.empty(0, np.float32)

@@ -14,7 +14,19 @@ from nash_swarm import errors
 from nash_swarm.cli import main as cli
 
 HEAVY = ("torch", "numpy", "numba", "scipy", "transformers", "datasets", "safetensors")
-COMMANDS = ("compress", "measure", "solve", "certify", "pack", "eval", "generate", "inspect", "solvers", "demo")
+COMMANDS = (
+    "compress",
+    "measure",
+    "solve",
+    "certify",
+    "pack",
+    "eval",
+    "generate",
+    "inspect",
+    "solvers",
+    "warmup",
+    "demo",
+)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["compress", "--help"], ["solve"], ["no-such-command"]])

@@ -1,0 +1,27 @@
+"""`nash-swarm warmup`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from nash_swarm.cli import options
+
+
+def warmup(
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compile all kernels of packed models now, so that the first use does not wait for it."""
+    from nash_swarm.cli import show
+    from nash_swarm.quantizers.warming import warm_up
+
+    warmed = warm_up()
+    if json:
+        show.print_json(asdict(warmed))
+        return
+    if quiet:
+        return
+    rows = [(kind, f"{seconds:.2f} s") for kind, seconds in warmed.seconds.items()]
+    rows += [("functions compiled", str(len(warmed.compiled))), ("kept in", warmed.cache)]
+    show.print_rich(show.table(f"kernels for {warmed.path}", ("", ""), rows))

@@ -1,0 +1,60 @@
+"""Compilation: said once, done ahead on request, kept between processes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nash_swarm.quantizers.kernels import first_use
+from nash_swarm.quantizers.warming import warm_up
+
+
+def compiling(module: str) -> Any:
+    function = SimpleNamespace(__module__=module, __qualname__="kernel")
+    return SimpleNamespace(data={"dispatcher": SimpleNamespace(py_func=function)})
+
+
+def test_the_first_compilation_of_ours_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    listener = first_use._Listener()
+    listener.on_start(compiling("somebody.else"))
+    assert not caplog.records
+    for _ in range(3):
+        listener.on_start(compiling("nash_swarm.quantizers.kernels.tiles"))
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "compiling kernels, once" in caplog.text
+    assert listener.compiled == ["nash_swarm.quantizers.kernels.tiles.kernel"] * 3
+
+
+def test_nothing_is_left_to_compile_after_warming_up() -> None:
+    warm_up()
+    again = warm_up()
+    assert not again.compiled
+    assert Path(again.cache).is_dir()
+
+
+def run(*command: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+    return subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, check=True, timeout=600
+    )
+
+
+USE = "from nash_swarm.quantizers.warming import warm_up; print(len(warm_up().compiled))"
+
+
+@pytest.mark.slow
+def test_compiled_kernels_serve_later_processes(tmp_path: Path) -> None:
+    first = run("-m", "nash_swarm", "warmup", "--json", cache=tmp_path)
+    told = json.loads(first.stdout)
+    assert told["compiled"] and told["cache"].startswith(str(tmp_path))
+    assert first.stderr.count("compiling kernels, once") == 1
+    second = run("-c", USE, cache=tmp_path)
+    assert second.stdout.strip() == "0" and "compiling" not in second.stderr

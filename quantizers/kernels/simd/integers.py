@@ -16,7 +16,7 @@ from nash_swarm.quantizers.kernels.simd.vectors import FLOATS, INTS
 
 WIDTHS = (4, 3, 2, 5, 6, 8)
 """Widths with codes, in the order in which they are asked for."""
-_AHEAD = 4096
+_AHEAD = 8192
 """Bytes that prefetches run ahead of the reader: longer than memory takes, shorter than the first cache."""
 
 

@@ -1,0 +1,330 @@
+"""Kernels against the memory they read from and against torch: matrix times vector, times batch, on two threads.
+
+    python benchmarks/kernels.py --json kernels.json
+
+Prints Markdown tables; `--json` writes the same figures under the same names. All contenders of a table take turns, one
+call each a round, and the fastest call counts; weights rotate through copies that together are three times as large as
+the last cache. GB/s count every byte that a kernel reads: codes, scales, zero-points and its tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+
+from nash_swarm.game.layout import TensorLayout
+from nash_swarm.quantizers.base import Rounded
+from nash_swarm.quantizers.kernels.matmul import Runner
+from nash_swarm.quantizers.kernels.prepared import prepare
+from nash_swarm.quantizers.kernels.simd import paths
+from nash_swarm.quantizers.kernels.simd.vectors import add_floats, load_floats, prefetch, store_floats
+from nash_swarm.quantizers.kernels.threads import share_rows
+from nash_swarm.quantizers.packing import PackedTensor
+
+WIDTHS = (2, 3, 4, 5, 6, 8)
+SHARES = (0.20, 0.35, 0.25, 0.10, 0.06, 0.04)
+"""Of the widths in the mixed matrix: 3.64 bits on average, drawn anew for every tile and group."""
+GROUP = 64
+
+Row = dict[str, Any]
+Task = Callable[[], object]
+
+
+@njit("void(int64, int64, int64)", nogil=True)
+def read(start: int, past: int, out: int) -> None:
+    """Sum all vectors from address start to past, a multiple of 256 bytes."""
+    a, b, c, d = load_floats(start), load_floats(start), load_floats(start), load_floats(start)
+    for at in range(start, past, 256):
+        for line in range(0, 256, 64):
+            prefetch(at + 8192 + line)
+        a, b = add_floats(a, load_floats(at)), add_floats(b, load_floats(at + 64))
+        c, d = add_floats(c, load_floats(at + 128)), add_floats(d, load_floats(at + 192))
+    store_floats(out, add_floats(add_floats(a, b), add_floats(c, d)))
+
+
+def last_cache() -> int:
+    """Bytes of the largest cache, 64 MB if lscpu cannot tell."""
+    try:
+        found = subprocess.run(["lscpu", "-B", "-J", "-C"], capture_output=True, text=True, check=True)
+        return max(int(cache["one-size"]) for cache in json.loads(found.stdout)["caches"])
+    except (OSError, subprocess.CalledProcessError, KeyError, ValueError):
+        return 64 << 20
+
+
+class Weights:
+    """Copies of one matrix, each in memory of its own, and a runner for each."""
+
+    def __init__(self, rows: int, columns: int, widths: int | str, room: int, path: str | None, mode: Any) -> None:
+        rng = np.random.default_rng(0)
+        layout = TensorLayout.cut("matrix", "linear", (rows, columns), "tile", group_size=GROUP, ordered=True)
+        if isinstance(widths, str):
+            agents = rng.choice(np.array(WIDTHS, np.uint8), layout.agents, p=SHARES)
+        else:
+            agents = np.full(layout.agents, widths, np.uint8)
+        levels = 2 ** int(agents.min())
+        codes = rng.integers(0, levels, (rows, columns)).astype(np.uint8)
+        scales = rng.integers(32, 64, (rows, layout.groups)).astype(np.uint8)
+        zeros = np.full_like(scales, levels // 2)
+        tensor = PackedTensor.pack(
+            Rounded(codes, scales, zeros, 1.0), agents, layout, rng.permutation(columns), (*WIDTHS, 16)
+        )
+        count = -(-room // len(tensor.buffer))
+        self.runners = [
+            Runner(prepare(dataclasses.replace(tensor, buffer=tensor.buffer.copy())), mode, path) for _ in range(count)
+        ]
+        prepared = self.runners[0].prepared
+        self.read_bytes = tensor.code_bytes + prepared.zeros.size + prepared.table_bytes
+        self.tiles = layout.row_tiles
+
+    def task(self, x: torch.Tensor) -> Task:
+        """Product with x, the next copy at every call."""
+        runner, tokens = self.runners[0], len(x)
+        out = torch.empty(tokens, runner.prepared.layout.rows)
+        room = [torch.empty(size(tokens), dtype=torch.uint8) for size in (runner.activation_bytes, runner.work_bytes)]
+        addresses = (x.data_ptr(), out.data_ptr(), tokens, *(part.data_ptr() for part in room))
+        turn = itertools.cycle(self.runners)
+
+        def run(keep: object = (x, out, room)) -> None:
+            next(turn).run(*addresses)
+
+        return run
+
+    def shared_task(self, x: torch.Tensor) -> Task:
+        """The same with the tiles shared out over torch's threads."""
+        runner, tokens = self.runners[0], len(x)
+        out = torch.empty(tokens, runner.prepared.layout.rows)
+        inputs = torch.empty(runner.activation_bytes(tokens), dtype=torch.uint8)
+        work = [torch.empty(runner.work_bytes(tokens), dtype=torch.uint8) for _ in range(64)]
+        turn = itertools.cycle(self.runners)
+
+        def run() -> None:
+            runner = next(turn)
+            free = iter(work)  # `next` on it is atomic
+            runner.quantize(x.data_ptr(), tokens, inputs.data_ptr(), work[0].data_ptr())
+
+            def share(first: int, past: int) -> None:
+                runner.multiply(inputs.data_ptr(), out.data_ptr(), tokens, next(free).data_ptr(), first, past)
+
+            share_rows(self.tiles, share, smallest=16)
+
+        return run
+
+
+def fastest(tasks: dict[str, Task], seconds: float) -> dict[str, float]:
+    """Seconds of the fastest call of each task, in rounds."""
+    times: dict[str, float] = {}
+    for task in tasks.values():
+        task()
+    end = time.perf_counter() + seconds
+    rounds = 0
+    while time.perf_counter() < end or rounds < 5:
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            times[name] = min(times.get(name, np.inf), time.perf_counter() - start)
+        rounds += 1
+    return times
+
+
+def reading(room: int) -> tuple[int, Task]:
+    """Bytes, and the task that reads them: the next of several runs of memory at every call."""
+    size = 16 << 20
+    memory = torch.ones(-(-room // size) * size // 4)
+    out = torch.empty(16)
+    turn = itertools.cycle(range(memory.data_ptr(), memory.data_ptr() + 4 * len(memory), size))
+
+    def run(keep: object = (memory, out)) -> None:
+        start = next(turn)
+        read(start, start + size, out.data_ptr())
+
+    return size, run
+
+
+def torch_tasks(rows: int, columns: int, room: int) -> dict[str, Task]:
+    """What torch offers for one token."""
+    x = torch.randn(1, columns)
+    half = x.bfloat16()
+    weight = torch.randn(rows, columns)
+
+    def rotating(call: Callable[..., object], *operands: torch.Tensor) -> Task:
+        size = sum(operand.numel() * operand.element_size() for operand in operands)
+        copies = [[operand.clone() for operand in operands] for _ in range(-(-room // size))]
+        turn = itertools.cycle(copies)
+        return lambda: call(*next(turn))
+
+    tasks = {
+        "torch fp32": rotating(lambda w: torch.nn.functional.linear(x, w), weight),
+        "torch bf16": rotating(lambda w: torch.nn.functional.linear(half, w), weight.bfloat16()),
+    }
+    try:
+        codes = torch.randint(0, 16, (rows, columns), dtype=torch.int32)
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+        scales = torch.rand(columns // GROUP, rows, 2).bfloat16()
+        multiply = torch.ops.aten._weight_int4pack_mm_for_cpu
+        tasks["_weight_int4pack_mm_for_cpu"] = rotating(lambda w, s: multiply(half, w, GROUP, s), packed, scales)
+        tasks["_weight_int4pack_mm_for_cpu"]()
+    except (AttributeError, RuntimeError) as error:
+        tasks.pop("_weight_int4pack_mm_for_cpu", None)
+        print(f"skipped _weight_int4pack_mm_for_cpu: {error}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated, and still what torch has
+            models = []
+            for _ in range(-(-room // weight.numel())):
+                linear = torch.nn.Linear(columns, rows, bias=False)
+                models.append(torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(linear), dtype=torch.qint8))
+        turn = itertools.cycle(models)
+        tasks["torch dynamic int8"] = lambda: next(turn)(x)
+        tasks["torch dynamic int8"]()
+    except (AttributeError, RuntimeError) as error:
+        tasks.pop("torch dynamic int8", None)
+        print(f"skipped torch dynamic int8: {error}")
+    return tasks
+
+
+def vector(rows: int, columns: int, room: int, path: str | None, seconds: float) -> list[Row]:
+    """Matrix times vector."""
+    x = torch.randn(1, columns)
+    ours: dict[str, Weights] = {f"int{bits}": Weights(rows, columns, bits, room, path, "int8") for bits in WIDTHS}
+    ours["mixed"] = Weights(rows, columns, "mixed", room, path, "int8")
+    ours["int4, fp32 activations"] = Weights(rows, columns, 4, room, path, "fp32")
+    size, reader = reading(room)
+    others = torch_tasks(rows, columns, room)
+    tasks = {"read": reader, **{name: weights.task(x) for name, weights in ours.items()}, **others}
+    times = fastest(tasks, seconds)
+    bandwidth = size / times["read"]
+    table: list[Row] = [{"kernel": "read", "us": times["read"] * 1e6, "GB/s": bandwidth / 1e9, "share of read": 1.0}]
+    for name in (*ours, *others):
+        row: Row = {"kernel": name, "us": times[name] * 1e6}
+        if name in ours:
+            speed = ours[name].read_bytes / times[name]
+            row |= {"GB/s": speed / 1e9, "share of read": speed / bandwidth}
+        row |= {f"x {other}": times[other] / times[name] for other in others}
+        table.append(row)
+    return [*table, equal_bytes(ours, times)]
+
+
+def equal_bytes(ours: dict[str, Weights], times: dict[str, float]) -> Row:
+    """The mixed matrix's time as a multiple of that of a uniform one of as many bytes, between 3 and 4 bits."""
+    low, mixed, high = (ours[name].read_bytes for name in ("int3", "mixed", "int4"))
+    expected = times["int3"] + (times["int4"] - times["int3"]) * (mixed - low) / (high - low)
+    return {
+        "kernel": "uniform of the mixed one's bytes",
+        "us": expected * 1e6,
+        "mixed takes x": times["mixed"] / expected,
+    }
+
+
+def batches(rows: int, columns: int, room: int, path: str | None, seconds: float) -> list[Row]:
+    """Matrix times batch."""
+    weights = {name: Weights(rows, columns, bits, room, path, "int8") for name, bits in
+               (("int2", 2), ("int3", 3), ("int4", 4), ("int8", 8), ("mixed", "mixed"))}  # fmt: skip
+    weights["int4, fp32 activations"] = Weights(rows, columns, 4, room, path, "fp32")
+    dense = torch.randn(rows, columns)
+    half = dense.bfloat16()
+    table = []
+    for tokens in (32, 128, 512):
+        x = torch.randn(tokens, columns)
+        tasks = {name: held.task(x) for name, held in weights.items()}
+        tasks["torch fp32"] = partial(torch.nn.functional.linear, x, dense)
+        tasks["torch bf16"] = partial(torch.nn.functional.linear, x.bfloat16(), half)
+        times = fastest(tasks, seconds)
+        table += [
+            {"batch": tokens, "kernel": name, "ms": times[name] * 1e3,
+             "time / torch fp32": times[name] / times["torch fp32"],
+             "time / torch bf16": times[name] / times["torch bf16"]}
+            for name in tasks
+        ]  # fmt: skip
+    return table
+
+
+def two_threads(rows: int, columns: int, room: int, path: str | None, seconds: float) -> list[Row]:
+    """One and two threads, and what two get out of the memory."""
+    x = torch.randn(1, columns)
+    table = []
+    for name, bits in (("int4", 4), ("mixed", "mixed")):
+        weights = Weights(rows, columns, bits, room, path, "int8")
+        task = weights.shared_task(x)
+
+        def on(threads: int, task: Task = task) -> Task:
+            def run() -> None:
+                torch.set_num_threads(threads)
+                task()
+
+            return run
+
+        times = fastest({"1": on(1), "2": on(2)}, seconds)
+        torch.set_num_threads(1)
+        table.append(
+            {"kernel": name, "us, 1 thread": times["1"] * 1e6, "us, 2 threads": times["2"] * 1e6,
+             "GB/s, 1 thread": weights.read_bytes / times["1"] / 1e9,
+             "GB/s, 2 threads": weights.read_bytes / times["2"] / 1e9, "speed-up": times["1"] / times["2"]}
+        )  # fmt: skip
+    return table
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    """A Markdown table of whatever the rows hold."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    print(f"\n{title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for row in rows:
+        cells = [row.get(column, "") for column in columns]
+        print(f"| {' | '.join(f'{cell:.2f}' if isinstance(cell, float) else str(cell) for cell in cells)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", metavar="FILE", help="write all figures here")
+    parser.add_argument("--path", choices=paths.NAMES, help="instructions; the best ones by default")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each table or batch size")
+    parser.add_argument("--only", choices=("vector", "batch", "threads"), help="one of the three parts")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    cache = last_cache()
+    settings = (3 * cache, arguments.path, arguments.seconds)
+    results: dict[str, Any] = {
+        "command": shlex.join(["python", os.path.relpath(__file__), *sys.argv[1:]]),
+        "machine": {
+            "python": platform.python_version(),
+            "processors": os.cpu_count(),
+            "architecture": platform.machine(),
+            "last cache MB": cache / 2**20,
+            "instructions": paths.NAMES[paths.choose(arguments.path)],
+        },
+        "versions": {name: version(name) for name in ("nash-swarm", "torch", "numpy", "numba", "llvmlite")},
+    }
+    parts: dict[str, tuple[str, Callable[[], list[Row]]]] = {
+        "vector": ("4096 x 4096 times vector", lambda: vector(4096, 4096, *settings)),
+        "batch": ("4096 x 4096 times batch", lambda: batches(4096, 4096, *settings)),
+        "threads": ("11008 x 4096 times vector", lambda: two_threads(11008, 4096, *settings)),
+    }
+    print(f"`{results['command']}`; {results['versions']}, {results['machine']}")
+    for name, (title, part) in parts.items():
+        if arguments.only in (None, name):
+            results[name] = part()
+            show(f"{title}, groups of {GROUP}", results[name])
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -111,8 +111,17 @@ class _Search:
         while True:
             price = bracket.propose()
             if bracket.settled:
+                self._settle(bracket.crossing())
                 return bracket.crossing()
             self._take(best_profile(self.game, price, self._trial), bracket)
+
+    def _settle(self, price: float) -> None:
+        """Let the few agents respond whose gain at the price was lost in the rounding of sums over everybody."""
+        respond(self.game, price, self.wide)
+        np.copyto(self._trial, self.narrow)
+        respond(self.game, price, self._trial)
+        if total(self.game, self._trial).memory <= self.capacity:
+            np.copyto(self.narrow, self._trial)
 
     def _take(self, point: Point, bracket: Bracket) -> None:
         self.prices += 1

@@ -7,7 +7,7 @@ Usage::
 MODEL is anything `nash-swarm compress` takes. The game is measured on the calibration part of the text; each random
 allocation (mean widths spread over the range between --low and --high bits per parameter) is packed and its loss taken
 on held-out windows. The table has, for the separable and the coupled prediction, Spearman's rank correlation with the
-real rise of the loss and the slope and residual of the log-log calibration line.
+real rise of the loss, the slope and residual of the log-log calibration line, and the median of real over predicted.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def main() -> None:
             rows.append(row)
             print(f"{len(rows):3d} " + " ".join(f"{name} {value:.4f}" for name, value in row.items()), flush=True)
     table = {name: _fit(rows, name, arguments.target) for name in ("separable", "coupled")}
-    print(f"\n{'prediction':12s} {'Spearman':>9s} {'slope':>7s} {'residual':>9s}   (against {arguments.target})")
+    print(f"\nagainst {arguments.target}:\n| prediction | spearman | slope | residual | ratio |\n|---|---|---|---|---|")
     for name, fit in table.items():
-        print(f"{name:12s} {fit['spearman']:9.4f} {fit['slope']:7.3f} {fit['residual']:9.4f}")
+        print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in fit.values()) + " |")
     if arguments.json:
         values = {
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -105,6 +105,7 @@ def _fit(rows: list[dict[str, float]], name: str, target: str) -> dict[str, floa
         "spearman": float(spearmanr(predicted, real).statistic),
         "slope": float(line.slope),
         "residual": float(left.std()),
+        "ratio": float(np.median(real / predicted)),
     }
 
 

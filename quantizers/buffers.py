@@ -16,9 +16,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.layout import TensorLayout
-from nash_swarm.quantizers.kernels.matmul import Mode
 from nash_swarm.quantizers.kernels.prepared import Prepared, prepare
-from nash_swarm.quantizers.multiplier import Multiplier
+from nash_swarm.quantizers.multiplier import Mode, Multiplier
 from nash_swarm.quantizers.packing import PackedTensor, description
 
 
@@ -56,20 +55,11 @@ class Buffer:
         Raises:
             UsageError: there is no such mode.
         """
-        check_mode(activations)
+        if activations not in get_args(Mode):
+            raise UsageError(f"activations must be one of {', '.join(get_args(Mode))}, not {activations!r}")
         assert self.prepared is not None
         made = Multiplier(self.prepared, cast(Mode, activations))
         return self.multipliers.setdefault(activations, made)
-
-
-def check_mode(activations: str) -> None:
-    """Refuse what is no activation mode.
-
-    Raises:
-        UsageError: it is none.
-    """
-    if activations not in get_args(Mode):
-        raise UsageError(f"activations must be one of {', '.join(get_args(Mode))}, not {activations!r}")
 
 
 _buffers: dict[int, Buffer] = {}

@@ -7,9 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.quantizers import buffers, ops
 from nash_swarm.quantizers.packing import PackedTensor, description
+
+ACTIVATIONS = ("int8", "fp32")
+"""What users choose from, see `set_activations`."""
 
 
 class PackedWeight(nn.Module):
@@ -71,7 +75,7 @@ class PackedLinear(PackedWeight):
     """`y = x W^T + b`; replaces `nn.Linear` and GPT-2's `Conv1D` (whose weight is stored transposed).
 
     Attributes:
-        activations: `int8` or `fp32`, see `set_activations`.
+        activations: `int8`, `int16` or `fp32`, see `set_activations`.
     """
 
     bias: torch.Tensor | None
@@ -127,10 +131,10 @@ class TiedHead(nn.Module):
     """Output head that multiplies with the packed embedding it is tied to; owns no weights.
 
     Attributes:
-        activations: `int8` or `fp32`, see `set_activations`.
+        activations: `int8`, `int16` or `fp32`, see `set_activations`.
     """
 
-    activations: str = "int8"
+    activations: str = "int16"
 
     def __init__(self, embedding: PackedEmbedding) -> None:
         super().__init__()
@@ -160,13 +164,26 @@ def set_activations(model: nn.Module, activations: str) -> None:
 
     Args:
         model: a packed model; changed in place.
-        activations: `int8` rounds the inputs of every matrix to 8 bits per group of columns and token and is fast;
-            `fp32` multiplies them as they are.
+        activations: `int8` rounds the inputs of every matrix to 8 bits per group of columns and token and is fast. The
+            output head's are rounded a second time, to 16 bits in all, since its error is the logits' own. `fp32`
+            multiplies inputs as they are.
 
     Raises:
         UsageError: there is no such choice.
     """
-    buffers.check_mode(activations)
+    check_activations(activations)
+    outputs = getattr(model, "get_output_embeddings", lambda: None)()
     for module in model.modules():
         if isinstance(module, PackedLinear | TiedHead):
-            module.activations = activations
+            head = isinstance(module, TiedHead) or module is outputs
+            module.activations = "int16" if head and activations == "int8" else activations
+
+
+def check_activations(activations: str) -> None:
+    """Refuse what is none of `ACTIVATIONS`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if activations not in ACTIVATIONS:
+        raise UsageError(f"activations must be one of {', '.join(ACTIVATIONS)}, not {activations!r}")

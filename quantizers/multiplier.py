@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from nash_swarm.game.layout import TILE_ROWS
-from nash_swarm.quantizers.kernels.matmul import Mode, Runner
+from nash_swarm.quantizers.kernels.matmul import Runner
 from nash_swarm.quantizers.kernels.prepared import Prepared
+from nash_swarm.quantizers.kernels.remainders import remainder
 from nash_swarm.quantizers.kernels.threads import share_rows
+
+Mode = Literal["int8", "int16", "fp32"]
+"""How inputs are taken: rounded to int8; as the sum of two such roundings, of the input and of what the first leaves
+over; or as they are."""
 
 _SHARE_SECONDS = 30e-6
 """What a share of the rows must take to be worth handing over to another thread."""
@@ -26,19 +31,21 @@ class Multiplier:
 
     Args:
         prepared: the matrix; whoever calls keeps its buffer alive.
-        mode: int8 or fp32.
+        mode: how inputs are taken.
     """
 
     def __init__(self, prepared: Prepared, mode: Mode) -> None:
-        self._runner = Runner(prepared, mode)
+        # cells of width 16 take the input as it is: a second product would count what the first has not left over
+        self._twice = mode == "int16" and not prepared.halves
+        self._runner = Runner(prepared, "int8" if self._twice or mode == "int8" else "fp32")
         self._tiles = prepared.layout.row_tiles
         self._inputs = self._runner.activation_bytes(1)
         self._room = self._inputs + self._runner.work_bytes(1)
-        self._shared = self._tiles >= 2 * self._smallest_share(1)
+        self._alone = not self._twice and self._tiles < 2 * self._smallest_share(1)
 
     def one(self, x: torch.Tensor, out: torch.Tensor) -> None:
         """One token: x float32 of `columns` elements, out float32 of `rows`, both contiguous and on the CPU."""
-        if self._shared and torch.get_num_threads() > 1:
+        if self._twice or not (self._alone or torch.get_num_threads() == 1):
             self.many(x, x, out, 1)
             return
         # nearly every call while text is generated, which is why it does so little
@@ -54,15 +61,27 @@ class Multiplier:
             out: float32, contiguous, `tokens` times `rows` elements, written.
             tokens: at least 1.
         """
-        runner, target = self._runner, out.data_ptr()
-        key = (runner.prepared.input_key, runner.mode)
+        key = (self._runner.prepared.input_key, self._runner.mode)
         inputs = _latest.inputs.of(original, key)
         if inputs is None:
-            inputs = np.empty(runner.activation_bytes(tokens), np.uint8)
-            work = np.empty(runner.work_bytes(tokens), np.uint8)
-            runner.quantize(x.data_ptr(), tokens, inputs.ctypes.data, work.ctypes.data)
+            inputs = self._quantize(x, tokens)
             _latest.inputs.keep(original, key, inputs)
-        source = inputs.ctypes.data
+        self._multiply(inputs, out, tokens)
+        if self._twice:
+            plain = x.detach().view(tokens, -1).numpy()
+            left = torch.from_numpy(remainder(self._runner.prepared, plain, inputs))
+            second = torch.empty_like(out)
+            self._multiply(self._quantize(left, tokens), second, tokens)
+            out += second
+
+    def _quantize(self, x: torch.Tensor, tokens: int) -> npt.NDArray[np.uint8]:
+        inputs = np.empty(self._runner.activation_bytes(tokens), np.uint8)
+        work = np.empty(self._runner.work_bytes(tokens), np.uint8)
+        self._runner.quantize(x.data_ptr(), tokens, inputs.ctypes.data, work.ctypes.data)
+        return inputs
+
+    def _multiply(self, inputs: npt.NDArray[np.uint8], out: torch.Tensor, tokens: int) -> None:
+        runner, source, target = self._runner, inputs.ctypes.data, out.data_ptr()
 
         def share(first: int, past: int) -> None:
             work = np.empty(runner.work_bytes(tokens), np.uint8)

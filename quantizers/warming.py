@@ -14,9 +14,9 @@ from nash_swarm.game.layout import TensorLayout
 from nash_swarm.names import Granularity
 from nash_swarm.quantizers.kernels import first_use
 from nash_swarm.quantizers.kernels.compiled import kernel
-from nash_swarm.quantizers.kernels.matmul import Mode
 from nash_swarm.quantizers.kernels.simd import paths
-from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, set_activations
+from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear
+from nash_swarm.quantizers.multiplier import Mode
 from nash_swarm.quantizers.packing import PackedTensor
 from nash_swarm.quantizers.rtn import RoundToNearest
 
@@ -47,7 +47,7 @@ def warm_up() -> Warmed:
     layer, table = _linear("tile"), _table("tile")
     x, index = torch.ones(2, _COLUMNS), torch.arange(3)
     for mode in get_args(Mode):
-        set_activations(layer, mode)
+        layer.activations = mode
         seconds[f"products, activations {mode}"] = _timed(lambda: layer(x))
     seconds["rows"] = _timed(lambda: table(index))
     seconds["unpacking"] = _timed(layer.dense)

@@ -84,10 +84,9 @@ def load(path: str | Path, *, activations: str = "int8") -> Any:
 
     import nash_swarm.integrations.transformers  # noqa: F401 - registers the quantizer
     from nash_swarm.models.source import quiet_transformers
-    from nash_swarm.quantizers.buffers import check_mode
-    from nash_swarm.quantizers.modules import set_activations
+    from nash_swarm.quantizers.modules import check_activations, set_activations
 
-    check_mode(activations)
+    check_activations(activations)
     folder = Path(path)
     read_config(folder)
     try:

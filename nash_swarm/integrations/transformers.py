@@ -16,7 +16,7 @@ from nash_swarm.files.checks import check_files
 from nash_swarm.files.packed_config import METHOD, PackedConfig
 from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.pipeline.packing import build_module
-from nash_swarm.quantizers.modules import PackedWeight, TiedHead
+from nash_swarm.quantizers.modules import ACTIVATIONS, PackedWeight, TiedHead, set_activations
 
 
 @register_quantization_config(METHOD)
@@ -81,6 +81,7 @@ class NashSwarmQuantizer(HfQuantizer):
         for module in model.modules():
             if isinstance(module, PackedWeight):
                 module.check()
+        set_activations(model, ACTIVATIONS[0])
         model.nash_swarm_facts = PackedFacts(packed.scope, packed.parameters, dict(packed.heads))
         return model
 
@@ -105,7 +106,8 @@ def _check_complete(model: Any, packed: PackedConfig) -> None:
 
 
 def attach(model: Any, packed: PackedConfig) -> None:
-    """Tell transformers that a model packed in memory is quantized, so that `save_pretrained` works on it."""
+    """Make a model packed in memory what a loaded one is: known as quantized, so that `save_pretrained` works on it."""
+    set_activations(model, ACTIVATIONS[0])
     config = NashSwarmConfig(**packed.to_dict())
     model.config.quantization_config = config
     model.hf_quantizer = NashSwarmQuantizer(config, pre_quantized=True)

@@ -151,3 +151,22 @@ def test_generation_from_a_packed_model(tokens: Ids, tmp_path: Path) -> None:
     ids = torch.from_numpy(tokens[:1, :8].astype(np.int64))
     results = [m.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0) for m in (packed, loaded)]
     assert torch.equal(*results) and results[0].shape[1] > 8
+
+
+def test_activations_are_chosen_when_loading(packed: Any, folder: Path, tokens: Ids) -> None:
+    exact = ns.load(folder, activations="fp32")
+    rounded = ns.load(folder)
+    assert not torch.equal(logits(exact, tokens), logits(rounded, tokens))
+    ns.set_activations(rounded, "fp32")
+    assert torch.equal(logits(exact, tokens), logits(rounded, tokens))
+    with pytest.raises(UsageError, match="int8, fp32, not 'int16'"):
+        ns.load(folder, activations="int16")
+
+
+def test_rounded_activations_cost_little(packed: Any, model: Any, folder: Path, tokens: Ids) -> None:
+    models = {mode: ns.load(folder, activations=mode) for mode in ("int8", "fp32")}
+    found = ns.evaluate(models, tokens, reference=models["fp32"], quiet=True)
+    weights = ns.evaluate({"packed": models["fp32"]}, tokens, reference=model, quiet=True)["packed"].kl
+    assert found["fp32"].kl == 0
+    assert found["int8"].kl is not None and weights is not None
+    assert 0 < found["int8"].kl < 0.01 and found["int8"].kl < 0.2 * weights

@@ -29,7 +29,7 @@ def random(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("op", [OPS.linear, OPS.multiply])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("per_weight", [False, True])
-@pytest.mark.parametrize("activations", ["int8", "fp32"])
+@pytest.mark.parametrize("activations", ["int8", "int16", "fp32"])
 def test_products_are_proper_ops(op: Any, bias: bool, per_weight: bool, activations: str) -> None:
     layer = linear(some_case(per_weight=per_weight), bias)
     rest = (layer.packed, layer.bias, layer.matrix, activations)

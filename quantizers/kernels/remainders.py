@@ -1,0 +1,51 @@
+"""What rounding activations to int8 leaves over, to be rounded and multiplied in its turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from nash_swarm.quantizers.kernels.prepared import Prepared
+
+Floats = npt.NDArray[np.float32]
+
+
+def remainder(prepared: Prepared, x: Floats, inputs: npt.NDArray[np.uint8]) -> Floats:
+    """x less what `inputs` stand for, float32 (tokens, columns).
+
+    Args:
+        prepared: a matrix without cells of width 16.
+        x: float32 (tokens, columns), contiguous.
+        inputs: the block that `kernels.activations` describes, made of x for this matrix in mode int8.
+    """
+    layout = prepared.layout
+    codes = layout.groups * layout.group_size * len(x)
+    scales = inputs[codes : codes + 4 * layout.groups * len(x)].view(np.float32)
+    order = prepared.permutation
+    if order is None:
+        order = np.arange(layout.columns, dtype=np.int32)
+    out = np.empty_like(x)
+    _remainder(x, inputs[:codes].view(np.int8), scales, order, layout.group_size, out)
+    return out
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _remainder(
+    x: Floats,
+    codes: npt.NDArray[np.int8],
+    scales: Floats,
+    permutation: npt.NDArray[np.int32],
+    group_size: int,
+    out: Floats,
+) -> None:
+    tokens, columns = x.shape
+    for first in range(0, columns, group_size):
+        count = min(group_size, columns - first)
+        padded = (count + 31) // 32 * 32
+        for token in range(tokens):
+            place = first * tokens + padded * token
+            scale = scales[first // group_size * tokens + token]
+            for k in range(count):
+                column = permutation[first + k]
+                out[token, column] = x[token, column] - np.float32(codes[place + k]) * scale

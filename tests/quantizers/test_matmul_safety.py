@@ -22,6 +22,8 @@ from nash_swarm.quantizers.kernels.prepared import Prepared, prepare
 from nash_swarm.quantizers.packing import PackedTensor
 
 TESTS = Path(__file__).parents[1]
+# not `from quantizers.test_...`: the repository's own folder of that name may come first on somebody's path
+THIS = "import sys; sys.path.insert(0, 'quantizers'); from test_matmul_safety import *; "
 
 
 def in_a_process_of_its_own(code: str) -> str:
@@ -162,7 +164,7 @@ def lying_tables() -> list[str]:
 
 
 def test_kernels_stay_inside_their_memory() -> None:
-    in_a_process_of_its_own("from quantizers.test_matmul_safety import *; sound()")
+    in_a_process_of_its_own(THIS + "sound()")
 
 
 def test_a_step_too_far_is_noticed() -> None:
@@ -172,12 +174,12 @@ def test_a_step_too_far_is_noticed() -> None:
 
 
 def test_damaged_files_do_not_crash() -> None:
-    refused = int(in_a_process_of_its_own("from quantizers.test_matmul_safety import *; print(damaged_bytes())"))
+    refused = int(in_a_process_of_its_own(THIS + "print(damaged_bytes())"))
     assert 60 < refused < 200
 
 
 def test_lying_tables_are_refused() -> None:
-    assert in_a_process_of_its_own("from quantizers.test_matmul_safety import *; print(lying_tables())") == "[]\n"
+    assert in_a_process_of_its_own(THIS + "print(lying_tables())") == "[]\n"
 
 
 def test_arguments_are_checked() -> None:

@@ -78,7 +78,7 @@ def find(packed: torch.Tensor, matrix: str) -> Buffer:
     found = _buffers.get(packed.data_ptr())
     if (
         found is not None
-        and found.version == _version(packed)
+        and found.version == (-1 if packed.is_inference() else packed._version)
         and found.matrix == matrix
         and found.size == packed.numel()
         and not found.storage.expired()

@@ -3,7 +3,7 @@
 An op gets the bytes and one line that describes them (`packing.description`), so an exported program is complete in
 itself. `linear` is differentiable with respect to its input and bias. `multiply` is the same without that: what
 registers a derivative costs microseconds per call, which is why `nash_swarm.quantizers.ops.linear` takes it only
-where gradients are recorded.
+where gradients are recorded; and where nobody compiles, traces, transforms or profiles, it calls the kernel itself.
 """
 
 from __future__ import annotations
@@ -105,4 +105,22 @@ def linear(
         DataError: the bytes are not what `matrix` says.
         UsageError: x has another number of columns, or there is no such choice of activations.
     """
-    return (_linear if torch.is_grad_enabled() else _multiply)(x, packed, bias, matrix, activations)
+    if torch.is_grad_enabled():
+        return _linear(x, packed, bias, matrix, activations)
+    if _nobody_watches(x, packed):
+        return products.multiply(x, packed, bias, matrix, activations)
+    return _multiply(x, packed, bias, matrix, activations)
+
+
+def _nobody_watches(x: torch.Tensor, packed: torch.Tensor) -> bool:
+    """Whether the dispatcher, which costs microseconds per call, would do nothing but call the CPU kernel."""
+    return (
+        type(x) is torch.Tensor
+        and not torch.compiler.is_compiling()
+        and x.is_cpu
+        and packed.is_cpu
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not torch.jit.is_tracing()
+        and not torch.autograd._profiler_enabled()
+    )

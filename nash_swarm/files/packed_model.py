@@ -70,7 +70,7 @@ def save(
 def load(path: str | Path, *, activations: str = "int8") -> Any:
     """A packed model, ready to run, after its files have been checked to the byte.
 
-    The packed matrices stay in the file's own pages of memory; nothing is unpacked.
+    The packed matrices are copied into memory once, as they are; nothing is unpacked.
 
     Args:
         path: folder of a packed model.

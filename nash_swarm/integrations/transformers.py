@@ -16,6 +16,7 @@ from nash_swarm.files.checks import check_files
 from nash_swarm.files.packed_config import METHOD, PackedConfig
 from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.pipeline.packing import build_module
+from nash_swarm.quantizers.arena import settle
 from nash_swarm.quantizers.modules import ACTIVATIONS, PackedWeight, TiedHead, set_activations
 
 
@@ -78,6 +79,7 @@ class NashSwarmQuantizer(HfQuantizer):
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         packed: PackedConfig = self.quantization_config.packed
+        settle(model)
         for module in model.modules():
             if isinstance(module, PackedWeight):
                 module.check()
@@ -107,6 +109,7 @@ def _check_complete(model: Any, packed: PackedConfig) -> None:
 
 def attach(model: Any, packed: PackedConfig) -> None:
     """Make a model packed in memory what a loaded one is: known as quantized, so that `save_pretrained` works on it."""
+    settle(model)
     set_activations(model, ACTIVATIONS[0])
     config = NashSwarmConfig(**packed.to_dict())
     model.config.quantization_config = config

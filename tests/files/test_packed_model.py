@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,17 @@ def test_rounded_activations_cost_little(packed: Any, model: Any, folder: Path, 
     assert found["fp32"].kl == 0
     assert found["int8"].kl is not None and weights is not None
     assert 0 < found["int8"].kl < 0.01 and found["int8"].kl < 0.2 * weights
+
+
+def test_packed_buffers_settle_in_one_run_of_memory(folder: Path, tokens: Ids, tmp_path: Path) -> None:
+    loaded = ns.load(folder)
+    buffers = [module.packed for module in loaded.modules() if isinstance(module, PackedWeight)]
+    starts = sorted((buffer.data_ptr(), len(buffer)) for buffer in buffers)
+    assert all(start % 64 == 0 for start, _ in starts)
+    assert all(0 <= later - (start + size) < 64 for (start, size), (later, _) in pairwise(starts))
+    # each is a tensor of its own all the same
+    buffers[0].add_(0)
+    assert all(buffer._version == buffers[1]._version for buffer in buffers[1:])
+    assert buffers[0]._version > buffers[1]._version
+    again = ns.load(ns.save(loaded, tmp_path / "again"))
+    assert torch.equal(logits(again, tokens), logits(loaded, tokens))

@@ -12,6 +12,8 @@ import pytest
 import torch
 from support.models import allocate, tiny_llama
 from support.packed import embedding, linear, some_case
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError
@@ -50,17 +52,40 @@ def test_unpacking_is_a_proper_op(per_weight: bool) -> None:
             torch.library.opcheck(OPS.rows.default, (index, table.packed, table.matrix, dtype))
 
 
-def test_the_differentiable_op_is_taken_only_where_gradients_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = []
-    monkeypatch.setattr(ops, "_linear", lambda *args: taken.append("linear"))
-    monkeypatch.setattr(ops, "_multiply", lambda *args: taken.append("multiply"))
+class Seen(TorchDispatchMode):
+    """Collects the ops that the dispatcher is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_differentiable_op_is_taken_only_where_gradients_are_recorded() -> None:
     layer, x = linear(some_case()), random(1, 160)
-    layer(x)
+    for context, op in ((torch.enable_grad, "linear"), (torch.no_grad, "multiply"), (torch.inference_mode, "multiply")):
+        with context(), Seen() as seen:
+            layer(x)
+        assert f"nash_swarm.{op}.default" in seen.names
+
+
+def test_the_dispatcher_is_asked_wherever_somebody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x, asked = linear(some_case()), random(2, 160), []
+    monkeypatch.setattr(ops, "_multiply", lambda x, *rest: (asked.append(type(x)), x.new_empty(2, 48))[1])
     with torch.no_grad():
         layer(x)
-    with torch.inference_mode():
-        layer(x)
-    assert taken == ["linear", "multiply", "multiply"]
+        assert not asked
+        layer(torch.nn.Parameter(x))
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            layer(mode.from_tensor(x))
+        torch.jit.trace(layer, x, check_trace=False)
+        torch.func.vmap(layer)(x[None])
+        with torch.profiler.profile():
+            layer(x)
+        assert len(asked) == 5
 
 
 @pytest.mark.parametrize("text", ["", "linear 3x4", "linear 16x32 g64 a16x1 - 7 m", "tied 16x32 g63 a16x1 - 2 m"])

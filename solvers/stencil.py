@@ -111,17 +111,24 @@ class _Search:
         while True:
             price = bracket.propose()
             if bracket.settled:
-                self._settle(bracket.crossing())
-                return bracket.crossing()
+                return self._settle(bracket)
             self._take(best_profile(self.game, price, self._trial), bracket)
 
-    def _settle(self, price: float) -> None:
-        """Let the few agents respond whose gain at the price was lost in the rounding of sums over everybody."""
+    def _settle(self, bracket: Bracket) -> float:
+        """Make both profiles equilibria at one price, the least above the crossing at which the best profile fits.
+
+        The sums over everybody that a bracket compares are too coarse to tell which of the last few agents gains.
+        """
+        crossing, width = bracket.crossing(), _NARROW
+        while (price := crossing * (1 + width)) < bracket.high.price:
+            self.prices += 1
+            if best_profile(self.game, price, self._trial).memory <= self.capacity:
+                np.copyto(self.narrow, self._trial)
+                break
+            width *= 16
+        price = min(price, bracket.high.price)
         respond(self.game, price, self.wide)
-        np.copyto(self._trial, self.narrow)
-        respond(self.game, price, self._trial)
-        if total(self.game, self._trial).memory <= self.capacity:
-            np.copyto(self.narrow, self._trial)
+        return price
 
     def _take(self, point: Point, bracket: Bracket) -> None:
         self.prices += 1

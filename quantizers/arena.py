@@ -1,7 +1,7 @@
 """All packed buffers of a model in one run of memory, so that its pages may be large and its cache lines are whole.
 
-Generating a token reads every packed byte once. Through the 4 kB pages of a mapped file, at whatever address safetensors
-left a tensor, that takes a quarter longer. NumPy asks Linux for large pages for every array of 4 MB or more.
+Generating a token reads every packed byte once. From the 4 kB pages of a mapped file, at whatever address safetensors
+left a tensor, that takes a quarter longer. NumPy asks Linux for large pages for arrays of 4 MB or more.
 """
 
 from __future__ import annotations

@@ -81,6 +81,12 @@ def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ..
 
 torch.library.register_autograd(f"{_NAMESPACE}::linear", _backward, setup_context=_remember)
 
+_torch: Any = torch._C
+_dispatch_modes = _torch._len_torch_dispatch_stack
+_transforms = _torch._functorch.peek_interpreter_stack
+_tracing = _torch._is_tracing
+_profiling = _torch._autograd._profiler_enabled
+
 _linear = torch.ops.nash_swarm.linear.default
 _multiply = torch.ops.nash_swarm.multiply.default
 dense = torch.ops.nash_swarm.dense.default
@@ -119,8 +125,8 @@ def _nobody_watches(x: torch.Tensor, packed: torch.Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and x.is_cpu
         and packed.is_cpu
-        and not torch._C._len_torch_dispatch_stack()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and not torch.jit.is_tracing()
-        and not torch.autograd._profiler_enabled()
+        and not _dispatch_modes()
+        and _transforms() is None
+        and not _tracing()
+        and not _profiling()
     )

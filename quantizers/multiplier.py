@@ -24,8 +24,6 @@ _SHARE_SECONDS = 30e-6
 """What a share of the rows must take to be worth handing over to another thread."""
 _SECONDS_PER_WEIGHT, _SECONDS_PER_PRODUCT = 2e-11, 8e-12
 """Of one core, in order of magnitude: to read a packed weight, and to multiply it with a token."""
-_CHUNK = 1 << 18
-"""Bytes of codes that stay in the second cache between two passes over them."""
 
 
 class Multiplier:
@@ -43,7 +41,6 @@ class Multiplier:
         self._tiles = prepared.layout.row_tiles
         self._inputs = self._runner.activation_bytes(1)
         self._room = self._inputs + self._runner.work_bytes(1)
-        self._chunk = max(1, _CHUNK * self._tiles // len(prepared.buffer))
         self._alone = not self._twice and self._tiles < 2 * self._smallest_share(1)
 
     def one(self, x: torch.Tensor, out: torch.Tensor) -> None:
@@ -69,14 +66,15 @@ class Multiplier:
         if inputs is None:
             inputs = self._quantize(x, tokens)
             _latest.inputs.keep(original, key, inputs)
-        passes = [(inputs, out)]
         if self._twice:
-            plain = x.detach().view(tokens, -1).numpy()
-            left = torch.from_numpy(remainder(self._runner.prepared, plain, inputs))
-            passes.append((self._quantize(left, tokens), torch.empty_like(out)))
-        self._multiply(passes, tokens)
-        if self._twice:
-            out += passes[1][1]
+            # the remainders are tokens like others, so that the matrix is read once for both
+            left = remainder(self._runner.prepared, x.detach().view(tokens, -1).numpy(), inputs)
+            both = torch.cat((x.view(tokens, -1), torch.from_numpy(left)))
+            products = out.new_empty((2, tokens, out.shape[-1]))
+            self._multiply(self._quantize(both, 2 * tokens), products, 2 * tokens)
+            torch.add(products[0], products[1], out=out.view(tokens, -1))
+        else:
+            self._multiply(inputs, out, tokens)
 
     def _quantize(self, x: torch.Tensor, tokens: int) -> npt.NDArray[np.uint8]:
         inputs = np.empty(self._runner.activation_bytes(tokens), np.uint8)
@@ -84,19 +82,12 @@ class Multiplier:
         self._runner.quantize(x.data_ptr(), tokens, inputs.ctypes.data, work.ctypes.data)
         return inputs
 
-    def _multiply(self, passes: list[tuple[npt.NDArray[np.uint8], torch.Tensor]], tokens: int) -> None:
-        """Products of several roundings of the same tokens, (inputs, output) each."""
-        runner = self._runner
-        addresses = [(inputs.ctypes.data, out.data_ptr()) for inputs, out in passes]
-        # the second pass finds the codes of a chunk in the cache
-        chunk = self._chunk if len(passes) > 1 else self._tiles
+    def _multiply(self, inputs: npt.NDArray[np.uint8], out: torch.Tensor, tokens: int) -> None:
+        runner, source, target = self._runner, inputs.ctypes.data, out.data_ptr()
 
         def share(first: int, past: int) -> None:
             work = np.empty(runner.work_bytes(tokens), np.uint8)
-            room = work.ctypes.data
-            for start in range(first, past, chunk):
-                for source, target in addresses:
-                    runner.multiply(source, target, tokens, room, start, min(start + chunk, past))
+            runner.multiply(source, target, tokens, work.ctypes.data, first, past)
 
         share_rows(self._tiles, share, smallest=self._smallest_share(tokens))
 

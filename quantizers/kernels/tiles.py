@@ -12,7 +12,7 @@ from nash_swarm.game.layout import HALF
 from nash_swarm.quantizers.kernels import descriptor as d
 from nash_swarm.quantizers.kernels.activations import scales_at, totals_at, values_at
 from nash_swarm.quantizers.kernels.simd.floats import add_products, load_scales, store_levels
-from nash_swarm.quantizers.kernels.simd.integers import add_one_token, add_tokens, unpack_group
+from nash_swarm.quantizers.kernels.simd.integers import add_few_tokens, add_tokens, unpack_group
 from nash_swarm.quantizers.kernels.simd.vectors import (
     float_bits,
     load_bytes,
@@ -79,8 +79,14 @@ def multiply(
                         scales = one
                     add_products(float_lanes, work, blocks, scales, values + 4 * inputs, sums, count)
                 elif count == 1:
-                    add_one_token(
-                        path, bits, at, blocks, zeros, scales, activations + inputs, steps + index, totals + index, sums
+                    add_few_tokens(
+                        path, 1, bits, at, blocks, zeros, scales, activations + inputs, steps + index, totals + index,
+                        sums,
+                    )  # fmt: skip
+                elif count == 2:
+                    add_few_tokens(
+                        path, 2, bits, at, blocks, zeros, scales, activations + inputs, steps + index, totals + index,
+                        sums,
                     )  # fmt: skip
                 else:
                     block = at

@@ -38,31 +38,39 @@ def _finish(builder: ir.IRBuilder, sums: ir.Value, scales: ir.Value, step: ir.Va
 
 
 @intrinsic(prefer_literal=True)
-def add_one_token(
-    typing: Any, path: Any, bits: Any, at: Any, blocks: Any, zeros: Any, scales: Any, inputs: Any, steps: Any,
-    totals: Any, out: Any,
+def add_few_tokens(
+    typing: Any, path: Any, lanes: Any, bits: Any, at: Any, blocks: Any, zeros: Any, scales: Any, inputs: Any,
+    steps: Any, totals: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Add a group's contribution to the outputs of one token; codes are unpacked in registers.
+    """Add a group's contribution to the outputs of one or two tokens; codes are unpacked in registers.
 
-    path: constant. bits, at, blocks: width, address and number of the group's blocks. zeros, scales: of the rows.
-    inputs, steps, totals: addresses of the token's int8 codes, scale and sum of codes. out: of sixteen float32.
+    path: constant. lanes: constant, how many tokens. bits, at, blocks: width, address and number of the group's blocks.
+    zeros, scales: of the rows. inputs, steps, totals: addresses of the first token's int8 codes, scale and sum of them.
+    out: of sixteen float32. The second token's follow without gaps.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        _, bits_, at_, blocks_, zeros_, scales_, inputs_, steps_, totals_, out_ = args
-        sums = cgutils.alloca_once_value(builder, _started(builder, zeros_, totals_))
+        _, _, bits_, at_, blocks_, zeros_, scales_, inputs_, steps_, totals_, out_ = args
+        stride = builder.mul(blocks_, ir.Constant(emit.LONG, 4 * QUADS))
+        together = range(lanes.literal_value)
+        starts = [_started(builder, zeros_, emit.offset(builder, totals_, 4 * lane)) for lane in together]
+        sums = [cgutils.alloca_once_value(builder, start) for start in starts]
         for width in emit.cases(builder, bits_, WIDTHS):
             with emit.loop(builder, blocks_) as block:
                 place = emit.element(builder, at_, block, VECTOR * width)
                 _prefetch_block(builder, width, place)
                 x = emit.element(builder, inputs_, block, 4 * QUADS)
                 quads = unpack(builder, width, place)
-                builder.store(add_dots(builder, path.literal_value, width, builder.load(sums), quads, x), sums)
-        _finish(builder, builder.load(sums), scales_, steps_, out_)
+                for total in sums:
+                    builder.store(add_dots(builder, path.literal_value, width, builder.load(total), quads, x), total)
+                    x = builder.add(x, stride)
+        for lane, total in enumerate(sums):
+            step, place = emit.offset(builder, steps_, 4 * lane), emit.offset(builder, out_, 64 * lane)
+            _finish(builder, builder.load(total), scales_, step, place)
         return context.get_dummy_value()
 
     address = types.int64
-    return types.void(path, address, address, address, INTS, FLOATS, *[address] * 4), generate
+    return types.void(path, lanes, address, address, address, INTS, FLOATS, *[address] * 4), generate
 
 
 @intrinsic
@@ -90,7 +98,7 @@ def add_tokens(
     """Add an unpacked group's contribution to the outputs of `count` tokens, the constant `lanes` of them at a time.
 
     at: address of the group's codes as blocks of width 8; bits: how wide they really are. Tokens follow each other
-    without gaps at `inputs`, `steps`, `totals` and `out`; the other arguments are those of `add_one_token`.
+    without gaps at `inputs`, `steps`, `totals` and `out`; the other arguments are those of `add_few_tokens`.
     """
     ceilings = (8,) if path.literal_value == AVX512VNNI else (4, 6, 8)
 

@@ -105,7 +105,7 @@ def linear(
         packed: uint8 (bytes,).
         bias: (rows,) or `None`.
         matrix: what the bytes are, from `description.describe`.
-        activations: `int8` or `fp32`.
+        activations: `int8`, `int16` (two roundings) or `fp32`.
 
     Raises:
         DataError: the bytes are not what `matrix` says.

@@ -1,0 +1,109 @@
+"""`results.csv` and `results.json`: every figure of a report for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nash_swarm.errors import DataError
+from nash_swarm.files.atomic import new_file
+from nash_swarm.suite.rows import COLUMNS, NUMBERS, Row, library_versions
+
+CSV = "results.csv"
+JSON = "results.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """A report's contents.
+
+    Attributes:
+        rows: its figures.
+        command: the command line that makes them again.
+        details: what a page shows of a row beside its figures, by the row's key: its trace, timings and allocation.
+        failures: cells that could not be, with the reason: `model`, `method`, `bits` and `error`.
+        peers: rows of other tools, see `read_peers`.
+        facts: anything else to be known about the run.
+    """
+
+    rows: tuple[Row, ...]
+    command: str = ""
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    failures: tuple[Mapping[str, Any], ...] = ()
+    peers: tuple[Mapping[str, Any], ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_csv(rows: Iterable[Row], path: str | Path) -> None:
+    """Write rows as CSV; what was not measured is an empty cell."""
+    with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def load_csv(path: str | Path) -> list[Row]:
+    """Read what `save_csv` wrote.
+
+    Raises:
+        DataError: no such file, or it is no table of results.
+    """
+    return [Row.from_dict({name: _value(name, line.get(name)) for name in COLUMNS}) for line in read_table(path)]
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """The lines of any CSV file with a header, as text.
+
+    Raises:
+        DataError: no such file, or not UTF-8 CSV with a header.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as stream:
+            lines = list(csv.DictReader(stream, strict=True))
+    except FileNotFoundError:
+        raise DataError(f"no table at {path}") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"cannot read {path} as CSV: {error}") from error
+    if any(None in line or None in line.values() for line in lines):
+        raise DataError(f"{path} is damaged: its lines have not all as many cells as its header")
+    return lines
+
+
+def save_json(results: Results, path: str | Path) -> None:
+    """Write all results but their details as one JSON object."""
+    values = {
+        "format": _FORMAT,
+        "command": results.command,
+        "versions": dict(library_versions()),
+        **results.facts,
+        "rows": [asdict(row) for row in results.rows],
+        "failures": [dict(failure) for failure in results.failures],
+    }
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def write_results(results: Results, folder: str | Path) -> list[Path]:
+    """Write everything that a report consists of; returns the files."""
+    written: Sequence[Path] = Path(folder) / CSV, Path(folder) / JSON
+    save_csv(results.rows, written[0])
+    save_json(results, written[1])
+    return list(written)
+
+
+def _value(name: str, text: str | None) -> Any:
+    if text is None:
+        raise DataError(f"the table has no column {name!r}")
+    if name not in NUMBERS:
+        return text
+    if not text:
+        return None
+    try:
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+    except ValueError:
+        raise DataError(f"{text!r} is no {name}") from None

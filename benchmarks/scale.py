@@ -33,7 +33,7 @@ from nash_swarm.game import BitGame, Budget
 from nash_swarm.game.certificate import Certificate, certify
 from nash_swarm.game.rows import certify_stencil, total
 from nash_swarm.game.stencil import Stencil, StencilGame
-from nash_swarm.game.streaming import CHUNK, StreamedGame, Table, certify_stream
+from nash_swarm.game.streaming import CHUNK, StreamedGame, certify_stream
 from nash_swarm.game.synthetic import Synthetic, transformer_tiles
 from nash_swarm.solvers.base import Play
 from nash_swarm.solvers.stencil import solve_stencil
@@ -56,7 +56,7 @@ def budget_of(game: BitGame | StreamedGame) -> Budget:
 
 
 def streamed(agents: int) -> StreamedGame:
-    return StreamedGame(WIDTHS, Synthetic.even(agents, WIDTHS), np.array(WIDTHS), 1000, agents)
+    return StreamedGame(WIDTHS, Synthetic.even(agents, WIDTHS), np.array([WIDTHS]), 1000, agents)
 
 
 def resident(game: StreamedGame) -> BitGame:
@@ -182,7 +182,7 @@ def one_model(estimator: str) -> list[Row]:
          "processor seconds": time.process_time() - work, "peak MB": peak_memory() / 1e6, "loaded MB": before / 1e6}
     ]  # fmt: skip
     del source
-    stream = StreamedGame(game.strategies, Table(game.damage), game.memory[0], game.fixed_bits, game.parameters)
+    stream = StreamedGame.of(game)
     for name in ("numpy quantile", "lagrangian", "nash", "streaming"):
         for small in (1000, 100_000):
             task_of(name, streamed(small) if name == "streaming" else resident(streamed(small)))()

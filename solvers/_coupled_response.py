@@ -8,7 +8,7 @@ from numba import njit
 
 from nash_swarm.game.arena import Arena, Members, dot
 from nash_swarm.solvers._random import chance
-from nash_swarm.solvers._response import Sweep, coprime
+from nash_swarm.solvers._response import Sweep
 
 _NOISE = 2.0**-40
 """A gain below this share of the terms it is the difference of is rounding of the fields, not a reason to move."""
@@ -36,6 +36,19 @@ def sweep_coupled(
 
 
 @njit(nogil=True, cache=True)
+def _coprime(stride, size):  # type: ignore[no-untyped-def]
+    """The largest number up to `stride` modulo `size` that shares no divisor with `size`."""
+    stride = max(1, stride % size)
+    while True:
+        a, b = size, stride
+        while b > 0:
+            a, b = b, a % b
+        if a == 1:
+            return stride
+        stride -= 1
+
+
+@njit(nogil=True, cache=True)
 def _turns(arena, members, sums, prices, choices, tolerance, inertia, order):  # type: ignore[no-untyped-def]
     """One turn of every agent, each at its community's price; `sums` is kept up."""
     damage, memory, vectors, _, graph = arena
@@ -44,7 +57,7 @@ def _turns(arena, members, sums, prices, choices, tolerance, inertia, order):  #
     passed = 0
     worst = 0.0
     count = len(graph)
-    leap = coprime(pace, count)
+    leap = _coprime(pace, count)
     c = first % count
     field, rest = np.empty(sums.shape[1]), np.empty(sums.shape[1])
     for _ in range(count):
@@ -54,7 +67,7 @@ def _turns(arena, members, sums, prices, choices, tolerance, inertia, order):  #
                 total += graph[c, other] * sums[other, k]
             field[k] = total
         size = members.starts[c + 1] - members.starts[c]
-        step = coprime(stride, size) if size > 0 else 1
+        step = _coprime(stride, size) if size > 0 else 1
         at = first % max(size, 1)
         for _ in range(size):
             i = members.agents[members.starts[c] + at]

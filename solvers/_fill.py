@@ -8,11 +8,62 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from nash_swarm.game.demand import Point, totals
 from nash_swarm.game.spans import over_spans
-from nash_swarm.game.tables import Tables
+from nash_swarm.game.tables import PRECISION, Tables
+
+_CRUMBS = 1e-3
+"""Share of the capacity that may ever be left over."""
 
 
-def close_bracket(tables: Tables, choices: npt.NDArray[np.uint8], wide: npt.NDArray[np.uint8], slack: int) -> int:
+def immaterial(point: Point, price: float, capacity: int) -> bool:
+    """Whether an equilibrium should stay one although it leaves bits.
+
+    No agent gains by a change at the price, so what is left buys at most its price, whoever gets it and by whatever
+    trades. Where that is less than the rounding of the damage itself, spending it improves nothing that is known, and
+    would only make the profile an equilibrium no more: the agents that get the last bits pay more for them than they
+    gain.
+
+    Args:
+        point: the equilibrium.
+        price: damage per bit at which it is one.
+        capacity: bits that may be taken.
+    """
+    slack = capacity - point.memory
+    return price * slack <= PRECISION * point.damage and slack <= _CRUMBS * capacity
+
+
+def spend(
+    tables: Tables, choices: npt.NDArray[np.uint8], wide: npt.NDArray[np.uint8], price: float, capacity: int
+) -> bool:
+    """Spend what a cleared market leaves: first at the price, then, unless it is immaterial, on whatever helps.
+
+    Args:
+        tables: the game.
+        choices: uint8 (agents,), the profile that fits; changed in place.
+        wide: uint8 (agents,), the one that does not.
+        price: damage per bit at which both are equilibria.
+        capacity: bits the agents may share.
+
+    Returns:
+        Whether the rest was immaterial, and `choices` is an equilibrium at the price.
+    """
+    slack = capacity - totals(tables, choices).memory
+    slack = close_bracket(tables, choices, wide, slack, at_price=True)
+    if immaterial(totals(tables, choices), price, capacity):
+        return True
+    fill(tables, choices, close_bracket(tables, choices, wide, slack))
+    return False
+
+
+def close_bracket(
+    tables: Tables,
+    choices: npt.NDArray[np.uint8],
+    wide: npt.NDArray[np.uint8],
+    slack: int,
+    *,
+    at_price: bool = False,
+) -> int:
     """Move agents from `choices` to `wide` while they fit, best damage per bit first.
 
     Args:
@@ -20,6 +71,7 @@ def close_bracket(tables: Tables, choices: npt.NDArray[np.uint8], wide: npt.NDAr
         choices: uint8 (agents,), the profile that fits; changed in place.
         wide: uint8 (agents,), the one that does not.
         slack: bits that `choices` leaves.
+        at_price: stop at the first that does not fit: whoever moves after it is worth less per bit.
 
     Returns:
         Bits left now.
@@ -28,7 +80,7 @@ def close_bracket(tables: Tables, choices: npt.NDArray[np.uint8], wide: npt.NDAr
     ratio, cost = np.empty(len(agents)), np.empty(len(agents), np.int64)
     _ratios(*tables, agents, choices, wide, ratio, cost)
     order = _order(ratio, cost)
-    return _apply(choices, agents[order], wide[agents][order], ratio[order], cost[order], slack)
+    return _apply(choices, agents[order], wide[agents][order], ratio[order], cost[order], slack, at_price)
 
 
 def fill(tables: Tables, choices: npt.NDArray[np.uint8], slack: int) -> int:
@@ -51,7 +103,7 @@ def fill(tables: Tables, choices: npt.NDArray[np.uint8], slack: int) -> int:
         if not len(agents):
             return slack
         order = _order(ratio, cost)
-        slack = _apply(choices, agents[order], targets[order], ratio[order], cost[order], slack)
+        slack = _apply(choices, agents[order], targets[order], ratio[order], cost[order], slack, False)
 
 
 def _best(
@@ -86,11 +138,14 @@ def _ratios(damage, memory, agents, choices, wide, ratio, cost):  # type: ignore
 
 
 @njit(nogil=True, cache=True)
-def _apply(choices, agents, targets, ratio, cost, slack):  # type: ignore[no-untyped-def]
+def _apply(choices, agents, targets, ratio, cost, slack, strict):  # type: ignore[no-untyped-def]
     for k in range(len(agents)):
-        if cost[k] <= slack and ratio[k] > 0:
-            choices[agents[k]] = targets[k]
-            slack -= cost[k]
+        if ratio[k] > 0:
+            if cost[k] <= slack:
+                choices[agents[k]] = targets[k]
+                slack -= cost[k]
+            elif strict:
+                break
     return slack
 
 

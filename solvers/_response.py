@@ -1,4 +1,4 @@
-"""Best-response dynamics: agents in random order take what is best for them, given what the others play."""
+"""Best-response dynamics without coupling: every agent takes what is best for it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from numba import njit
 from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables
 from nash_swarm.solvers._random import chance
-
-_RUN = 1 << 10
-"""Agents whose turns are mixed: as many as fit the first level of the processor's cache."""
 
 
 class Sweep(NamedTuple):
@@ -41,55 +38,32 @@ def sweep(
 ) -> Sweep:
     """Give every agent one turn; it moves to its best response if that gains more than `tolerance` of its cost.
 
-    Agents take turns in runs of some thousands, in an order that strides through the run from a random start; spans of
-    runs are played side by side. An indifferent agent stays where it is.
+    Agents that are not coupled gain or lose the same whatever the others play, so the order of turns cannot matter; it
+    is that of the table, which is read fastest. An indifferent agent stays where it is.
 
     Args:
         tables: the game.
         price: damage per bit.
         choices: uint8 (agents,), changed in place.
-        rng: decides the order and who passes.
+        rng: decides who passes.
         tolerance: least gain worth moving for, relative to what the agent suffers and pays.
         inertia: probability that an agent passes its turn.
     """
-    order = rng.integers(1, 2**62, size=3)
+    seed = rng.integers(1, 2**62)
     parts = over_spans(
-        lambda start, stop: _turns(*tables, start, stop, price, choices, tolerance, inertia, *order), tables.agents
+        lambda start, stop: _turns(*tables, start, stop, price, choices, tolerance, inertia, seed), tables.agents
     )
     moves, passed, regrets = zip(*parts, strict=True)
     return Sweep(sum(moves), sum(passed), max(regrets))
 
 
 @njit(nogil=True, cache=True)
-def coprime(stride, size):  # type: ignore[no-untyped-def]
-    """The largest number up to `stride` modulo `size` that shares no divisor with `size`."""
-    stride = max(1, stride % size)
-    while True:
-        a, b = size, stride
-        while b > 0:
-            a, b = b, a % b
-        if a == 1:
-            return stride
-        stride -= 1
-
-
-@njit(nogil=True, cache=True)
-def _turns(damage, memory, start, stop, price, choices, tolerance, inertia, stride, first, seed):  # type: ignore[no-untyped-def]
+def _turns(damage, memory, start, stop, price, choices, tolerance, inertia, seed):  # type: ignore[no-untyped-def]
     step = 0 if memory.shape[0] == 1 else 1
     moves = 0
     passed = 0
     worst = 0.0
-    for turn in range(start, stop):
-        place = (turn - start) % _RUN
-        if place == 0:
-            run = turn
-            size = min(_RUN, stop - run)
-            stride = coprime(stride, size)
-            at = first % size
-        i = run + at
-        at += stride
-        if at >= size:
-            at -= size
+    for i in range(start, stop):
         row = i * step
         cheapest = memory[row, 0]
         now = choices[i]

@@ -11,7 +11,7 @@ from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import Point, totals
 from nash_swarm.game.market import clear
 from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._fill import close_bracket, fill
+from nash_swarm.solvers._fill import spend
 from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers.base import Callback, Play, Solver
 
@@ -22,8 +22,9 @@ class Lagrangian(Solver):
 
     At a price each agent's choice is a point of its own convex hull, and the optimum for whatever memory the choices
     take together. The price is found at which they take the budget (`game.market.clear`, exact); what is left, less
-    than one agent's step, is filled with the best upgrades per bit. The loss against the optimum is therefore at most
-    about one agent's step: see the certificate's gap. A few passes over the tables, O(agents * strategies).
+    than one agent's step, is filled with the best upgrades per bit, unless it is worth less than the rounding of the
+    damage (`solvers._fill.immaterial`). The loss against the optimum is therefore at most about one agent's step: see
+    the certificate's gap. A few passes over the tables, O(agents * strategies).
 
     Coupling is ignored when choosing.
     """
@@ -43,8 +44,7 @@ class Lagrangian(Solver):
 
         clearing = clear(tables, capacity, record)
         choices = clearing.narrow.copy()
-        slack = close_bracket(tables, choices, clearing.wide, capacity - totals(tables, choices).memory)
-        fill(tables, choices, slack)
+        spend(tables, choices, clearing.wide, clearing.price, capacity)
         choices = never_worse(game, capacity, choices)
         record(totals(tables, choices, clearing.price))
         return Play(choices, clearing.price, tuple(trace))

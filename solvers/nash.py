@@ -16,15 +16,12 @@ from nash_swarm.game.demand import Point, demand, totals
 from nash_swarm.game.market import FREE, PROHIBITIVE, Bracket, Undecided
 from nash_swarm.game.tables import Tables
 from nash_swarm.solvers._coupled_market import Dynamics, play_coupled
-from nash_swarm.solvers._fill import close_bracket, fill
+from nash_swarm.solvers._fill import spend
 from nash_swarm.solvers._local_search import trade
 from nash_swarm.solvers._response import sweep
 from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers._support import supporting_price
 from nash_swarm.solvers.base import Callback, Play, Solver
-
-_CLOSE = 1e-6
-"""Share of the capacity that may be left when the price search hands over to the fill."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,9 @@ class Nash(Solver):
     narrowed as in `game.market`, each price starting from the equilibrium of the one before. Agents that play the same
     at both ends of the bracket pass: regret at a strategy is convex in the price, so what contents an agent at both
     ends contents it between. What one whole step of an agent leaves over is filled, then traded between agents
-    (pairwise exchange) until no trade helps. The price returned is the one at which the largest regret of any agent is
-    smallest.
+    (pairwise exchange) until no trade helps; where it is worth less than the rounding of the damage
+    (`solvers._fill.immaterial`), as it is among very many agents, it is left, and play ends in the equilibrium. The
+    price returned is the one at which the largest regret of any agent is smallest.
 
     **With coupling** an agent's turn takes O(strategies * rank): all it needs to know of the others is its community's
     field (`game.arena`). Equilibria are then many, the memory demanded need not fall as the price rises, and there is
@@ -98,9 +96,8 @@ class Nash(Solver):
             choices = wide
         else:
             price = self._clear(tables, Bracket(low, high, capacity), choices, wide, rng, record)
-        slack = close_bracket(tables, choices, wide, capacity - totals(tables, choices).memory)
-        fill(tables, choices, slack)
-        trades = trade(tables, choices, capacity, price, self.max_trades)
+        done = spend(tables, choices, wide, price, capacity)
+        trades = 0 if done else trade(tables, choices, capacity, price, self.max_trades)
         choices = never_worse(game, capacity, choices)
         price = supporting_price(tables, choices, price)
         record(totals(tables, choices, price), {"trades": float(trades)})
@@ -122,7 +119,6 @@ class Nash(Solver):
     ) -> float:
         """Play at price after price; leaves the equilibria around the clearing price in `narrow` and `wide`."""
         undecided = Undecided(tables, bracket, wide, narrow)
-        close = _CLOSE * bracket.capacity
         work = narrow.copy()
         for _ in range(self.max_prices):
             price = bracket.propose()
@@ -143,7 +139,7 @@ class Nash(Solver):
             undecided.update(point, choices)
             if undecided.tables is not asked:
                 work = undecided.narrow.copy()
-            if bracket.settled or bracket.capacity - bracket.high.memory <= close:
+            if bracket.settled:
                 break
         undecided.store()
         return bracket.crossing()

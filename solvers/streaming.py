@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError
+from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
+from nash_swarm.game.demand import totals
 from nash_swarm.game.hull import (
     BINS,
     EVERYTHING,
@@ -24,11 +27,48 @@ from nash_swarm.game.hull import (
     take_steps,
 )
 from nash_swarm.game.streaming import StreamedGame, certify_stream
-from nash_swarm.game.tables import Tables
-from nash_swarm.solvers.base import Play
+from nash_swarm.game.tables import Tables, readonly
+from nash_swarm.solvers._fill import fill, immaterial
+from nash_swarm.solvers._single import never_worse
+from nash_swarm.solvers.base import Callback, Play, Solver
 
 _FEW = 1 << 16
 """Steps that may be kept in memory to be sorted."""
+
+
+@dataclass(frozen=True)
+class Streaming(Solver):
+    """The clearing price as a quantile of critical prices, in three passes over the agents (see `play_stream`).
+
+    The steps of the agents' convex hulls are counted by the leading bits of their prices, so the time per agent is the
+    same from 10^5 to 10^9 of them, and memory beside the game is one byte an agent. The result is an equilibrium at the
+    price; what it leaves, less than one agent's step, is spent only where that is worth more than the rounding of the
+    damage (`solvers._fill.immaterial`). Games whose table does not fit into memory are played by `solve_stream`.
+
+    Coupling is ignored when choosing.
+    """
+
+    name: ClassVar[str] = "streaming"
+    summary: ClassVar[str] = (
+        "the clearing price by counting, in three passes; for the largest games, one weight an agent"
+    )
+    separable: ClassVar[bool] = True
+
+    def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
+        """See `Solver.play`; nothing is random."""
+        found = play_stream(StreamedGame.of(game), capacity)
+        assert found.price is not None
+        tables, choices = Tables.of(game), found.choices
+        point = totals(tables, choices, found.price)
+        if not immaterial(point, found.price, capacity):
+            fill(tables, choices, capacity - point.memory)
+        choices = never_worse(game, capacity, choices)
+        point = totals(tables, choices, found.price)
+        end = {"price": point.price, "memory": float(point.memory), "damage": point.damage}
+        trace = (*found.trace, end)
+        for record in trace:
+            callback(record)
+        return Play(choices, found.price, trace)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +127,7 @@ def play_stream(game: StreamedGame, capacity: int, out: npt.NDArray[np.uint8] | 
     choices = np.empty(game.agents, np.uint8) if out is None else out
     if choices.dtype != np.uint8 or choices.shape != (game.agents,):
         raise DataError(f"out must be uint8 ({game.agents},), not {choices.dtype} {choices.shape}")
-    need = capacity - game.agents * int(game.memory[0])
+    need = capacity - (game.smallest_bits() - game.fixed_bits)
     cell, trace = EVERYTHING, []
     for shift in SHIFTS:
         counts = _count(game, cell, shift)
@@ -113,7 +153,7 @@ def play_stream(game: StreamedGame, capacity: int, out: npt.NDArray[np.uint8] | 
     steps = _write(game, cell, choices, collect)
     trace.append({"steps": float(len(steps.agent))})
     order = np.argsort(-steps.price, kind="stable")
-    price, _ = take_steps(steps.take(order), game.memory[None], choices, need)
+    price, _ = take_steps(steps.take(order), readonly(game.memory), choices, need)
     return Play(choices, float(price), tuple(trace))
 
 

@@ -103,7 +103,7 @@ def take_steps(steps, memory, choices, slack):  # type: ignore[no-untyped-def]
 
     Args:
         steps: `Steps`.
-        memory: int64 (1, strategies), bits, one row for all agents.
+        memory: int64 (1, strategies), bits, one row for all agents, or (all agents, strategies).
         choices: uint8 (all agents,), changed in place.
         slack: bits that may be taken.
 
@@ -114,7 +114,8 @@ def take_steps(steps, memory, choices, slack):  # type: ignore[no-untyped-def]
     for k in range(len(steps.agent)):
         if steps.price[k] < price:
             break
-        bits = memory[0, steps.after[k]] - memory[0, steps.before[k]]
+        row = steps.agent[k] if len(memory) > 1 else 0
+        bits = memory[row, steps.after[k]] - memory[row, steps.before[k]]
         if bits > slack:
             price = max(price, steps.price[k])
         elif choices[steps.agent[k]] == steps.before[k]:

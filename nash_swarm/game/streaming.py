@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError
+from nash_swarm.game.bitgame import BitGame, pick
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
 from nash_swarm.game.demand import Point, demand, regret, totals
@@ -76,12 +77,13 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class StreamedGame:
-    """Agents bargaining for bits, all with the same choice of sizes, whose damage is read in chunks.
+    """Agents bargaining for bits, whose damage is read in chunks.
 
     Attributes:
         strategies: bit-widths, ascending.
         source: where damage comes from.
-        memory: int64 (strategies,), exact bits on disk of any one agent with each strategy, ascending.
+        memory: int64, exact bits on disk with each strategy, ascending: (1, strategies), the same for every agent, or
+            (agents, strategies), which may be mapped from a file.
         fixed_bits: bits on disk that no strategy changes.
         parameters: unique parameters in scope, the denominator of "bits per parameter".
     """
@@ -98,12 +100,19 @@ class StreamedGame:
         count = len(self.strategies)
         if self.source.shape[0] < 1 or self.source.shape[1] != count:
             raise DataError(f"the source has the shape {self.source.shape}, not (agents, {count})")
-        if self.memory.shape != (count,) or self.memory.dtype != np.int64:
-            raise DataError(f"memory must be int64 ({count},), not {self.memory.dtype} {self.memory.shape}")
-        if self.memory[0] <= 0 or (np.diff(self.memory) < 0).any():
+        if self.memory.shape not in ((1, count), (self.agents, count)) or self.memory.dtype != np.int64:
+            found = f"{self.memory.dtype} {self.memory.shape}"
+            raise DataError(f"memory must be int64 (1, {count}) or ({self.agents}, {count}), not {found}")
+        if self.memory.min() <= 0 or any((self.memory[:, s] > self.memory[:, s + 1]).any() for s in range(count - 1)):
             raise DataError("memory must be positive and must not fall with the bit-width")
         if self.fixed_bits < 0 or self.parameters < 0:
             raise DataError("fixed_bits and parameters must not be negative")
+
+    @classmethod
+    def of(cls, game: BitGame) -> StreamedGame:
+        """A game that is in memory, as one that need not be; its coupling is left out."""
+        tables = Tables.of(game)
+        return cls(game.strategies, Table(tables.damage), tables.memory, game.fixed_bits, game.parameters)
 
     @property
     def agents(self) -> int:
@@ -112,11 +121,14 @@ class StreamedGame:
 
     def smallest_bits(self) -> int:
         """Bits on disk when every agent plays its cheapest strategy."""
-        return self.fixed_bits + self.agents * int(self.memory[0])
+        return self.fixed_bits + self._bits(0)
 
     def largest_bits(self) -> int:
         """Bits on disk when every agent plays its most expensive strategy."""
-        return self.fixed_bits + self.agents * int(self.memory[-1])
+        return self.fixed_bits + self._bits(-1)
+
+    def _bits(self, strategy: int) -> int:
+        return int(self.memory[:, strategy].sum()) * (self.agents // len(self.memory))
 
     def capacity(self, budget: Budget) -> int:
         """Bits the agents may share under `budget`.
@@ -129,13 +141,14 @@ class StreamedGame:
 
     def over_chunks(self, task: Callable[[Tables, int, int], T]) -> list[T]:
         """`task(tables, start, stop)` for consecutive chunks of agents, shared by threads; results in order."""
-        memory = readonly(self.memory[None])
+        shared = len(self.memory) == 1
 
         def part(start: int, stop: int) -> T:
             damage = self.source.read(start, stop)
             if damage.dtype != np.float32 or damage.shape != (stop - start, len(self.strategies)):
                 raise DataError(f"the source returned {damage.dtype} {damage.shape} for {stop - start} agents")
-            return task(Tables(readonly(damage), memory), start, stop)
+            memory = self.memory if shared else self.memory[start:stop]
+            return task(Tables(readonly(damage), readonly(memory)), start, stop)
 
         return over_spans(part, self.agents, CHUNK)
 
@@ -159,7 +172,7 @@ def certify_stream(game: StreamedGame, budget: Budget, choices: npt.NDArray[np.u
     if not (math.isfinite(price) and price >= 0):
         raise DataError(f"a price must be finite and not negative, not {price}")
     capacity = budget.total_bits - game.fixed_bits
-    slack = capacity - sum(over_spans(lambda start, stop: _bits(game, choices[start:stop]), game.agents))
+    slack = capacity - sum(over_spans(lambda start, stop: _bits(game, choices, start, stop), game.agents))
     if slack < 0:
         raise DataError(f"the choices take {budget.total_bits - slack} bits of {budget.total_bits} allowed")
 
@@ -182,8 +195,10 @@ def certify_stream(game: StreamedGame, budget: Budget, choices: npt.NDArray[np.u
     )
 
 
-def _bits(game: StreamedGame, choices: npt.NDArray[np.uint8]) -> int:
-    counts = np.bincount(choices, minlength=len(game.strategies))
-    if len(counts) > len(game.strategies):
-        raise DataError(f"choice {len(counts) - 1} is no index into the {len(game.strategies)} strategies")
-    return int(counts @ game.memory)
+def _bits(game: StreamedGame, choices: npt.NDArray[np.uint8], start: int, stop: int) -> int:
+    own = np.asarray(choices[start:stop])
+    if (largest := int(own.max())) >= len(game.strategies):
+        raise DataError(f"choice {largest} is no index into the {len(game.strategies)} strategies")
+    if len(game.memory) == 1:
+        return int(np.bincount(own, minlength=len(game.strategies)) @ game.memory[0])
+    return int(pick(np.asarray(game.memory[start:stop]), own).sum())

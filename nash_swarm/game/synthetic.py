@@ -109,7 +109,7 @@ def transformer_tiles(
     game = StreamedGame(
         strategies,
         Synthetic(strategies, starts, locations, seed=seed),
-        memory,
+        memory[None],
         8 * sum(tensor.fixed_bytes(len(strategies)) for tensor in tensors),
         sum(tensor.weights for tensor in tensors),
     )

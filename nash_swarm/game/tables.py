@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from nash_swarm.game.bitgame import BitGame
 
+PRECISION = 2.0**-24
+"""Damage is kept in float32, so no total of it is known to less than this share of itself."""
+
 
 class Tables(NamedTuple):
     """Read-only, C-contiguous views; a copy is made only of what is not contiguous.

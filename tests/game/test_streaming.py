@@ -22,7 +22,7 @@ WIDTHS = (2, 3, 4, 5, 6, 8)
 
 
 def streamed(game: BitGame) -> StreamedGame:
-    return StreamedGame(game.strategies, Table(game.damage), game.memory[0], game.fixed_bits, game.parameters)
+    return StreamedGame.of(game)
 
 
 def third(game: BitGame | StreamedGame) -> Budget:
@@ -71,11 +71,11 @@ def test_what_is_no_profile_is_refused() -> None:
 def test_a_game_must_make_sense() -> None:
     damage = np.ones((4, 2), np.float32)
     with pytest.raises(DataError, match="shape"):
-        StreamedGame((2, 3, 4), Table(damage), np.array([2, 3, 4]))
+        StreamedGame((2, 3, 4), Table(damage), np.array([[2, 3, 4]]))
     with pytest.raises(DataError, match="ascending"):
-        StreamedGame((3, 2), Table(damage), np.array([2, 3]))
+        StreamedGame((3, 2), Table(damage), np.array([[2, 3]]))
     with pytest.raises(DataError, match="fall"):
-        StreamedGame((2, 3), Table(damage), np.array([3, 2]))
+        StreamedGame((2, 3), Table(damage), np.array([[3, 2]]))
     with pytest.raises(DataError, match="float32"):
         Table(damage.astype(np.float64))
 
@@ -89,7 +89,7 @@ def test_a_source_that_returns_something_else_is_refused() -> None:
             return np.ones((stop - start - 1, 2), np.float32)
 
     with pytest.raises(DataError, match="returned"):
-        StreamedGame((2, 3), Short(), np.array([2, 3])).over_chunks(lambda *chunk: None)
+        StreamedGame((2, 3), Short(), np.array([[2, 3]])).over_chunks(lambda *chunk: None)
 
 
 def test_tables_are_read_from_files(tmp_path: Path) -> None:
@@ -146,6 +146,6 @@ def test_tiles_of_a_transformer_are_counted_from_its_shapes() -> None:
     # whatever all tiles play, the game's size is the tensors'
     for place, width in enumerate(WIDTHS):
         exact = sum(int(t.memory((width,)).sum()) + 8 * t.fixed_bytes(len(WIDTHS)) for t in tensors)
-        assert exact == game.fixed_bits + game.agents * int(game.memory[place])
+        assert exact == game.fixed_bits + game.agents * int(game.memory[0, place])
     with pytest.raises(UsageError, match="multiple"):
         transformer_tiles(WIDTHS, **{**shapes, "vocabulary": 321})

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.games import make_game
 
+from nash_swarm import registry
 from nash_swarm.errors import BudgetError, DataError
 from nash_swarm.game import BitGame, Budget, streaming
 from nash_swarm.game.streaming import StreamedGame, Table
@@ -23,7 +24,7 @@ from nash_swarm.testing.games import sample_budget, sample_game
 
 
 def streamed(game: BitGame) -> StreamedGame:
-    return StreamedGame(game.strategies, Table(game.damage), game.memory[0], game.fixed_bits, game.parameters)
+    return StreamedGame.of(game)
 
 
 def check(game: BitGame, budget: Budget) -> None:
@@ -32,12 +33,12 @@ def check(game: BitGame, budget: Budget) -> None:
     slack = game.capacity(budget) - (game.used_bits(choices) - game.fixed_bits)
     assert slack >= 0 and told.used_bits == budget.total_bits - slack
     assert told.unilateral_regret == 0
-    size = float(game.damage.max()) + told.price * int(game.memory[0, -1])
+    size = float(game.damage.max()) + told.price * int(game.memory[:, -1].max())
     assert oracles.unilateral_regret(game, choices, told.price) <= 1e-14 * size
     assert told.predicted_damage == pytest.approx(game.total_damage(choices), rel=1e-12)
     # nothing is left but the price of the bits that no step could take
     assert told.predicted_damage - told.lower_bound <= told.price * slack + 1e-12 * size * game.agents
-    assert told.price == 0 or slack < int(game.memory[0, -1] - game.memory[0, 0])
+    assert told.price == 0 or slack < int((game.memory[:, -1] - game.memory[:, 0]).max())
     if len(game.strategies) ** game.agents <= 5000:
         assert told.lower_bound <= oracles.optimum(game, game.capacity(budget))
 
@@ -48,8 +49,6 @@ def check(game: BitGame, budget: Budget) -> None:
 def test_random_games_end_in_an_equilibrium(few: int, chunk: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     game = sample_game(rng)
-    row = np.array(game.memory[0])
-    game = replace(game, memory=np.broadcast_to(row, game.memory.shape))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(solver, "_FEW", few)
         patch.setattr(streaming, "CHUNK", chunk)
@@ -87,7 +86,7 @@ def test_the_answer_does_not_depend_on_chunks_and_may_be_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widths = (2, 3, 4, 5, 6, 8)
-    game = StreamedGame(widths, Synthetic.even(70_000, widths), np.array(widths), 10, 70_000)
+    game = StreamedGame(widths, Synthetic.even(70_000, widths), np.array([widths]), 10, 70_000)
     budget = Budget.of_bits(3.3, game.parameters)
     whole = solve_stream(game, budget)
     monkeypatch.setattr(streaming, "CHUNK", 999)
@@ -111,3 +110,38 @@ def test_what_cannot_be_is_refused() -> None:
         damage[50, 3] = wrong
         with pytest.raises(DataError, match="NaN"):
             solve_stream(replace(streamed(game), source=Table(damage)), budget)
+
+
+def test_the_last_bits_are_left_where_they_buy_less_than_the_damage_is_known_to() -> None:
+    # steps of 2 and 4 bits: what is left before a step of 4 is spent on a cheaper one of 2
+    plain = make_game(2000, seed=1, shared=True)
+    plain = replace(
+        plain,
+        strategies=(2, 4, 8),
+        damage=np.ascontiguousarray(plain.damage[:, [0, 2, 5]]),
+        memory=np.broadcast_to(np.array([2, 4, 8]), (2000, 3)),
+    )
+    # two agents that nothing helps make all else a rounding error
+    heavy = np.full((2, 3), 2.0**23, np.float32)
+    hopeless = replace(
+        plain,
+        damage=np.concatenate([plain.damage, heavy]),
+        memory=np.broadcast_to(plain.memory[0], (2002, 3)),
+    )
+    spent = kept = 0
+    for extra in range(12):
+        budgets = (
+            Budget(plain.smallest_bits() + 3000 + extra, "bits"),
+            Budget(hopeless.smallest_bits() + 3000 + extra, ""),
+        )
+        for name in ("lagrangian", "nash", "streaming"):
+            one, other = (
+                registry.create("solvers", name).solve(game, budget).certificate
+                for game, budget in zip((plain, hopeless), budgets, strict=True)
+            )
+            assert other.unilateral_regret == 0
+            assert other.budget_bits - other.used_bits <= 3
+            assert one.budget_bits - one.used_bits <= 1
+            spent += one.unilateral_regret > 0
+            kept += other.used_bits < other.budget_bits - 1
+    assert spent == kept > 0

@@ -92,13 +92,12 @@ def _transformers(kind: str, path: str, threads: int) -> tuple[int, Any]:
         model = load_source(path).model.to(getattr(torch, kind))
         size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     ids = torch.arange(1000, 1000 + PROMPT)[None]
+    # no token ends the text early: `min_new_tokens` would add a pass over the vocabulary to every step
+    model.generation_config.eos_token_id = None
 
     def generate(tokens: int) -> float:
         start = time.perf_counter()
-        model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
-            pad_token_id=0,
-        )  # fmt: skip
+        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=0)
         return time.perf_counter() - start
 
     def run(tokens: int) -> tuple[float, float]:
@@ -158,11 +157,11 @@ def llama_file(python: str, source: str, kind: str, folder: Path) -> str:
 def speed(arguments: argparse.Namespace, folder: Path) -> list[Row]:
     from nash_swarm.models.source import BUILT_IN, _built_in
 
-    here, original, packed = sys.executable, arguments.original, str(arguments.packed)
+    here, original = sys.executable, arguments.original
     entries = [
         ("transformers fp32", here, "float32", original),
         ("transformers bf16", here, "bfloat16", original),
-        ("nash-swarm packed", here, "packed", packed),
+        *((f"nash-swarm packed ({path.name})", here, "packed", str(path)) for path in arguments.packed),
     ]
     if arguments.llama_python:
         gguf = original
@@ -205,7 +204,7 @@ def speed(arguments: argparse.Namespace, folder: Path) -> list[Row]:
 def loading(arguments: argparse.Namespace, folder: Path) -> list[Row]:
     """Time and memory of loading, in a process that has done everything once with a tiny packed model."""
     make_tiny(folder / "tiny")
-    command = [sys.executable, "-W", "ignore", __file__, "--memory", str(arguments.packed), str(folder / "tiny")]
+    command = [sys.executable, "-W", "ignore", __file__, "--memory", str(arguments.packed[0]), str(folder / "tiny")]
     row: Row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     return [row]
 
@@ -282,9 +281,10 @@ def activations(arguments: argparse.Namespace) -> list[Row]:
     from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 
     text = load_text(arguments.text or BUILT_IN_TEXT)
-    windows = cut_windows(text, ns.load_tokenizer(arguments.packed), part="held-out")
+    folder = arguments.packed[0]
+    windows = cut_windows(text, ns.load_tokenizer(folder), part="held-out")
     windows = choose_windows(windows, HELD_OUT // windows.shape[1], np.random.default_rng(0))
-    models = {mode: ns.load(arguments.packed, activations=mode) for mode in ("fp32", "int8")}
+    models = {mode: ns.load(folder, activations=mode) for mode in ("fp32", "int8")}
     found = ns.evaluate(models, windows, reference=models["fp32"], quiet=True)
     return [
         {
@@ -323,7 +323,12 @@ def report(results: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("packed", nargs="?", type=Path, help="folder of a packed model, with its tokenizer")
+    parser.add_argument(
+        "packed",
+        nargs="*",
+        type=Path,
+        help="folders of packed models, with their tokenizers; loading and activations are about the first",
+    )
     parser.add_argument("--original", default="smollm2", help="the model it was packed from")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
@@ -340,7 +345,7 @@ def main() -> None:
     if arguments.memory:
         memory(*arguments.memory)
         return
-    if arguments.packed is None:
+    if not arguments.packed:
         parser.error("the folder of a packed model is needed")
     from importlib.metadata import version
 

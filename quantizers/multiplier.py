@@ -42,15 +42,27 @@ class Multiplier:
         self._inputs = self._runner.activation_bytes(1)
         self._room = self._inputs + self._runner.work_bytes(1)
         self._alone = not self._twice and self._tiles < 2 * self._smallest_share(1)
+        self._key = (prepared.input_key, self._runner.mode)
 
-    def one(self, x: torch.Tensor, out: torch.Tensor) -> None:
-        """One token: x float32 of `columns` elements, out float32 of `rows`, both contiguous and on the CPU."""
+    def one(self, x: torch.Tensor, out: torch.Tensor, again: bool = False) -> None:
+        """One token.
+
+        Args:
+            x: float32 of `columns` elements, contiguous and on the CPU.
+            out: float32 of `rows` elements, likewise, written.
+            again: x is what the calling thread's last product was of, and has not changed.
+        """
         if self._twice or not (self._alone or torch.get_num_threads() == 1):
+            _scratch.holds = None
             self.many(x, x, out, 1)
             return
         # nearly every call while text is generated, which is why it does so little
         room = _scratch.room(self._room)
+        if again and _scratch.holds == self._key:
+            self._runner.multiply(room, out.data_ptr(), 1, room + self._inputs, 0, self._tiles)
+            return
         self._runner.run(x.data_ptr(), out.data_ptr(), 1, room, room + self._inputs)
+        _scratch.holds = self._key
 
     def many(self, original: torch.Tensor, x: torch.Tensor, out: torch.Tensor, tokens: int) -> None:
         """Any number of tokens.
@@ -61,11 +73,10 @@ class Multiplier:
             out: float32, contiguous, `tokens` times `rows` elements, written.
             tokens: at least 1.
         """
-        key = (self._runner.prepared.input_key, self._runner.mode)
-        inputs = _latest.inputs.of(original, key)
+        inputs = _latest.inputs.of(original, self._key)
         if inputs is None:
             inputs = self._quantize(x, tokens)
-            _latest.inputs.keep(original, key, inputs)
+            _latest.inputs.keep(original, self._key, inputs)
         if self._twice:
             # the remainders are tokens like others, so that the matrix is read once for both
             left = remainder(self._runner.prepared, x.detach().view(tokens, -1).numpy(), inputs)
@@ -98,16 +109,22 @@ class Multiplier:
 
 
 class _Scratch(threading.local):
-    """Memory of a thread, for one token."""
+    """Memory of a thread, for one token.
+
+    Attributes:
+        holds: the kind of inputs that stand at its beginning, those of the thread's last product.
+    """
 
     memory: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
     address: int = 0
+    holds: Any = None
 
     def room(self, size: int) -> int:
         """Address of at least `size` bytes."""
         if size > len(self.memory):
             self.memory = np.empty(size, np.uint8)
             self.address = self.memory.ctypes.data
+            self.holds = None
         return self.address
 
 

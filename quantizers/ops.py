@@ -113,12 +113,12 @@ def linear(
     """
     if torch.is_grad_enabled():
         return _linear(x, packed, bias, matrix, activations)
-    if _nobody_watches(x, packed):
+    if nobody_watches(x, packed):
         return products.multiply(x, packed, bias, matrix, activations)
     return _multiply(x, packed, bias, matrix, activations)
 
 
-def _nobody_watches(x: torch.Tensor, packed: torch.Tensor) -> bool:
+def nobody_watches(x: torch.Tensor, packed: torch.Tensor) -> bool:
     """Whether the dispatcher, which costs microseconds per call, would do nothing but call the CPU kernel."""
     return (
         type(x) is torch.Tensor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from nash_swarm.errors import UsageError
@@ -32,6 +34,35 @@ def multiply(
     if bias is not None:
         out += bias
     return out if plain else out.to(x.dtype)
+
+
+def one_token(x: torch.Tensor, *layers: Any) -> list[torch.Tensor]:
+    """Products of one token with matrices that read it alike; where they take their inputs alike it is rounded once.
+
+    Args:
+        x: float32 of `in_features` elements, contiguous and on the CPU.
+        layers: `PackedLinear` of any granularity but `parameter`.
+
+    Returns:
+        For each layer float32 (out_features,).
+
+    Raises:
+        DataError: a layer's buffer is not what its layout says.
+        UsageError: x has another number of columns.
+    """
+    products: list[torch.Tensor] = []
+    for layer in layers:
+        found = buffers.find(layer._buffers["packed"], layer.matrix)
+        if x.numel() != found.columns:
+            check_columns(x, found.layout.name, found.columns)
+        activations, bias = layer.activations, layer._parameters["bias"]
+        multiplier = found.multipliers.get(activations) or found.multiplier(activations)
+        out = x.new_empty(found.rows)
+        multiplier.one(x, out, again=bool(products))
+        if bias is not None:
+            out += bias
+        products.append(out)
+    return products
 
 
 def check_columns(x: torch.Tensor, name: str, columns: int) -> None:

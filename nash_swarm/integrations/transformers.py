@@ -15,6 +15,7 @@ from nash_swarm.errors import DataError
 from nash_swarm.files.checks import check_files
 from nash_swarm.files.packed_config import METHOD, PackedConfig
 from nash_swarm.integrations.facts import PackedFacts
+from nash_swarm.integrations.single_token.swap import quicken
 from nash_swarm.pipeline.packing import build_module
 from nash_swarm.quantizers.arena import settle
 from nash_swarm.quantizers.modules import ACTIVATIONS, PackedWeight, TiedHead, set_activations
@@ -84,6 +85,7 @@ class NashSwarmQuantizer(HfQuantizer):
             if isinstance(module, PackedWeight):
                 module.check()
         set_activations(model, ACTIVATIONS[0])
+        quicken(model)
         model.nash_swarm_facts = PackedFacts(packed.scope, packed.parameters, dict(packed.heads))
         return model
 
@@ -111,6 +113,7 @@ def attach(model: Any, packed: PackedConfig) -> None:
     """Make a model packed in memory what a loaded one is: known as quantized, so that `save_pretrained` works on it."""
     settle(model)
     set_activations(model, ACTIVATIONS[0])
+    quicken(model)
     config = NashSwarmConfig(**packed.to_dict())
     model.config.quantization_config = config
     model.hf_quantizer = NashSwarmQuantizer(config, pre_quantized=True)

@@ -41,8 +41,11 @@ def store(builder: ir.IRBuilder, address: ir.Value, value: ir.Value) -> None:
 
 
 def prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
-    """Ask for the cache line of an address, which need not exist."""
-    hints = [ir.Constant(INT, hint) for hint in (0, 3, 1)]  # to read, keep, data
+    """Ask for the cache line of an address, which need not exist, past the outer caches.
+
+    Packed weights are read once a token: going through the second cache they only drive out what is needed again.
+    """
+    hints = [ir.Constant(INT, hint) for hint in (0, 0, 1)]  # to read, once, data
     call(builder, "llvm.prefetch.p0", ir.VoidType(), [builder.inttoptr(address, BYTE.as_pointer()), *hints])
 
 

@@ -1,0 +1,136 @@
+"""Attention with rotary positions: what stands between the four products, for one token of one sequence."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from nash_swarm.integrations.single_token.quick import Quick, bare, unseen
+from nash_swarm.integrations.single_token.recognise import runs
+from nash_swarm.quantizers.kernels.single_token import LANES, attention_room, kernels
+from nash_swarm.quantizers.products import one_token
+
+CODE = "865d17a1b6edd273"
+CALLS = {"apply_rotary_pos_emb": "4a8f8b85ee37bd3f", "rotate_half": "7b6c9b425ca04287"}
+_HARMLESS = {"position_ids", "use_cache", "cache_position"}
+"""Keyword arguments that do not change what one token attends to."""
+_ALONE = 1 << 20
+"""Products of queries with keys from which torch's own attention, with several threads, is worth more."""
+
+
+class QuickAttention(Quick):
+    """`LlamaAttention` and its namesakes over any cache of transformers' that keeps float32."""
+
+    config: Any
+    head_dim: int
+    num_key_value_groups: int
+    scaling: float
+    attention_dropout: float
+    layer_idx: int
+
+    @staticmethod
+    def fits(module: Any) -> bool:
+        """Whether the module is one."""
+        return (
+            runs(module, CODE, **CALLS)
+            and bare(module.q_proj, module.k_proj, module.v_proj, module.o_proj)
+            and module.head_dim % (2 * LANES) == 0
+            and module.q_proj.out_features == module.head_dim * _heads(module) * module.num_key_value_groups
+            and module.v_proj.out_features == module.k_proj.out_features == module.head_dim * _heads(module)
+            and module.o_proj.in_features == module.q_proj.out_features
+        )
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: Any = None,
+        attention_mask: Any = None,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the module's own."""
+        if torch.compiler.is_compiling() or not self._may(hidden_states, position_embeddings, attention_mask, kwargs):
+            return super().forward(
+                hidden_states,
+                position_embeddings=position_embeddings,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+        inner, size = self._modules, self.head_dim
+        queries, keys, values = one_token(hidden_states, inner["q_proj"], inner["k_proj"], inner["v_proj"])
+        heads, group = keys.numel() // size, self.num_key_value_groups
+        cosines, sines = position_embeddings[0].data_ptr(), position_embeddings[1].data_ptr()
+        kernels().rotate(queries.data_ptr(), cosines, sines, heads * group, size)
+        kernels().rotate(keys.data_ptr(), cosines, sines, heads, size)
+        keys, values = keys.view(1, heads, 1, size), values.view(1, heads, 1, size)
+        if past_key_values is not None:
+            keys, values = past_key_values.update(keys, values, self.layer_idx)
+        out = self._attend(queries, keys, values, heads)
+        if out is None:
+            queries = queries.view(1, heads * group, 1, size)
+            out = _interface(self)(self, queries, keys, values, None, dropout=0.0, scaling=self.scaling, **kwargs)[0]
+            out = out.reshape(-1).contiguous()
+        return one_token(out, inner["o_proj"])[0].view(1, 1, -1), None
+
+    def _may(self, x: torch.Tensor, positions: Any, mask: Any, kwargs: dict[str, Any]) -> bool:
+        inner = self._modules
+        if (
+            mask is not None
+            or not unseen(x)
+            or x.ndim != 3
+            or x.numel() != x.shape[-1]
+            or not bare(inner["q_proj"], inner["k_proj"], inner["v_proj"], inner["o_proj"])
+            or (self.training and self.attention_dropout)
+            or not kwargs.keys() <= _HARMLESS
+            or _interface(self) is not _transformers()[1]
+        ):
+            return False
+        return all(unseen(part) and part.numel() == self.head_dim for part in positions)
+
+    def _attend(self, queries: torch.Tensor, keys: Any, values: Any, heads: int) -> torch.Tensor | None:
+        """(heads * group * size,), `None` where this is not for the kernel."""
+        size, group = self.head_dim, self.num_key_value_groups
+        if not (_readable(keys, heads, size) and _readable(values, heads, size) and keys.shape == values.shape):
+            return None
+        tokens = keys.shape[2]
+        if torch.get_num_threads() > 1 and heads * group * size * tokens > _ALONE:
+            return None
+        out, scores = torch.empty_like(queries), queries.new_empty(attention_room(group, tokens))
+        kernels().attend(
+            queries.data_ptr(), keys.data_ptr(), values.data_ptr(), out.data_ptr(), scores.data_ptr(), heads, group,
+            tokens, size, keys.stride(1), keys.stride(2), values.stride(1), values.stride(2), self.scaling,
+        )  # fmt: skip
+        return out
+
+
+def _heads(module: Any) -> int:
+    return int(module.k_proj.out_features // module.head_dim)
+
+
+@cache
+def _transformers() -> tuple[Any, Any]:
+    """Its table of attention functions, and the one in it that this stands in for."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    return ALL_ATTENTION_FUNCTIONS, sdpa_attention_forward
+
+
+def _interface(module: Any) -> Any:
+    return _transformers()[0].get_interface(module.config._attn_implementation, None)
+
+
+def _readable(states: Any, heads: int, size: int) -> bool:
+    return (
+        type(states) is torch.Tensor
+        and states.dtype is torch.float32
+        and states.is_cpu
+        and states.ndim == 4
+        and states.shape[:2] == (1, heads)
+        and states.shape[3] == size
+        and states.stride(3) == 1
+        and states.shape[2] > 0
+    )

@@ -1,0 +1,65 @@
+"""What the quick modules share: how a module becomes one, stays one in copies, and when it may be quick."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from nash_swarm.quantizers.modules import PackedLinear
+from nash_swarm.quantizers.ops import nobody_watches
+
+
+class Quick(nn.Module):
+    """In front of a module's own class in the order of resolution; holds no state."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        quick, own = type(self).__bases__
+        # no module has the class by its name
+        return _revive, (quick, own), self.__getstate__()  # type: ignore[no-untyped-call]
+
+
+@cache
+def _combined(quick: Any, own: Any) -> Any:
+    # the name stays, for code that goes by names
+    return type(own.__name__, (quick, own), {"__module__": own.__module__, "__qualname__": own.__qualname__})
+
+
+def _revive(quick: Any, own: Any) -> nn.Module:
+    kind = _combined(quick, own)
+    module: nn.Module = kind.__new__(kind)
+    return module
+
+
+def put_in_front(quick: Any, module: Any) -> None:
+    """Have the module take the quick way where it may."""
+    own: Any = type(module)
+    module.__class__ = _combined(quick, own)
+
+
+def unseen(x: torch.Tensor) -> bool:
+    """Whether x is contiguous float32 on the CPU, and nobody would notice what is not called on the way."""
+    return (
+        not torch.is_grad_enabled()
+        and nobody_watches(x, x)
+        and x.dtype is torch.float32
+        and x.is_contiguous()
+        and not _has_any_global_hook()
+    )
+
+
+def bare(*layers: Any) -> bool:
+    """Whether layers are packed ones that nobody has hooked into, with widths that kernels know."""
+    for layer in layers:
+        if (
+            type(layer) is not PackedLinear
+            or layer._forward_hooks
+            or layer._forward_pre_hooks
+            or "forward" in layer.__dict__
+            or layer.layout.per_weight
+        ):
+            return False
+    return True

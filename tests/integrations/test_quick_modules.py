@@ -1,0 +1,319 @@
+"""Quick modules against transformers' own: what they compute, when they step aside, what becomes of copies."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from support.models import allocate, tiny_gpt2, tiny_llama
+from transformers import DynamicCache, StaticCache
+
+import nash_swarm as ns
+from nash_swarm.integrations.single_token import attention, gated, norm
+from nash_swarm.integrations.single_token.quick import Quick
+from nash_swarm.integrations.single_token.recognise import code_of, runs
+
+LAYERS, HIDDEN, HEAD, KEY_HEADS = 2, 96, 32, 2
+Config = type[transformers.PreTrainedConfig]
+
+
+def pack(model: Any) -> Any:
+    game = ns.measure(model, damage="magnitude", text=None, group_size=32, quiet=True)
+    return ns.pack(model, allocate(game), quantizer="rtn", quiet=True)
+
+
+def build(config: Config = transformers.LlamaConfig, **settings: Any) -> Any:
+    """A model whose sizes are the kernels', with biases where its kind has them."""
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 101, "hidden_size": HIDDEN, "intermediate_size": 160, "num_hidden_layers": LAYERS,
+        "num_attention_heads": 3 * KEY_HEADS, "num_key_value_heads": KEY_HEADS, "head_dim": HEAD,
+        "max_position_embeddings": 64, "initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": None,
+        "pad_token_id": 0,
+    }  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config(**(sizes | settings))).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or "norm" in name:
+            torch.nn.init.normal_(parameter, 1.0, 0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def packed() -> Any:
+    return pack(build(attention_bias=True, mlp_bias=True))
+
+
+def quick(model: Any) -> list[Quick]:
+    return [module for module in model.modules() if isinstance(module, Quick)]
+
+
+@contextmanager
+def slow(model: Any) -> Iterator[None]:
+    """Every module with its own `forward` alone."""
+    kinds = [(module, type(module)) for module in quick(model)]
+    for module, kind in kinds:
+        module.__class__ = kind.__bases__[1]
+    yield
+    for module, kind in kinds:
+        module.__class__ = kind
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which kinds of quick modules called their kernels."""
+    found: list[str] = []
+    for place in (norm, gated, attention):
+        real = place.kernels
+        name = place.__name__.rsplit(".", 1)[1]
+        monkeypatch.setattr(place, "kernels", lambda real=real, name=name: (found.append(name), real())[1])
+    return found
+
+
+def ids(*shape: int) -> torch.Tensor:
+    return torch.randint(2, 101, shape, generator=torch.Generator().manual_seed(1))
+
+
+def steps(model: Any, cache: Any, tokens: int = 6) -> torch.Tensor:
+    """Logits of tokens read one by one after a prompt of five."""
+    text = ids(1, 5 + tokens)
+    with torch.no_grad():
+        model(text[:, :5], past_key_values=cache)
+        return torch.cat([model(text[:, 5 + t : 6 + t], past_key_values=cache).logits for t in range(tokens)])
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, share: float) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=share * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("activations", ["fp32", "int8"])
+@pytest.mark.parametrize("static", [False, True])
+def test_tokens_come_out_as_from_the_modules_own_code(
+    packed: Any, calls: list[str], activations: str, static: bool
+) -> None:
+    def cache() -> Any:
+        return StaticCache(packed.config, max_cache_len=32) if static else DynamicCache(config=packed.config)
+
+    ns.set_activations(packed, activations)
+    found = steps(packed, cache())
+    assert set(calls) == {"norm", "gated"} | ({"attention"} if not static else set(calls) & {"attention"})
+    calls.clear()
+    with slow(packed):
+        expected = steps(packed, cache())
+    assert not calls
+    # inputs rounded to 8 bits jump where the last bit of a norm differs
+    close(found, expected, 1e-5 if activations == "fp32" else 0.05)
+
+
+def test_text_is_generated_as_by_the_modules_own_code(packed: Any, calls: list[str]) -> None:
+    ns.set_activations(packed, "fp32")
+    options = {"max_new_tokens": 12, "do_sample": False, "attention_mask": torch.ones(1, 7, dtype=torch.int64)}
+    found = packed.generate(ids(1, 7), **options)
+    assert calls.count("gated") == 11 * LAYERS
+    with slow(packed):
+        assert torch.equal(found, packed.generate(ids(1, 7), **options))
+
+
+def test_without_a_cache_one_token_sees_itself(packed: Any, calls: list[str]) -> None:
+    ns.set_activations(packed, "fp32")
+    with torch.no_grad():
+        found = packed(ids(1, 1), use_cache=False).logits
+        assert "attention" in calls
+        with slow(packed):
+            close(found, packed(ids(1, 1), use_cache=False).logits, 1e-5)
+
+
+def test_prompts_and_batches_take_only_the_norm(packed: Any, calls: list[str]) -> None:
+    with torch.no_grad():
+        packed(ids(1, 9))
+        packed(ids(3, 1))
+    assert set(calls) == {"norm"}
+
+
+def test_masked_tokens_take_the_attention_of_transformers(packed: Any, calls: list[str]) -> None:
+    ns.set_activations(packed, "fp32")
+    text, mask = ids(1, 8), torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1]])
+
+    def last() -> torch.Tensor:
+        cache = DynamicCache(config=packed.config)
+        with torch.no_grad():
+            packed(text[:, :7], attention_mask=mask[:, :7], past_key_values=cache)
+            return packed(text[:, 7:], attention_mask=mask, past_key_values=cache).logits
+
+    found = last()
+    assert set(calls) == {"norm", "gated"}
+    with slow(packed):
+        close(found, last(), 1e-5)
+
+
+@pytest.mark.parametrize("how", ["gradients", "dropout", "bfloat16", "double", "eager attention"])
+def test_they_step_aside(packed: Any, calls: list[str], how: str) -> None:
+    model, x = copy.deepcopy(packed), ids(1, 1)
+    gone = {"norm", "gated", "attention"}
+    if how == "gradients":
+        assert model(x).logits.requires_grad
+    else:
+        if how == "dropout":
+            gone = {"attention"}
+            model.train()
+            for layer in model.model.layers:
+                layer.self_attn.attention_dropout = 0.5
+        elif how == "eager attention":
+            gone = {"attention"}
+            model.set_attn_implementation("eager")
+        else:
+            model.to(getattr(torch, how) if how == "bfloat16" else torch.float64)
+        with torch.no_grad():
+            model(x)
+    assert not gone & set(calls)
+
+
+def test_hooks_on_inner_layers_are_called(packed: Any) -> None:
+    layer, seen = packed.model.layers[0], []
+    inner = [layer.mlp.up_proj, layer.mlp.act_fn, layer.self_attn.k_proj, layer.self_attn, layer.input_layernorm]
+    handles = [module.register_forward_hook(lambda module, *_: seen.append(module)) for module in inner]
+    with torch.no_grad():
+        packed(ids(1, 1))
+    assert {id(module) for module in seen} == {id(module) for module in inner}
+    for handle in handles:
+        handle.remove()
+    with torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module)), torch.no_grad():
+        seen.clear()
+        packed(ids(1, 1))
+    assert layer.mlp.down_proj in seen and layer.self_attn.q_proj in seen
+
+
+def test_a_layer_put_in_later_is_called(packed: Any) -> None:
+    model = copy.deepcopy(packed)
+    model.model.layers[0].mlp.gate_proj = torch.nn.Linear(HIDDEN, 160)
+    model.model.layers[1].self_attn.o_proj = torch.nn.Sequential(model.model.layers[1].self_attn.o_proj)
+    with torch.no_grad():
+        found = model(ids(1, 1)).logits
+        with slow(model):
+            close(found, model(ids(1, 1)).logits, 0.05)
+
+
+def test_hidden_states_are_recorded(packed: Any) -> None:
+    model = copy.deepcopy(packed)  # transformers' hooks stay
+    with torch.no_grad():
+        found = model(ids(1, 1), output_hidden_states=True).hidden_states
+    assert len(found) == LAYERS + 1
+
+
+def test_compiled_and_exported_modules_use_their_own_code(packed: Any) -> None:
+    ns.set_activations(packed, "fp32")
+    mlp, x = packed.model.layers[0].mlp, torch.randn(1, 1, HIDDEN)
+    norm_of_it = packed.model.layers[0].input_layernorm
+    with torch.no_grad():
+        both = torch.compile(lambda x: mlp(norm_of_it(x)), backend="aot_eager", fullgraph=True)
+        close(both(x), mlp(norm_of_it(x)), 1e-5)
+        exported = torch.export.export(mlp, (x,)).module()
+        close(exported(x), mlp(x), 1e-5)
+    assert any("nash_swarm." in str(node.target) for node in exported.graph.nodes)
+
+
+@pytest.mark.slow
+def test_compiled_models_use_their_modules_own_code(packed: Any) -> None:
+    ns.set_activations(packed, "fp32")
+    with torch.no_grad():
+        expected = packed(ids(1, 1), use_cache=False).logits
+        compiled = torch.compile(packed, backend="aot_eager", fullgraph=True)(ids(1, 1), use_cache=False).logits
+    close(compiled, expected, 1e-5)
+
+
+def test_copies_pickles_and_saved_models_stay_quick(packed: Any, tmp_path: Path) -> None:
+    ns.set_activations(packed, "fp32")
+    expected = steps(packed, DynamicCache(config=packed.config))
+    stream = io.BytesIO()
+    torch.save(packed.model.layers[0].mlp, stream)
+    stream.seek(0)
+    assert isinstance(torch.load(stream, weights_only=False), Quick)
+    ns.save(packed, tmp_path / "saved")
+    reloaded = ns.load(tmp_path / "saved", activations="fp32")
+    for twin in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed)), reloaded):
+        assert len(quick(twin)) == len(quick(packed)) == 2 * LAYERS + 1 + 2 * LAYERS
+        assert twin.state_dict().keys() == packed.state_dict().keys()
+        assert torch.equal(steps(twin, DynamicCache(config=twin.config)), expected)
+
+
+def test_many_threads_get_what_one_gets(packed: Any) -> None:
+    ns.set_activations(packed, "int8")
+    before = torch.get_num_threads()
+
+    def run(_: int) -> torch.Tensor:
+        return steps(packed, DynamicCache(config=packed.config))
+
+    expected = run(0)
+    try:
+        torch.set_num_threads(2)
+        with ThreadPoolExecutor(8) as callers:
+            assert all(torch.equal(found, expected) for found in callers.map(run, range(24), timeout=120))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attentions"), [("Llama", LAYERS), ("Arcee", LAYERS), ("Mistral", 0), ("Qwen2", 0), ("Qwen3", 0)]
+)
+def test_known_code_is_recognised_wherever_it_stands(kind: str, attentions: int) -> None:
+    model = pack(build(getattr(transformers, f"{kind}Config")))
+    kinds = [type(module).__bases__[0] for module in quick(model)]
+    assert kinds.count(attention.QuickAttention) == attentions
+    assert kinds.count(norm.QuickNorm) >= 2 * LAYERS + 1
+    assert kinds.count(gated.QuickGatedMlp) == (0 if kind == "Arcee" else LAYERS)
+    ns.set_activations(model, "fp32")
+    found = steps(model, DynamicCache(config=model.config))
+    with slow(model):
+        close(found, steps(model, DynamicCache(config=model.config)), 1e-5)
+
+
+def test_what_the_kernels_cannot_do_is_left_alone() -> None:
+    assert not quick(pack(tiny_gpt2()))
+    gemma = quick(pack(build(transformers.GemmaConfig)))  # norms of its own, and GELU
+    assert {type(module).__bases__[0] for module in gemma} == {attention.QuickAttention}
+    odd = quick(pack(tiny_llama(tied=True)))
+    assert not any(type(module).__bases__[0] in (norm.QuickNorm, attention.QuickAttention) for module in odd)
+    other = quick(pack(build(hidden_act="gelu")))
+    assert other and not any(isinstance(module, gated.QuickGatedMlp) for module in other)
+
+
+class Norm(torch.nn.Module):
+    def forward(self, hidden_states):  # type: ignore[no-untyped-def]
+        """As transformers has it, but for the sign."""
+        input_dtype = hidden_states.dtype
+        hidden_states = hidden_states.to(torch.float32)
+        variance = hidden_states.pow(2).mean(-1, keepdim=True)
+        hidden_states = hidden_states * torch.rsqrt(variance - self.variance_epsilon)
+        return self.weight * hidden_states.to(input_dtype)
+
+
+class Same(Norm):
+    # and this but for comments, annotations and layout
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Another docstring."""
+        input_dtype = hidden_states.dtype
+        hidden_states = hidden_states.to(torch.float32)
+        variance = hidden_states.pow(2).mean(
+            -1,
+            keepdim=True,
+        )
+        hidden_states = hidden_states * torch.rsqrt(variance + self.variance_epsilon)  # here
+        return self.weight * hidden_states.to(input_dtype)
+
+
+def test_code_is_known_by_what_it_says() -> None:
+    assert not runs(Norm(), norm.CODE)
+    assert runs(Same(), norm.CODE)
+    assert not runs(Same(), norm.CODE, close="0" * 16)
+    patched = Same()
+    patched.forward = Norm().forward  # type: ignore[method-assign]
+    assert not runs(patched, norm.CODE)
+    assert code_of(len) == "" and not runs(torch.nn.Identity(), "")

@@ -46,6 +46,9 @@ ScopeName = Annotated[
 ]
 GroupSize = Annotated[int, typer.Option("--group-size", help="Columns that share a scale and zero-point per row.")]
 Windows = Annotated[int, typer.Option("--windows", min=1, help="Calibration windows of 512 tokens.")]
+EvalWindows = Annotated[
+    int, typer.Option("--eval-windows", min=0, help="Held-out windows of 512 tokens to evaluate on; 0 for none.")
+]
 Keep = Annotated[
     list[str] | None, typer.Option("--keep", metavar="NAME=BITS", help="Pin tensors to a width, e.g. lm_head=8.")
 ]
@@ -70,6 +73,14 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything ran
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; every command takes it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output folder that is not empty.")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Read a model that needs more memory (default: than is free) from its directory block by block, e.g. 6GB.",
+    ),
+]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let transformers run Python code that comes with the model.")
 ]

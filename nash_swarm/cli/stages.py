@@ -25,6 +25,7 @@ def measure(
         bool, typer.Option("--coupling/--no-coupling", help="Also measure how the damage of agents interacts.")
     ] = False,
     seed: options.Seed = 0,
+    max_memory: options.MaxMemory = None,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -36,6 +37,7 @@ def measure(
     from nash_swarm.evaluation.text import load_text
     from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.game import save_game
+    from nash_swarm.models.offload import require_in_memory
     from nash_swarm.models.source import load_source
     from nash_swarm.pipeline.agents import check_strategies
     from nash_swarm.pipeline.measuring import measure as run
@@ -46,7 +48,11 @@ def measure(
     estimator = registry.create("damage", damage)
     check_new_file(output)
     loaded = load_text(text)
-    source = load_source(model, trust_remote_code=trust_remote_code)
+    source = load_source(
+        model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
+    )
+    if coupling:
+        require_in_memory(source.model, "coupling")
     game = run(
         source.model, source.tokenizer, text=loaded, damage=estimator, granularity=grain, strategies=widths,
         scope=within, group_size=group_size, windows=windows, seed=seed, name=source.name, quiet=quiet,
@@ -136,6 +142,7 @@ def pack(
     output: options.Out,
     quantizer: options.QuantizerName = "gptq",
     overwrite: options.Overwrite = False,
+    max_memory: options.MaxMemory = None,
     trust_remote_code: options.TrustRemoteCode = False,
     seed: options.Seed = 0,
     json: options.Json = False,
@@ -153,7 +160,9 @@ def pack(
     check_new_folder(output, overwrite=overwrite)
     rounding = registry.create("quantizers", quantizer)
     chosen = load_allocation(allocation)
-    source = load_source(model, trust_remote_code=trust_remote_code)
+    source = load_source(
+        model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
+    )
     packed = run(source.model, chosen, quantizer=rounding, quiet=quiet)
     save(packed, output, tokenizer=source.tokenizer, overwrite=overwrite)
     values = {"output": str(output), "bytes": counted_bytes(output), "budget_bytes": chosen.budget.total_bits // 8}

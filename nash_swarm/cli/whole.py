@@ -22,6 +22,7 @@ def compress(
     scope: options.ScopeName = "model",
     group_size: options.GroupSize = 64,
     windows: options.Windows = 16,
+    eval_windows: options.EvalWindows = 16,
     keep: options.Keep = None,
     forbid: options.Forbid = None,
     fuse: options.Fuse = None,
@@ -29,6 +30,7 @@ def compress(
     contest: options.Contest = True,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
+    max_memory: options.MaxMemory = None,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -42,9 +44,9 @@ def compress(
     done: Compressed = run(
         model, out=output, bits=bits, size=size, solver=solver, quantizer=quantizer, damage=damage,
         granularity=options.read_granularity(granularity), strategies=widths, text=text,
-        scope=options.read_scope(scope), group_size=group_size, windows=windows, seed=seed, overwrite=overwrite,
-        rules=options.read_rules(keep, forbid, fuse), rounds=rounds, contest=contest,
-        trust_remote_code=trust_remote_code, quiet=quiet,
+        scope=options.read_scope(scope), group_size=group_size, windows=windows, eval_windows=eval_windows,
+        rules=options.read_rules(keep, forbid, fuse), rounds=rounds, contest=contest, seed=seed, overwrite=overwrite,
+        max_memory=max_memory, trust_remote_code=trust_remote_code, quiet=quiet,
     )  # fmt: skip
     values: dict[str, Any] = {
         "output": str(done.path),

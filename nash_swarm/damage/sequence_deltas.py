@@ -15,6 +15,7 @@ from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.layout import HALF, TensorLayout
 from nash_swarm.models.modes import inference
+from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.streaming import BlockStream
 from nash_swarm.models.walk import Matrix, find_matrices
 from nash_swarm.quantizers.grid import dequantize
@@ -36,8 +37,10 @@ def sequence_deltas(model: Any, game: BitGame, *, quiet: bool = False) -> Floats
         quiet: no progress bar.
 
     Raises:
-        UsageError: the game has no tensors or calibration text, or its agents are single weights.
+        UsageError: the game has no tensors or calibration text, its agents are single weights, or the model's weights
+            are on disk.
     """
+    require_in_memory(model, "coupling")
     if not game.tensors or game.calibration is None:
         raise UsageError("coupling needs a game that was measured on a model with calibration text")
     if any(tensor.per_weight for tensor in game.tensors):

@@ -30,12 +30,13 @@ def dense_tensors(model: torch.nn.Module, packed: Iterable[str], heads: Iterable
     left_out |= {f"{name}.weight" for name in heads}
     found: dict[str, torch.Tensor] = {}
     seen: set[tuple[int, tuple[int, ...]]] = set()
-    for name, tensor in model.state_dict().items():
-        key = (tensor.data_ptr(), tuple(tensor.shape))
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        # tensors without memory have no address
+        key = (id(tensor) if tensor.is_meta else tensor.data_ptr(), tuple(tensor.shape))
         if name in left_out or (tensor.numel() and key in seen):
             continue
         seen.add(key)
-        found[name] = tensor
+        found[name] = tensor.detach()
     return found
 
 

@@ -14,6 +14,18 @@ _LARGEST = 1e15
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMG]i?B|B)\s*$", re.IGNORECASE)
 
 
+def parse_size(size: str | int) -> int:
+    """Bytes of a size: a number of bytes, or text such as ``"60MB"`` (10**6) or ``"60MiB"`` (2**20).
+
+    Raises:
+        UsageError: the text is not a size.
+    """
+    match = _SIZE.match(f"{size}B" if isinstance(size, int) else size)
+    if match is None or not 0 < float(match[1]) < _LARGEST:
+        raise UsageError(f"cannot read the size {size!r}; write it like 60MB, 750KB or 1.5GiB")
+    return math.floor(float(match[1]) * _UNITS[match[2].upper()])
+
+
 @dataclass(frozen=True)
 class Budget:
     """A limit on the size of everything written to disk for the model.
@@ -46,12 +58,7 @@ class Budget:
         Raises:
             UsageError: the text is not a size.
         """
-        if isinstance(size, int):
-            size = f"{size}B"
-        match = _SIZE.match(size)
-        if match is None or not 0 < float(match[1]) < _LARGEST:
-            raise UsageError(f"cannot read the size {size!r}; write it like 60MB, 750KB or 1.5GiB")
-        return cls(math.floor(float(match[1]) * _UNITS[match[2].upper()]) * 8, size.strip())
+        return cls(parse_size(size) * 8, f"{size}B" if isinstance(size, int) else size.strip())
 
     @classmethod
     def of(cls, parameters: int, bits: float | None = None, size: str | int | None = None) -> Budget:

@@ -109,9 +109,16 @@ def _check_complete(model: Any, packed: PackedConfig) -> None:
             raise DataError(f"config.json: this architecture has weights {name!r} that the packed model has not")
 
 
-def attach(model: Any, packed: PackedConfig) -> None:
-    """Make a model packed in memory what a loaded one is: known as quantized, so that `save_pretrained` works on it."""
-    settle(model)
+def attach(model: Any, packed: PackedConfig, *, settled: bool = True) -> None:
+    """Make a model packed in memory what a loaded one is: known as quantized, so that `save_pretrained` works on it.
+
+    Args:
+        model: with all its packed modules; changed in place.
+        packed: from `describe`.
+        settled: copy the packed buffers to where they are read fastest; not if they are to stay on disk.
+    """
+    if settled:
+        settle(model)
     set_activations(model, ACTIVATIONS[0])
     quicken(model)
     config = NashSwarmConfig(**packed.to_dict())

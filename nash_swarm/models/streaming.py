@@ -3,13 +3,14 @@
 Forward: the windows pass through one block after the other. Backward: block inputs are kept from a forward pass, each
 block is run again with gradients on, last block first (gradient checkpointing by hand). Peak memory beyond the model is
 the kept hidden states, `blocks * tokens * hidden * 4` bytes (one block's worth in forward-only walks), and whatever the
-caller collects for one block.
+caller collects for one block. Of a model whose weights stay on disk one block is in memory at a time, and the hidden
+states of a backward walk are on disk too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from nash_swarm.errors import DataError
+from nash_swarm.models.offload import checkpoint_of, mapped, resident
 from nash_swarm.models.walk import find_blocks
 
 Hidden = torch.Tensor
@@ -36,7 +38,7 @@ def check_tokens(tokens: npt.NDArray[np.int32], model: Any) -> None:
 
 
 class _Stop(Exception):
-    """Ends a forward pass once the first block has been reached."""
+    """Ends a forward pass once the blocks that matter have been reached."""
 
 
 class BlockStream:
@@ -61,21 +63,33 @@ class BlockStream:
         """Path of a block, with a trailing dot."""
         return f"{self.name}.{index}."
 
+    def resident(self, index: int) -> AbstractContextManager[None]:
+        """Block `index` in memory for as long as the context is open, whatever the model."""
+        return resident(self.model, f"{self.name}.{index}")
+
     @torch.no_grad()
     def embed(self) -> None:
         """Run the model up to the first block and keep that block's inputs; the start of a forward walk."""
+        end = len(self.blocks) - 1
+
+        def stand_in(index: int, hidden: Hidden) -> Hidden:
+            if index == end:
+                raise _Stop
+            return hidden
+
         for batch in self.batches:
-            with self._collecting(), _replaced(self.blocks, lambda _, hidden: hidden):
+            with self._collecting(), _replaced(self.blocks, stand_in), suppress(_Stop):
                 self.model(batch, use_cache=False)
         self._outputs = list(self._inputs[0])
 
     @torch.no_grad()
     def forward(self, index: int, *, advance: bool = True) -> None:
         """Run block `index` on the current hidden states of all batches; with `advance`, its outputs replace them."""
-        for number, hidden in enumerate(self._outputs):
-            result = self._run(index, number, hidden)
-            if advance:
-                self._outputs[number] = result
+        with self.resident(index):
+            for number, hidden in enumerate(self._outputs):
+                result = self._run(index, number, hidden)
+                if advance:
+                    self._outputs[number] = result
 
     @torch.no_grad()
     def head(self) -> None:
@@ -87,8 +101,11 @@ class BlockStream:
     def keep_all(self) -> None:
         """Run the whole forward pass and keep every block's inputs; the start of a backward walk."""
         self.embed()
+        checkpoint = checkpoint_of(self.model)
         for index in range(len(self.blocks)):
-            self._inputs[index] = list(self._outputs)
+            self._inputs[index] = [
+                hidden if checkpoint is None else mapped(hidden, checkpoint.scratch) for hidden in self._outputs
+            ]
             self.forward(index)
 
     def head_backward(self) -> float:
@@ -110,12 +127,13 @@ class BlockStream:
 
     def block_backward(self, index: int) -> None:
         """Carry the gradient from block `index`'s output to its input, for its hooks' sake; frees the kept input."""
-        for number, kept in enumerate(self._inputs[index]):
-            hidden = kept.detach().requires_grad_()
-            with torch.enable_grad():
-                self._run(index, number, hidden).backward(self._gradients[number])
-            assert hidden.grad is not None
-            self._gradients[number] = hidden.grad
+        with self.resident(index):
+            for number, kept in enumerate(self._inputs[index]):
+                hidden = kept.detach().requires_grad_()
+                with torch.enable_grad():
+                    self._run(index, number, hidden).backward(self._gradients[number])
+                assert hidden.grad is not None
+                self._gradients[number] = hidden.grad
         self._inputs[index] = []
 
     def embed_backward(self) -> None:

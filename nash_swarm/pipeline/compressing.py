@@ -18,6 +18,7 @@ from nash_swarm.files.packed_model import counted_bytes, save
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
+from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.names import DEFAULT_SOLVER, Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies, find_agents
@@ -75,6 +76,7 @@ def compress(
     seed: int = 0,
     overwrite: bool = False,
     trust_remote_code: bool = False,
+    max_memory: str | int | None = None,
     quiet: bool = False,
 ) -> Compressed:
     """Fit a model into a budget and save it: measure -> solve -> pack -> evaluate.
@@ -94,6 +96,7 @@ def compress(
         seed: of everything random.
         overwrite: replace a folder that is not empty.
         trust_remote_code: let transformers run code that comes with the model.
+        max_memory: a model that needs more in memory is read from disk block by block, see `load_source`.
         quiet: no progress bars.
 
     Raises:
@@ -107,7 +110,13 @@ def compress(
     estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
     strategies = check_strategies(strategies, granularity)
     loaded = load_text(text)
-    source = load_source(model, trust_remote_code=trust_remote_code) if isinstance(model, str) else model
+    source = model
+    if isinstance(source, str):
+        source = load_source(
+            source, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=Path(out).absolute().parent
+        )
+    if rounds:
+        require_in_memory(source.model, "rounds")
     agents = find_agents(
         source.model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
     )

@@ -20,6 +20,7 @@ from nash_swarm.evaluation.text import BUILT_IN_TEXT, Text, choose_windows, cut_
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.modes import inference
+from nash_swarm.models.offload import resident
 from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.walk import Matrix, check_weights, find_matrices
 from nash_swarm.names import Granularity, Scope
@@ -150,7 +151,8 @@ def _statistics(
     """Every matrix with what was seen of it, freed before the next block is walked."""
     if estimator.needs == "weights" or calibration is None:
         for matrix in matrices:
-            yield matrix, Statistics()
+            with resident(model, matrix.name):
+                yield matrix, Statistics()
         return
     stream = BlockStream(model, torch.from_numpy(calibration.tokens.astype(np.int64)))
     tables = [matrix for matrix in matrices if matrix.kind in ("embedding", "tied")]
@@ -167,9 +169,10 @@ def _statistics(
             with collecting(model, heads) as found_heads:
                 loss.append(stream.head_backward())
             for index in reversed(range(len(stream.blocks))):
-                with collecting(model, inside[index]) as found:
-                    stream.block_backward(index)
-                yield from ((matrix, found[matrix.name]) for matrix in inside[index])
+                with stream.resident(index):
+                    with collecting(model, inside[index]) as found:
+                        stream.block_backward(index)
+                    yield from ((matrix, found[matrix.name]) for matrix in inside[index])
             with collecting(model, tables, lookups=True) as found_tables:
                 if tables:
                     stream.embed_backward()
@@ -177,15 +180,17 @@ def _statistics(
             with collecting(model, tables, lookups=True) as found_tables:
                 stream.embed()
             for index in range(len(stream.blocks)):
-                with collecting(model, inside[index]) as found:
-                    stream.forward(index)
-                yield from ((matrix, found[matrix.name]) for matrix in inside[index])
+                with stream.resident(index):
+                    with collecting(model, inside[index]) as found:
+                        stream.forward(index)
+                    yield from ((matrix, found[matrix.name]) for matrix in inside[index])
             with collecting(model, heads) as found_heads:
                 stream.head()
         for matrix in matrices:
             if id(matrix) in {id(m) for group in inside.values() for m in group}:
                 continue
-            yield matrix, _joined(found_heads.get(matrix.name), found_tables.get(matrix.name))
+            with resident(model, matrix.name):
+                yield matrix, _joined(found_heads.get(matrix.name), found_tables.get(matrix.name))
 
 
 def _joined(head: Statistics | None, table: Statistics | None) -> Statistics:

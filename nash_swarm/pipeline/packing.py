@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.models.collect import collecting
+from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resident
 from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.quantizers.base import Quantizer
@@ -50,6 +52,7 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
     matrices = _matched(packed, allocation)
     check_weights(matrices.values())
     parameters = count_parameters(packed, list(matrices.values()), allocation.provenance.get("scope", "model"))
+    load_for_good(packed, list(dense_tensors(packed, matrices, [m.head for m in matrices.values() if m.head])))
     for tensor in dense_tensors(packed, matrices, [m.head for m in matrices.values() if m.head]).values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.to(half_dtype(tensor)))
@@ -61,7 +64,9 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
     ):
         if calibration is None or not rounding.needs_hessian:
             for matrix in matrices.values():
-                work.replace(matrix, None)
+                with resident(packed, matrix.name):
+                    work.replace(matrix, None)
+                work.put_aside([matrix])
         else:
             check_tokens(calibration.tokens, packed)
             _pack_streaming(work, matrices, torch.from_numpy(calibration.tokens.astype(np.int64)))
@@ -71,29 +76,35 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
     packed.nash_swarm_allocation = allocation
     if heads:
         packed.config.tie_word_embeddings = False
-    attach(packed, describe(packed))
+    attach(packed, describe(packed), settled=checkpoint_of(packed) is None)
     return packed
 
 
 def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tensor) -> None:
     stream = BlockStream(work.model, tokens)
     left = dict(matrices)
-    for matrix in matrices.values():
-        if matrix.kind == "embedding":
+    tables = [matrix for matrix in matrices.values() if matrix.kind == "embedding"]
+    for matrix in tables:
+        with resident(work.model, matrix.name):
             work.replace(left.pop(matrix.name), None)
+    work.put_aside(tables)
     stream.embed()
     for index in range(len(stream.blocks)):
         inside = [left.pop(name) for name in matrices if name.startswith(stream.block_prefix(index))]
-        with collecting(work.model, inside) as found:
-            stream.forward(index, advance=False)
-        for matrix in inside:
-            work.replace(matrix, found[matrix.name].hessian())
+        with stream.resident(index):
+            with collecting(work.model, inside) as found:
+                stream.forward(index, advance=False)
+            for matrix in inside:
+                work.replace(matrix, found[matrix.name].hessian())
         stream.forward(index)
+        work.put_aside(inside)
     # a tied matrix is rounded last, for the hidden states that its packed blocks give it
     with collecting(work.model, list(left.values())) as found:
         stream.head()
     for matrix in left.values():
-        work.replace(matrix, found[matrix.name].hessian())
+        with resident(work.model, matrix.name):
+            work.replace(matrix, found[matrix.name].hessian())
+    work.put_aside(left.values())
 
 
 class _Work:
@@ -128,6 +139,15 @@ class _Work:
             assert isinstance(module, PackedEmbedding)
             self.model.set_submodule(matrix.head, TiedHead(module))
         self.bar.update()
+
+    def put_aside(self, matrices: Iterable[Matrix]) -> None:
+        """Move what was packed to disk, if the weights came from there."""
+        checkpoint = checkpoint_of(self.model)
+        if checkpoint is None:
+            return
+        for matrix in matrices:
+            module = self.model.get_submodule(matrix.name)
+            module.packed = mapped(module.packed, checkpoint.scratch)
 
 
 def build_module(layout: TensorLayout, strategies: tuple[int, ...], size: int, bias: bool) -> PackedWeight:

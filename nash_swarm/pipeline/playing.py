@@ -20,6 +20,7 @@ from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
+from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.walk import find_matrices
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
@@ -159,7 +160,12 @@ def measure_at(model: Any, packed: Any, game: BitGame, *, quiet: bool = False) -
 
 @torch.no_grad()
 def dense_copy(model: Any, packed: Any) -> Any:
-    """The original model with the packed model's weights, unpacked: for what needs dense modules."""
+    """The original model with the packed model's weights, unpacked: for what needs dense modules.
+
+    Raises:
+        UsageError: its weights are on disk.
+    """
+    require_in_memory(model, "rounds")
     copied = copy.deepcopy(model)
     modules = {name: module for name, module in packed.named_modules() if isinstance(module, PackedWeight)}
     for matrix in find_matrices(copied):

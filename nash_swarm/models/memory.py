@@ -1,0 +1,31 @@
+"""How much memory there is, and how much a model takes while it is measured and packed."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+WORKING_MEMORY = 10**9
+"""Bytes that Python, torch, the kernels and a few windows' activations take beside any model."""
+_BYTES_A_PARAMETER = 8
+"""In float32, and once more while its copy is packed."""
+
+
+def memory_needed(folder: Path) -> int:
+    """Bytes that compressing the model in a directory takes in memory; 0 if there are no safetensors files."""
+    stored = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
+    # most checkpoints have 16 bits a parameter; for those with more this says too much, which is the safe side
+    return WORKING_MEMORY + stored // 2 * _BYTES_A_PARAMETER if stored else 0
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
+    except OSError:
+        found = None
+    if found:
+        return int(found[1]) * 1024
+    # elsewhere than on Linux: half of what the machine has
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 1 << 62

@@ -1,0 +1,295 @@
+"""Models whose weights stay on disk: built without memory, each module's weights are read when it runs, then dropped.
+
+Such a model does whatever one in memory does, only slower; who runs a block more than once holds its weights with
+`resident`. What must outlive a block (hidden states, packed buffers) can be moved to disk with `mapped`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nash_swarm.errors import DataError, UsageError
+from nash_swarm.models.walk import find_blocks
+
+_ATTRIBUTE = "nash_swarm_checkpoint"
+_LARGE = 1 << 24
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Where on disk the weights of a model are.
+
+    Attributes:
+        places: by the model's name of a tensor: the file, and the tensor's name in it.
+        scratch: folder for what is moved to disk on the way.
+    """
+
+    places: Mapping[str, tuple[Path, str]]
+    scratch: Path
+
+    def __deepcopy__(self, _: object) -> Checkpoint:
+        return self
+
+    def read(self, name: str) -> torch.Tensor:
+        """A tensor as a model in float32 has it.
+
+        Raises:
+            DataError: it cannot be read, or holds NaN or infinite values.
+        """
+        from safetensors import safe_open
+
+        file, stored = self.places[name]
+        try:
+            # opened anew each time: pages of a file that stays open count as this process's memory
+            with safe_open(file, framework="pt") as opened:
+                tensor = opened.get_tensor(stored)
+                tensor = tensor.float() if tensor.is_floating_point() else tensor
+                tensor = tensor.clone()
+        except Exception as error:  # safetensors raises its own kind
+            raise DataError(f"{file} is damaged or cut short: {error}") from error
+        if not torch.isfinite(tensor).all():
+            raise DataError(f"{name.removesuffix('.weight')} holds NaN or infinite weights; the checkpoint is damaged")
+        return tensor
+
+
+def checkpoint_of(model: nn.Module) -> Checkpoint | None:
+    """The checkpoint of a model whose weights stay on disk, `None` for one in memory."""
+    return getattr(model, _ATTRIBUTE, None)
+
+
+def require_in_memory(model: nn.Module, what: str) -> None:
+    """Refuse what changes a model's weights, if they are on disk.
+
+    Raises:
+        UsageError: they are.
+    """
+    if checkpoint_of(model) is not None:
+        raise UsageError(f"{what} cannot be had of a model that is read block by block: it must fit into memory")
+
+
+@contextmanager
+def resident(model: nn.Module, path: str) -> Iterator[None]:
+    """The weights of the module at `path` and of all below it in memory; nothing is done where they are already."""
+    checkpoint = checkpoint_of(model)
+    if checkpoint is None:
+        yield
+        return
+    absent = _materialize(checkpoint, model.get_submodule(path), path)
+    try:
+        yield
+    finally:
+        _restore(absent)
+
+
+def load_for_good(model: nn.Module, names: Iterable[str]) -> None:
+    """Read the tensors of these names if they are still on disk; large ones stay there in float32."""
+    checkpoint = checkpoint_of(model)
+    if checkpoint is None:
+        return
+    wanted = set(names)
+    absent = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items() if name in wanted}
+    made: dict[int, torch.Tensor] = {}
+    for table, key, tensor in _without_memory(model):
+        if (name := absent.get(id(tensor))) is None:
+            continue
+        if id(tensor) not in made:
+            value = checkpoint.read(name)
+            value = mapped(value, checkpoint.scratch) if value.nbytes >= _LARGE else value
+            made[id(tensor)] = _like(tensor, value)
+        table[key] = made[id(tensor)]
+
+
+def mapped(tensor: torch.Tensor, folder: Path) -> torch.Tensor:
+    """The tensor in a nameless file in `folder`, read page by page when used and gone from memory until then.
+
+    Raises:
+        DataError: the disk is full.
+    """
+    plain = tensor.detach().contiguous()
+    handle, name = tempfile.mkstemp(prefix=".nash-swarm-", suffix=".tmp", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(plain.flatten().view(torch.uint8).numpy().data)
+        made = torch.from_file(name, shared=False, size=plain.numel(), dtype=plain.dtype)
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror}") from error
+    finally:
+        Path(name).unlink()
+    return made.reshape(plain.shape)
+
+
+def offloaded(folder: Path, config: Any, scratch: Path) -> Any:
+    """A causal language model in eval mode whose weights stay in `folder`.
+
+    Args:
+        folder: a directory with safetensors weights under the model's own names.
+        config: its transformers configuration.
+        scratch: see `Checkpoint`.
+
+    Raises:
+        DataError: weights are missing, misshapen or unreadable.
+        UsageError: the weights have names that transformers would have to convert.
+    """
+    model = skeleton(config)
+    stored = stored_tensors(folder)
+    places: dict[str, tuple[Path, str]] = {}
+    prefix = f"{model.base_model_prefix}."
+    tensors = dict(model.state_dict(keep_vars=True))
+    by_tensor: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        found = next((n for n in (name, name.removeprefix(prefix), prefix + name) if n in stored), None)
+        if found is None:
+            continue
+        file, shape = stored[found]
+        if shape != tuple(tensor.shape):
+            raise DataError(f"{file}: {found!r} is {shape} where the model has {tuple(tensor.shape)}")
+        places[name] = (file, found)
+        by_tensor[id(tensor)] = name
+    for name, tensor in tensors.items():
+        if name not in places and id(tensor) in by_tensor:  # tied
+            places[name] = places[by_tensor[id(tensor)]]
+    if missing := sorted(set(tensors) - set(places)):
+        raise UsageError(
+            f"{folder.name} has no weights {missing[0]!r}: a model that is larger than memory must be stored under its "
+            "own names; load it in memory (--max-memory) or save it again with transformers"
+        )
+    checkpoint = Checkpoint(places, scratch)
+    setattr(model, _ATTRIBUTE, checkpoint)
+    for path, module in model.named_modules():
+        if any(tensor.is_meta for tensor in _own(module)):
+            on_demand = _OnDemand(checkpoint, path)
+            module.register_forward_pre_hook(on_demand.before)
+            module.register_forward_hook(on_demand.after, always_call=True)
+    return model
+
+
+def largest_part(model: nn.Module) -> int:
+    """Bytes, in float32, of the largest thing that is in memory at once: a block, or a module outside the blocks."""
+    name, blocks = find_blocks(model)
+    sizes = [sum(parameter.nbytes for parameter in block.parameters()) for block in blocks]
+    sizes += [
+        sum(parameter.nbytes for parameter in module.parameters(recurse=False))
+        for path, module in model.named_modules()
+        if not path.startswith(f"{name}.")
+    ]
+    return max(sizes)
+
+
+def skeleton(config: Any) -> Any:
+    """A causal language model without memory for its weights; buffers that are not stored hold their values."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    stored = set(model.state_dict())
+    for path, module in model.named_modules():
+        computed = {
+            name: torch.empty_like(buffer, device="cpu")
+            for name, buffer in module.named_buffers(recurse=False)
+            if buffer.is_meta and (f"{path}.{name}" if path else name) not in stored
+        }
+        if computed:
+            module._buffers |= computed
+            with torch.no_grad():
+                model._init_weights(module)
+    return model.eval()
+
+
+def stored_tensors(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
+    """File and shape of every tensor in a directory's safetensors files, from their headers.
+
+    Raises:
+        DataError: there are none, they are damaged, or the index names files outside the directory.
+    """
+    from safetensors import safe_open
+
+    files = {_SINGLE}
+    if not (folder / _SINGLE).is_file():
+        try:
+            files = set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        except FileNotFoundError:
+            raise DataError(f"{folder} has no safetensors weights") from None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{folder / _INDEX} cannot be read: {error}") from error
+    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
+    for file in sorted(files, key=str):
+        if not isinstance(file, str) or Path(file).name != file:
+            raise DataError(f"{folder / _INDEX}: {file!r} is no file of this directory")
+        try:
+            with safe_open(folder / file, framework="pt") as opened:
+                found |= {name: (folder / file, tuple(opened.get_slice(name).get_shape())) for name in opened.keys()}  # noqa: SIM118
+        except Exception as error:  # safetensors raises its own kind
+            raise DataError(f"{folder / file} is damaged or cut short: {error}") from error
+    return found
+
+
+_Absent = list[tuple[dict[str, Any], str, torch.Tensor]]
+
+
+class _OnDemand:
+    """Forward hooks of one module that has weights of its own."""
+
+    def __init__(self, checkpoint: Checkpoint, path: str) -> None:
+        self._checkpoint, self._path = checkpoint, path
+        self._absent: _Absent = []
+
+    def before(self, module: nn.Module, _: object) -> None:
+        if any(tensor.is_meta for tensor in _own(module)):
+            self._absent += _materialize(self._checkpoint, module, self._path)
+
+    def after(self, *_: object) -> None:
+        _restore(self._absent)
+        self._absent = []
+
+
+def _own(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+
+
+def _without_memory(top: nn.Module) -> Iterator[tuple[dict[str, Any], str, torch.Tensor]]:
+    """Table and key of every tensor at `top` and below it that has no memory."""
+    for module in top.modules():
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for table in tables:
+            for key, tensor in list(table.items()):
+                if tensor is not None and tensor.is_meta:
+                    yield table, key, tensor
+
+
+def _materialize(checkpoint: Checkpoint, top: nn.Module, path: str) -> _Absent:
+    """Put weights from disk where there are none at `top`, which is at `path`, and below it; returns what was there."""
+    names = {
+        id(tensor): name for name, tensor in top.state_dict(prefix=f"{path}." * bool(path), keep_vars=True).items()
+    }
+    absent: _Absent = []
+    made: dict[int, torch.Tensor] = {}
+    try:
+        for table, key, tensor in _without_memory(top):
+            if id(tensor) not in made:
+                made[id(tensor)] = _like(tensor, checkpoint.read(names[id(tensor)]))
+            table[key] = made[id(tensor)]
+            absent.append((table, key, tensor))
+    except BaseException:
+        _restore(absent)
+        raise
+    return absent
+
+
+def _like(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return nn.Parameter(value, requires_grad=False) if isinstance(tensor, nn.Parameter) else value
+
+
+def _restore(absent: _Absent) -> None:
+    for table, key, tensor in absent:
+        table[key] = tensor

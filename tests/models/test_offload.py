@@ -202,9 +202,9 @@ def test_peak_memory_is_that_of_a_block(tmp_path: Path) -> None:
             check=True,
             env={**os.environ, "PYTHONPATH": str(script.parents[1])},
         )
+        assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout.splitlines()[-1]))
 
-    run("make")
     memory, disk = run("memory"), run("disk")
     weights = memory["parameters"] * 4
     assert memory["digest"] == disk["digest"]

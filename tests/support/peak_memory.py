@@ -1,4 +1,4 @@
-"""Compresses a random Llama of 16 blocks in memory or from disk; prints the rise of this process's peak memory."""
+"""Compresses a random Llama of 24 blocks in memory or from disk; prints the rise of this process's peak memory."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def make(folder: Path) -> None:
     bench = make_bench(folder)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=500, hidden_size=768, intermediate_size=2048, num_hidden_layers=16, num_attention_heads=12,
+        vocab_size=500, hidden_size=384, intermediate_size=1024, num_hidden_layers=24, num_attention_heads=6,
         max_position_embeddings=512, bos_token_id=1, eos_token_id=1,
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config).half()
-    model.save_pretrained(folder / "large", max_shard_size="30MB")
+    model.save_pretrained(folder / "large", max_shard_size="10MB")
     transformers.AutoTokenizer.from_pretrained(bench.model).save_pretrained(folder / "large")
 
 
@@ -36,8 +36,8 @@ def peak() -> int:
 
 def compress(folder: Path, kind: str) -> dict[str, object]:
     common = {
-        "bits": 3.5, "damage": "activation", "quantizer": "rtn", "text": str(folder / "text.txt"), "windows": 2,
-        "eval_windows": 0, "contest": False, "overwrite": True, "quiet": True,
+        "bits": 6, "damage": "activation", "quantizer": "rtn", "strategies": (3, 8), "text": str(folder / "text.txt"),
+        "windows": 2, "eval_windows": 0, "contest": False, "overwrite": True, "quiet": True,
     }  # fmt: skip
     # libraries, and compiled kernels
     ns.compress(str(folder / "model"), out=folder / f"small-{kind}", **common)  # type: ignore[arg-type]
@@ -58,7 +58,6 @@ def compress(folder: Path, kind: str) -> dict[str, object]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[2] == "make":
+    if not (Path(sys.argv[1]) / "large").exists():
         make(Path(sys.argv[1]))
-    else:
-        print(json.dumps(compress(Path(sys.argv[1]), sys.argv[2])))
+    print(json.dumps(compress(Path(sys.argv[1]), sys.argv[2])))

@@ -199,7 +199,7 @@ def test_peak_memory_is_that_of_a_block(tmp_path: Path) -> None:
             [sys.executable, str(script), str(tmp_path), *arguments],
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             env={**os.environ, "PYTHONPATH": str(script.parents[1])},
         )
         assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nash_swarm.files.packed_config import PackedConfig, PackedEntry
+from nash_swarm.files.packed_config import PackedConfig, PackedEntry, config_digest
 from nash_swarm.game.layout import TensorLayout
 
 REPORT_BYTES = 2560
@@ -40,19 +40,25 @@ def dense_tensors(model: torch.nn.Module, packed: Iterable[str], heads: Iterable
     return found
 
 
-def config_text(model: Any, packed: PackedConfig) -> str:
-    """The text of `config.json`: the model's own configuration and the packed one."""
-    plain = copy.deepcopy(model.config)
+def config_values(config: Any, packed: PackedConfig) -> dict[str, Any]:
+    """A transformers configuration as JSON values, with the packed one in it."""
+    plain = copy.deepcopy(config)
     if hasattr(plain, "quantization_config"):
         del plain.quantization_config
-    values = json.loads(plain.to_json_string(use_diff=True))
-    values["quantization_config"] = packed.to_dict()
+    values: dict[str, Any] = json.loads(plain.to_json_string(use_diff=True))
+    return values | {"quantization_config": packed.to_dict()}
+
+
+def config_text(model: Any, packed: PackedConfig) -> str:
+    """The text of `config.json`: the model's own configuration and the packed one."""
+    values = config_values(model.config, packed)
     values["dtype"] = "float32"
     # `save_pretrained` adds it to the configuration: it must not come as a surprise to the budget
     values["architectures"] = [type(model).__name__]
     if packed.heads:
         # the head has no weight of its own to tie: it is rebuilt from `heads`
         values["tie_word_embeddings"] = False
+    values["quantization_config"]["digest"] = config_digest(values)
     return json.dumps(values, indent=1, sort_keys=True) + "\n"
 
 

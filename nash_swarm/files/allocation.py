@@ -25,6 +25,8 @@ _FORMAT = 1
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, zlib.error)
 """What reading raises on bytes and values that are no allocation."""
 _LARGEST_ARRAY = 1 << 34
+_MOST_TIMES = 1032
+"""What deflate makes of one byte at the most; all agents of a large model may play one width."""
 
 
 def save_allocation(allocation: Allocation, path: str | Path) -> Path:
@@ -111,10 +113,11 @@ def _encode(array: npt.NDArray[Any]) -> str:
 def _decode(code: str, kind: str, count: int) -> npt.NDArray[Any]:
     """The array, which must have exactly `count` entries; never inflates beyond that."""
     size = count * np.dtype(kind).itemsize
-    if not 0 <= size <= _LARGEST_ARRAY:
+    packed = base64.b64decode(code, validate=True)
+    if not 0 <= size <= min(_LARGEST_ARRAY, _MOST_TIMES * len(packed)):
         raise DataError(f"an array of {count} entries is not plausible")
     inflater = zlib.decompressobj()
-    data = inflater.decompress(base64.b64decode(code, validate=True), size + 1)
+    data = inflater.decompress(packed, size + 1)
     if len(data) != size:
         raise DataError(f"an array has {len(data)} bytes where {size} are due")
     return np.frombuffer(data, kind).copy()

@@ -1,15 +1,27 @@
-"""Files and folders that appear under their name only once they are complete."""
+"""Files and folders that appear under their name only once they are complete.
+
+They are written under a hidden name beside the target, locked for as long as they are being written. What a killed
+process left is not locked any more, and goes the next time something is written to the same place.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nash_swarm.errors import DataError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where leftovers of killed processes stay
+    fcntl = None  # type: ignore[assignment]
+
+_NEW, _OLD = ".tmp", ".old"
 
 
 @contextmanager
@@ -17,16 +29,19 @@ def new_file(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that is renamed to it when the block ends well and removed when it does not.
 
     Raises:
-        DataError: the folder does not exist or cannot be written.
+        DataError: the folder does not exist or cannot be written, or the disk is full.
     """
     target = Path(path)
+    clean_up(target)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        os.close(handle)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=_NEW, dir=target.parent)
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror}") from error
     temporary = Path(name)
+    if not fcntl:
+        os.close(handle)
     try:
+        _lock(handle)
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(target)
@@ -34,6 +49,8 @@ def new_file(path: str | Path) -> Iterator[Path]:
         raise DataError(f"cannot write {target}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+        if fcntl:
+            os.close(handle)
 
 
 def check_new_file(path: str | Path) -> None:
@@ -41,7 +58,7 @@ def check_new_file(path: str | Path) -> None:
 
     Raises:
         UsageError: it is a folder.
-        DataError: its parent does not exist.
+        DataError: its parent does not exist or cannot be written.
     """
     target = Path(path)
     if target.is_dir():
@@ -55,28 +72,30 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     Raises:
         UsageError: the folder exists, is not empty, and `overwrite` is not set.
-        DataError: the parent folder does not exist or cannot be written.
+        DataError: the parent folder does not exist or cannot be written, or the disk is full.
     """
     target = Path(path)
+    clean_up(target)
     check_new_folder(target, overwrite=overwrite)
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_NEW, dir=target.parent))
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror}") from error
+    handle = os.open(temporary, os.O_RDONLY) if fcntl else None
     try:
+        _lock(handle)
         yield temporary
         temporary.chmod(0o755)
         if target.exists():
-            old = temporary.with_suffix(".old")
-            target.replace(old)
-            temporary.replace(target)
-            shutil.rmtree(old)
+            _exchange(temporary, target)
         else:
             temporary.replace(target)
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
 
 
 def check_new_folder(path: str | Path, *, overwrite: bool = False) -> None:
@@ -84,7 +103,7 @@ def check_new_folder(path: str | Path, *, overwrite: bool = False) -> None:
 
     Raises:
         UsageError: it is a file, or a non-empty folder and `overwrite` is not set.
-        DataError: its parent does not exist.
+        DataError: its parent does not exist or cannot be written.
     """
     target = Path(path)
     if target.is_file():
@@ -94,6 +113,79 @@ def check_new_folder(path: str | Path, *, overwrite: bool = False) -> None:
     _check_parent(target)
 
 
+def check_space(path: str | Path, size: int) -> None:
+    """Refuse an output of `size` bytes before the work that would make it, if the disk has not got them.
+
+    Raises:
+        DataError: it has not.
+    """
+    with suppress(OSError):
+        free = shutil.disk_usage(Path(path).absolute().parent).free
+        if free < size:
+            raise DataError(f"cannot write {path}: {size:,} bytes are needed and {free:,} are free on the disk")
+
+
+def clean_up(path: str | Path) -> None:
+    """Remove what killed processes left when they were writing `path`, and put back what they were replacing."""
+    target = Path(path)
+    # what tempfile makes of this name and of no other
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}({re.escape(_NEW)}|{re.escape(_OLD)})")
+    # without a listing there is nothing to clean up; what matters is found out by writing
+    with suppress(OSError):
+        for left in sorted(target.parent.iterdir()):
+            if not ours.fullmatch(left.name) or _in_use(left):
+                continue
+            if left.suffix == _OLD and not target.exists():
+                left.replace(target)
+            else:
+                _remove(left)
+
+
+def _exchange(temporary: Path, target: Path) -> None:
+    """Put a folder in the place of another; killed in between, `clean_up` puts the other one back."""
+    old = temporary.with_suffix(_OLD)
+    target.replace(old)
+    temporary.replace(target)
+    _remove(old)
+
+
+def _remove(left: Path) -> None:
+    if left.is_dir():
+        # under a name that is never put back, because it may be half gone when the process is killed
+        gone = left.with_suffix(_NEW)
+        if gone != left and not gone.exists():
+            left = left.replace(gone)
+        shutil.rmtree(left, ignore_errors=True)
+    else:
+        left.unlink(missing_ok=True)
+
+
+def _lock(handle: int | None) -> None:
+    if fcntl and handle is not None:
+        # file systems without locks leave this process's files to those who clean up after it
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _in_use(left: Path) -> bool:
+    """Whether a living process writes it; always if that cannot be told."""
+    if not fcntl:
+        return True
+    try:
+        handle = os.open(left, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _check_parent(target: Path) -> None:
     if not target.parent.is_dir():
         raise DataError(f"the folder {target.parent} does not exist")
+    if not os.access(target.parent, os.W_OK):
+        raise DataError(f"cannot write {target}: the folder {target.parent} is read-only")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nash_swarm.errors import DataError
+from nash_swarm.files.arrays import read_arrays
 from nash_swarm.files.atomic import new_file
 from nash_swarm.files.values import record, table
 from nash_swarm.game.bitgame import BitGame, Calibration
@@ -63,21 +64,20 @@ def load_game(path: str | Path) -> BitGame:
         DataError: no such file, or it is damaged.
     """
     try:
-        # opened here, because NumPy leaves a file open that turns out to be no zip archive
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            facts = json.loads(file["facts"].tobytes())
-            if facts["format"] != _FORMAT:
-                raise DataError(f"format {facts['format']!r} is not {_FORMAT}; a newer nash-swarm wrote it")
-            damage, memory = file["damage"], file["memory"]
-            orders = {
-                name.removeprefix("order/"): file[name].astype(np.int64)
-                for name in file.files
-                if name.startswith("order/")
-            }
-            coupling = None
-            if "coupling/graph" in file.files:
-                coupling = Coupling(**{part.name: file[f"coupling/{part.name}"] for part in fields(Coupling)})
-            calibration = Calibration(file["tokens"], str(facts["text"])) if "tokens" in file.files else None
+        arrays = read_arrays(Path(path))
+        facts = json.loads(arrays["facts"].tobytes())
+        if facts["format"] != _FORMAT:
+            raise DataError(f"format {facts['format']!r} is not {_FORMAT}; a newer nash-swarm wrote it")
+        damage, memory = arrays["damage"], arrays["memory"]
+        orders = {
+            name.removeprefix("order/"): order.astype(np.int64)
+            for name, order in arrays.items()
+            if name.startswith("order/")
+        }
+        coupling = None
+        if "coupling/graph" in arrays:
+            coupling = Coupling(**{part.name: arrays[f"coupling/{part.name}"] for part in fields(Coupling)})
+        calibration = Calibration(arrays["tokens"], str(facts["text"])) if "tokens" in arrays else None
         if len(memory) == 1 < len(damage):
             memory = np.broadcast_to(memory, damage.shape)
         return BitGame(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,11 @@ from nash_swarm.game.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
 from nash_swarm.names import SCOPES
 
 METHOD = "nash_swarm"
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, FORMAT)
+"""Version 1 had no digest of the configuration."""
+_VOLATILE = ("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
+"""What transformers writes as it pleases and no computation depends on."""
 _ENTRY = re.compile(
     r"(linear|conv1d|embedding|tied) (\d{1,9})x(\d{1,9}) g(\d{1,6}) a(\d{1,9})x(\d{1,9}) "
     r"(-|o?b?w?) (\d{1,12}) ([0-9a-f]{16})"
@@ -28,6 +33,31 @@ def checksum(tensor: torch.Tensor) -> str:
     digest = hashlib.blake2b(f"{plain.dtype} {list(plain.shape)} ".encode(), digest_size=8)
     digest.update(plain.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def config_digest(values: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits of BLAKE2b over a whole config.json, as JSON values, but what may differ freely.
+
+    Over the values written without spaces and with sorted keys, without `quantization_config.digest` and the names in
+    `_VOLATILE` at the top.
+    """
+    kept = {name: value for name, value in values.items() if name not in _VOLATILE}
+    packed = {name: value for name, value in kept["quantization_config"].items() if name != "digest"}
+    text = json.dumps(kept | {"quantization_config": packed}, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def check_digest(values: Mapping[str, Any]) -> None:
+    """Hold a whole config.json, as JSON values, against the digest in it.
+
+    Raises:
+        DataError: it has been changed, or there is no digest.
+    """
+    packed = values["quantization_config"]
+    if packed.get("format") == 1:
+        return
+    if packed.get("digest") != config_digest(values):
+        raise DataError("config.json is damaged: its digest does not match")
 
 
 @dataclass(frozen=True)
@@ -108,7 +138,7 @@ class PackedConfig:
         """
         if values.get("quant_method") != METHOD:
             raise DataError("config.json: this is no model packed by nash-swarm")
-        if values.get("format") != FORMAT:
+        if values.get("format") not in FORMATS:
             raise DataError(
                 f"config.json: format {values.get('format')!r} is not {FORMAT}; a newer nash-swarm wrote it"
             )
@@ -117,7 +147,7 @@ class PackedConfig:
         if (
             not isinstance(strategies, list)
             or not strategies
-            or any(bits not in SUPPORTED_WIDTHS for bits in strategies)
+            or any(type(bits) is not int or bits not in SUPPORTED_WIDTHS for bits in strategies)
         ):
             raise DataError("config.json: the strategies of the packed model cannot be read")
         if not all(_is_table(table) for table in (tensors, dense, heads)):

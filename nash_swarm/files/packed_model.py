@@ -12,9 +12,10 @@ import torch
 from nash_swarm.errors import BudgetError, DataError, UsageError
 from nash_swarm.files.accounting import REPORT_BYTES, config_text, dense_tensors, generation_text, half_dtype
 from nash_swarm.files.atomic import new_folder
-from nash_swarm.files.packed_config import METHOD, PackedConfig, PackedEntry, checksum
+from nash_swarm.files.packed_config import METHOD, PackedConfig, PackedEntry, check_digest, checksum
 from nash_swarm.files.report import card_text, report_text
 from nash_swarm.game.allocation import Allocation
+from nash_swarm.models.bounds import bounded_modules, check_counts
 
 WEIGHTS = "model.safetensors"
 REPORT = "nash_swarm.json"
@@ -63,7 +64,7 @@ def save(
             if used > allocation.budget.total_bits:
                 raise BudgetError(f"the files take {used // 8} bytes, more than {allocation.budget.label} allows")
         if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
+            _save_tokenizer(tokenizer, folder)
     return Path(path)
 
 
@@ -88,11 +89,14 @@ def load(path: str | Path, *, activations: str = "int8") -> Any:
 
     check_activations(activations)
     folder = Path(path)
-    read_config(folder)
+    config = read_config(folder)
+    if (folder / "adapter_config.json").exists():
+        # transformers would follow it to another model
+        raise DataError(f"{folder} holds an adapter_config.json, which belongs to no packed model")
     try:
-        with quiet_transformers():
+        with quiet_transformers(), bounded_modules(len(config.tensors) + len(config.dense)):
             model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True
+                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
     except DataError:
         raise
@@ -104,12 +108,19 @@ def load(path: str | Path, *, activations: str = "int8") -> Any:
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The tokenizer saved beside a packed model, or `None`."""
+    """The tokenizer saved beside a packed model, or `None`.
+
+    Raises:
+        DataError: its files are damaged.
+    """
     from transformers import AutoTokenizer
 
     if not (Path(path) / "tokenizer_config.json").is_file():
         return None
-    return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers and tokenizers raise whatever the files make them trip over
+        raise DataError(f"cannot load the tokenizer in {path}: {str(error).strip().splitlines()[:1]}") from error
 
 
 def read_config(folder: Path) -> PackedConfig:
@@ -118,8 +129,12 @@ def read_config(folder: Path) -> PackedConfig:
     Raises:
         DataError: there is no such file, or it is no packed model's.
     """
-    values = _read_json(folder / "config.json").get("quantization_config")
-    return PackedConfig.from_dict(values if isinstance(values, dict) else {})
+    values = _read_json(folder / "config.json")
+    packed = values.get("quantization_config")
+    config = PackedConfig.from_dict(packed if isinstance(packed, dict) else {})
+    check_digest(values)
+    check_counts(values)
+    return config
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -190,6 +205,13 @@ def _write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     path.chmod(0o644)
 
 
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # tokenizers raises its own kinds, plain Exception among them, for a full disk
+        raise DataError(f"cannot write the tokenizer: {error}") from error
+
+
 def _to_half(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(half_dtype(tensor)) if tensor.is_floating_point() else tensor
 
@@ -199,7 +221,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path.parent} is no packed model: there is no {path.name}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} cannot be read: it holds no JSON object")

@@ -138,7 +138,10 @@ def check_tensors(
             raise DataError(f"tensor {tensor.name!r} starts at agent {tensor.start}, expected {at}")
         if tensor.ordered != (order is not None):
             raise DataError(f"tensor {tensor.name!r} and its activation order do not belong together")
-        if order is not None and not np.array_equal(np.sort(order), np.arange(tensor.columns)):
+        # the length first: the layout may lie about its columns
+        if order is not None and (
+            len(order) != tensor.columns or not np.array_equal(np.sort(order), np.arange(tensor.columns))
+        ):
             raise DataError(f"the activation order of {tensor.name!r} is no permutation of its columns")
         at += tensor.agents
     if at != agents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +13,13 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from nash_swarm.errors import DataError
+from nash_swarm.files.accounting import config_values
 from nash_swarm.files.checks import check_files
-from nash_swarm.files.packed_config import METHOD, PackedConfig
+from nash_swarm.files.packed_config import METHOD, PackedConfig, config_digest
 from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.integrations.single_token.swap import quicken
+from nash_swarm.models.bounds import check_buffers
+from nash_swarm.models.offload import stored_tensors
 from nash_swarm.pipeline.packing import build_module
 from nash_swarm.quantizers.arena import settle
 from nash_swarm.quantizers.modules import ACTIVATIONS, PackedWeight, TiedHead, set_activations
@@ -32,10 +36,15 @@ class NashSwarmConfig(QuantizationConfigMixin):
     def __init__(self, **values: Any) -> None:
         self.packed = PackedConfig.from_dict(values | {"quant_method": values.get("quant_method", METHOD)})
         self.quant_method = METHOD
+        self.owner: Any = None
+        """The model configuration that this one is part of, for the digest that covers both."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return self.packed.to_dict()
+        if self.owner is None:
+            return self.packed.to_dict()
+        values = config_values(self.owner, self.packed)
+        return {**values["quantization_config"], "digest": config_digest(values)}
 
     def __iter__(self) -> Any:
         yield from self.to_dict().items()
@@ -66,7 +75,9 @@ class NashSwarmQuantizer(HfQuantizer):
         packed: PackedConfig = self.quantization_config.packed
         files = kwargs.get("checkpoint_files")
         if files:
+            check_folder(Path(files[0]).parent)
             check_files(files, packed)
+            check_buffers(model, sum(Path(file).stat().st_size for file in files))
         dtype = next(iter(model.parameters())).dtype
         with torch.device("meta"):
             for name, entry in packed.tensors.items():
@@ -76,6 +87,8 @@ class NashSwarmQuantizer(HfQuantizer):
         for head, embedding in packed.heads.items():
             model.set_submodule(head, TiedHead(model.get_submodule(embedding)))
         _check_complete(model, packed)
+        if files:
+            _check_shapes(model, packed, Path(files[0]).parent)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
@@ -87,6 +100,7 @@ class NashSwarmQuantizer(HfQuantizer):
         set_activations(model, ACTIVATIONS[0])
         quicken(model)
         model.nash_swarm_facts = PackedFacts(packed.scope, packed.parameters, dict(packed.heads))
+        model.config.quantization_config.owner = model.config
         return model
 
 
@@ -109,6 +123,25 @@ def _check_complete(model: Any, packed: PackedConfig) -> None:
             raise DataError(f"config.json: this architecture has weights {name!r} that the packed model has not")
 
 
+def check_folder(folder: Path) -> None:
+    """Hold the configuration in a packed model's folder against its digest; `load` has done so before.
+
+    Raises:
+        DataError: it has been changed.
+    """
+    from nash_swarm.files.packed_model import read_config
+
+    read_config(folder)
+
+
+def _check_shapes(model: Any, packed: PackedConfig, folder: Path) -> None:
+    # transformers takes memory for a misshapen tensor before it complains
+    shapes = {name: shape for name, (_, shape) in stored_tensors(folder).items()}
+    for name, tensor in model.state_dict().items():
+        if name in packed.dense and shapes.get(name) != tuple(tensor.shape):
+            raise DataError(f"config.json: {name!r} is {tuple(tensor.shape)} here and {shapes.get(name)} on disk")
+
+
 def attach(model: Any, packed: PackedConfig, *, settled: bool = True) -> None:
     """Make a model packed in memory what a loaded one is: known as quantized, so that `save_pretrained` works on it.
 
@@ -123,5 +156,6 @@ def attach(model: Any, packed: PackedConfig, *, settled: bool = True) -> None:
     quicken(model)
     config = NashSwarmConfig(**packed.to_dict())
     model.config.quantization_config = config
+    config.owner = model.config
     model.hf_quantizer = NashSwarmQuantizer(config, pre_quantized=True)
     model.is_quantized = True

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from nash_swarm.errors import DataError, UsageError
+from nash_swarm.models.bounds import check_buffers
 from nash_swarm.models.walk import find_blocks
 
 _ATTRIBUTE = "nash_swarm_checkpoint"
@@ -186,12 +187,14 @@ def largest_part(model: nn.Module) -> int:
     return max(sizes)
 
 
-def skeleton(config: Any) -> Any:
+def skeleton(config: Any, stored_bytes: int | None = None) -> Any:
     """A causal language model without memory for its weights; buffers that are not stored hold their values."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if stored_bytes is not None:
+        check_buffers(model, stored_bytes)
     stored = set(model.state_dict())
     for path, module in model.named_modules():
         computed = {

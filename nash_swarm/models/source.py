@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +92,24 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     if missing:
         raise DataError(f'reading GGUF files needs {" and ".join(missing)}; run: pip install "nash-swarm[gguf]"')
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    from nash_swarm.files.gguf_header import read_header
+    from nash_swarm.models.bounds import bounded_modules, check_counts, check_weights_stored
+    from nash_swarm.models.offload import skeleton
+
+    header = read_header(folder / file)
+    check_counts(header.numbers)
     try:
-        with quiet_transformers():
+        with quiet_transformers(), bounded_modules(len(header.elements)):
+            config = AutoConfig.from_pretrained(folder, gguf_file=file)
+            size = (folder / file).stat().st_size
+            check_weights_stored(skeleton(config, stored_bytes=size), sum(header.elements.values()))
+        with quiet_transformers(), bounded_modules(len(header.elements)):
             model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    except DataError:
+        raise
     except Exception as error:  # the GGUF reader raises whatever its bytes make it trip over
         raise DataError(f"cannot read {name} as GGUF: {_first_line(error)}") from error
     # transformers marks a dequantized GGUF model as quantized and then refuses to save it
@@ -106,6 +120,31 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     return Source(model.eval(), tokenizer, _public(name), note)
 
 
+def check_claims(folder: Path) -> None:
+    """Hold a model directory's configuration against its safetensors files, before memory is taken for what it claims.
+
+    Raises:
+        DataError: it asks for more layers, weights or buffers than the files can fill, or cannot be read.
+    """
+    from transformers import AutoConfig
+
+    from nash_swarm.models.bounds import bounded_modules, check_counts, check_weights_stored
+    from nash_swarm.models.offload import skeleton, stored_tensors
+
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    check_counts(values)
+    if not isinstance(values, dict) or values.get("quantization_config") or "auto_map" in values:
+        return  # not ours to judge: refused later, or code of its own
+    stored = stored_tensors(folder)
+    size = sum(file.stat().st_size for file in {file for file, _ in stored.values()})
+    with quiet_transformers(), bounded_modules(len(stored)):
+        model = skeleton(AutoConfig.from_pretrained(folder), stored_bytes=size)
+    check_weights_stored(model, sum(math.prod(shape) for _, shape in stored.values()))
+
+
 def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None, scratch: Path) -> Source:
     from transformers import AutoConfig, GenerationConfig
 
@@ -113,6 +152,7 @@ def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None
 
     try:
         with quiet_transformers():
+            check_claims(path)
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
             if getattr(config, "quantization_config", None):
                 raise UsageError(f"{name} is already quantized; give the original model")
@@ -134,6 +174,8 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
+        if (Path(name) / "config.json").is_file():
+            check_claims(Path(name))
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         if getattr(config, "quantization_config", None):
             raise UsageError(f"{name} is already quantized; give the original model")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import nash_swarm
 from nash_swarm import registry
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
-from nash_swarm.files.atomic import check_new_folder
+from nash_swarm.files.atomic import check_new_folder, check_space
 from nash_swarm.files.packed_model import counted_bytes, save
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.budget import Budget
@@ -22,6 +24,7 @@ from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.names import DEFAULT_SOLVER, Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies, find_agents
+from nash_swarm.pipeline.keeping import kept_game
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
 from nash_swarm.pipeline.playing import BASELINES, play, trial_windows
@@ -81,6 +84,9 @@ def compress(
 ) -> Compressed:
     """Fit a model into a budget and save it: measure -> solve -> pack -> evaluate.
 
+    A run that was killed leaves its measured game as a hidden file beside `out`; the next run for the same output with
+    the same model, text and settings (the budget may be another) takes it up from there.
+
     Args:
         model: directory, hub id, `.gguf` file, built-in name, or a loaded source.
         out: folder to write.
@@ -120,38 +126,50 @@ def compress(
     agents = find_agents(
         source.model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
     )
-    agents.check(Budget.of(agents.parameters, bits, size), rules)
-    game = measure(
-        source.model, source.tokenizer, text=loaded, damage=estimator, granularity=granularity, strategies=strategies,
-        scope=scope, group_size=group_size, windows=windows, seed=seed, name=source.name, quiet=quiet,
+    budget = Budget.of(agents.parameters, bits, size)
+    agents.check(budget, rules)
+    if scope == "model":
+        check_space(out, budget.total_bits // 8)
+    settings = {
+        "version": nash_swarm.__version__, "damage": [estimator.name, asdict(estimator)], "granularity": granularity,
+        "strategies": strategies, "text": [loaded.source, loaded.digest], "scope": scope, "group_size": group_size,
+        "windows": windows, "seed": seed, "name": source.name,
+    }  # fmt: skip
+    measured_game = partial(
+        measure, source.model, source.tokenizer, text=loaded, damage=estimator, granularity=granularity,
+        strategies=strategies, scope=scope, group_size=group_size, windows=windows, seed=seed, name=source.name,
+        quiet=quiet,
     )  # fmt: skip
-    rng = np.random.default_rng(seed)
-    if game.calibration is not None and source.tokenizer is not None and (contest or rounds):
-        ranking = play(
-            source.model, game, Budget.of(game.parameters, bits, size), solver=chosen, quantizer=rounding,
-            rounds=rounds, baselines=BASELINES if contest else (), rules=rules,
-            trial=trial_windows(game, loaded, source.tokenizer, rng), seed=seed, quiet=quiet,
+    with kept_game(Path(out), settings, source.model, budget.total_bits // 8, measured_game) as game:
+        rng = np.random.default_rng(seed)
+        if game.calibration is not None and source.tokenizer is not None and (contest or rounds):
+            ranking = play(
+                source.model, game, budget, solver=chosen, quantizer=rounding,
+                rounds=rounds, baselines=BASELINES if contest else (), rules=rules,
+                trial=trial_windows(game, loaded, source.tokenizer, rng), seed=seed, quiet=quiet,
+            )  # fmt: skip
+            trial = {candidate.name: candidate.kl for candidate in ranking}
+            allocation, packed = ranking[0].allocation, ranking[0].packed
+        else:
+            trial = {}
+            allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
+            packed = pack(source.model, allocation, quantizer=rounding, quiet=quiet)
+        found: dict[str, Evaluation] = {}
+        measured: dict[str, Any] | None = None
+        if eval_windows > 0 and source.tokenizer is not None:
+            cut = cut_windows(loaded, source.tokenizer, part="held-out")
+            held_out = choose_windows(cut, eval_windows, np.random.default_rng(seed))
+            found = evaluate(
+                {"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet
+            )
+            measured = figures(found["packed"], found["reference"], loaded.source) | {"trial_kl": trial}
+        save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)
+        file_bytes = counted_bytes(out)
+        used = file_bytes * 8 if scope == "model" else allocation.certificate.used_bits
+        return Compressed(
+            Path(out), allocation, file_bytes, used / game.parameters, found.get("packed"), found.get("reference"),
+            trial,
         )  # fmt: skip
-        trial = {candidate.name: candidate.kl for candidate in ranking}
-        allocation, packed = ranking[0].allocation, ranking[0].packed
-    else:
-        trial = {}
-        allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
-        packed = pack(source.model, allocation, quantizer=rounding, quiet=quiet)
-    found: dict[str, Evaluation] = {}
-    measured: dict[str, Any] | None = None
-    if eval_windows > 0 and source.tokenizer is not None:
-        cut = cut_windows(loaded, source.tokenizer, part="held-out")
-        held_out = choose_windows(cut, eval_windows, np.random.default_rng(seed))
-        found = evaluate({"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet)
-        measured = figures(found["packed"], found["reference"], loaded.source) | {"trial_kl": trial}
-    save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)
-    file_bytes = counted_bytes(out)
-    used = file_bytes * 8 if scope == "model" else allocation.certificate.used_bits
-    return Compressed(
-        Path(out), allocation, file_bytes, used / game.parameters, found.get("packed"), found.get("reference"),
-        trial,
-    )  # fmt: skip
 
 
 def figures(packed: Evaluation, reference: Evaluation | None, text: str) -> dict[str, Any]:

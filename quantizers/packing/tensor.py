@@ -83,6 +83,9 @@ class PackedTensor:
         """
         if buffer.dtype != np.uint8 or buffer.ndim != 1 or not buffer.flags.c_contiguous:
             raise DataError(f"{layout.name}: a packed tensor is one contiguous run of bytes")
+        # before arrays of the layout's size are made
+        if len(buffer) * 8 < layout.weights:
+            raise DataError(f"{layout.name}: {len(buffer)} bytes cannot hold {layout.weights} weights; cut short")
         end = _End(buffer, layout.name)
         base = float(end.take(4).view("<f4")[0])
         if not 0 < base <= grid.LARGEST_BASE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,12 @@ from support.models import logits
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError
-from nash_swarm.files.packed_config import PackedConfig, PackedEntry
-from nash_swarm.files.packed_model import is_packed
+from nash_swarm.files.checks import check_files
+from nash_swarm.files.packed_config import PackedConfig, PackedEntry, config_digest
+from nash_swarm.files.packed_model import is_packed, read_config
 from nash_swarm.game.layout import TensorLayout
+
+VOLATILE = ("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
 
 
 @settings(max_examples=120)
@@ -94,7 +98,7 @@ def changed(copy: Path, change: dict[str, Any], place: str | None = "quantizatio
     ("change", "message"),
     [
         ({"quant_method": "gptq"}, "no model packed"),
-        ({"format": 2}, "newer"),
+        ({"format": 3}, "newer"),
         ({"strategies": [7]}, "strategies"),
         ({"strategies": None}, "strategies"),
         ({"tensors": ["a"]}, "tensors"),
@@ -122,9 +126,109 @@ def test_other_json_is_no_packed_model(copy: Path, content: str) -> None:
         ns.load(copy)
 
 
+def signed(copy: Path) -> Path:
+    """The folder with a digest that fits its configuration, as somebody who knows the format would write it."""
+    values = json.loads((copy / "config.json").read_text())
+    return changed(copy, {"digest": config_digest(values)})
+
+
+def test_every_changed_bit_of_the_configuration_is_refused_or_means_nothing(copy: Path) -> None:
+    path = copy / "config.json"
+    content = path.read_bytes()
+    values = json.loads(content)
+    meaningless = 0
+    for at in range(len(content)):
+        for bit in range(8):
+            damaged = bytearray(content)
+            damaged[at] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                read_config(copy)
+            except DataError:
+                continue
+            meaningless += 1
+            now = json.loads(damaged)
+            # space between values, and what nothing depends on
+            assert {k: v for k, v in now.items() if k in values and k not in VOLATILE} == {
+                k: v for k, v in values.items() if k not in VOLATILE
+            }
+    assert meaningless < len(content)
+
+
+@pytest.mark.parametrize("change", [{"rms_norm_eps": 1e-5}, {"rope_theta": 1.0}, {"hidden_act": "gelu"}, {"new": 1}])
+def test_a_changed_architecture_is_refused_however_it_is_loaded(copy: Path, change: dict[str, Any]) -> None:
+    changed(copy, change, None)
+    for load in (ns.load, transformers.AutoModelForCausalLM.from_pretrained):
+        with pytest.raises(DataError, match="digest"):
+            load(copy)
+
+
+def test_configurations_of_the_first_format_have_no_digest(copy: Path) -> None:
+    ns.load(changed(copy, {"format": 1, "digest": None}))
+    with pytest.raises(DataError, match="digest"):
+        ns.load(changed(copy, {"format": 2}))
+
+
+def test_models_saved_by_transformers_have_a_digest(llama_folder: Path, tmp_path: Path) -> None:
+    model = ns.load(llama_folder)
+    model.config.use_cache = False
+    model.save_pretrained(tmp_path / "again")
+    again = ns.load(tmp_path / "again")
+    assert again.config.use_cache is False
+    ids = np.arange(20, dtype=np.int32)[None]
+    assert torch.equal(logits(again, ids), logits(model, ids))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, "not plausible"),
+        ({"num_hidden_layers": 9_999}, "more layers than"),
+        ({"hidden_size": 10**12}, "."),
+        ({"head_dim": 10**10}, "."),
+        ({"vocab_size": 10**10}, "."),
+        ({"model_type": "nothing"}, "."),
+        ({"auto_map": {"AutoModelForCausalLM": "evil.Model"}, "model_type": "evil"}, "."),
+    ],
+)
+def test_configurations_that_ask_for_too_much_are_refused(copy: Path, change: dict[str, Any], message: str) -> None:
+    signed(changed(copy, change, None))
+    with pytest.raises(DataError, match=message):
+        ns.load(copy)
+
+
+def test_nothing_but_safetensors_is_read(copy: Path) -> None:
+    (copy / "adapter_config.json").write_text('{"base_model_name_or_path": "elsewhere"}')
+    with pytest.raises(DataError, match="adapter_config"):
+        ns.load(copy)
+    (copy / "adapter_config.json").unlink()
+    (copy / "model.safetensors").unlink()
+    torch.save({"lm_head.weight": torch.zeros(3)}, copy / "pytorch_model.bin")
+    with pytest.raises(DataError, match=r"safetensors"):
+        ns.load(copy)
+
+
+def test_a_flipped_bit_in_every_tensor_is_found(llama_folder: Path, copy: Path) -> None:
+    path = copy / "model.safetensors"
+    content = path.read_bytes()
+    size = 8 + int.from_bytes(content[:8], "little")
+    config = read_config(copy)
+    tensors = {
+        name: facts["data_offsets"] for name, facts in json.loads(content[8:size]).items() if "data" in str(facts)
+    }
+    assert set(tensors) == set(config.dense) | {f"{name}.packed" for name in config.tensors}
+    for name, (start, end) in tensors.items():
+        for at in (start, (start + end) // 2, end - 1):
+            damaged = bytearray(content)
+            damaged[size + at] ^= 16
+            path.write_bytes(damaged)
+            with pytest.raises(DataError, match=re.escape(repr(name))):
+                check_files([path], config)
+
+
 @pytest.mark.parametrize("blocks", [1, 3])
 def test_another_number_of_blocks_is_refused(copy: Path, blocks: int) -> None:
-    changed(copy, {"num_hidden_layers": blocks}, None)
+    signed(changed(copy, {"num_hidden_layers": blocks}, None))
     for load in (ns.load, transformers.AutoModelForCausalLM.from_pretrained):
         with pytest.raises(DataError, match="architecture"):
             load(copy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,26 @@ def test_games_and_allocations_come_back(tmp_path: Path, granularity: str, text:
 def test_a_measured_game_comes_back(game: BitGame, allocation: Allocation, tmp_path: Path) -> None:
     same(game, ns.load_game(ns.save_game(game, tmp_path / "game.npz")))
     same(allocation, ns.load_allocation(ns.save_allocation(allocation, tmp_path / "allocation.json")))
+
+
+def test_arrays_that_promise_more_than_the_file_holds_are_refused(tmp_path: Path) -> None:
+    path = ns.save_game(small_game(), tmp_path / "game.npz")
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez_compressed(path, **(arrays | {"damage": np.zeros((40_000_000, 3), np.float32)}))
+    assert path.stat().st_size < 10**6
+    with pytest.raises(DataError, match="too large for the file"):
+        ns.load_game(path)
+    header = b"\x93NUMPY\x01\x00\x48\x00{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999, 3)}"
+    np.savez_compressed(path, **{name: array for name, array in arrays.items() if name != "damage"})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("damage.npy", header.ljust(81) + b"\n" + bytes(120))
+    with pytest.raises(DataError, match=r"array of shape \(9999999999, 3\)|damaged"):
+        ns.load_game(path)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("damage.npy", b"")
+    with pytest.raises(DataError, match="occurs twice"):
+        ns.load_game(path)
 
 
 def test_missing_files_and_folders_are_data_errors(tmp_path: Path) -> None:

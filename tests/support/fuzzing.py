@@ -181,15 +181,16 @@ class Fuzz:
             if self.rng.random() < 0.3:
                 # widths and base are at the end
                 content = content[:-80] + damaged_bytes(self.rng, content[-80:])
+            change: dict[str, Any] = {}
             if self.rng.random() < 0.4:
                 field = self.rng.choice(("rows", "columns", "group_size", "rows_per_agent", "groups_per_agent"))
-                change: dict[str, Any] = {
-                    field: self.rng.choice((16, 32, 48, 64, 96, 160, 1 << 16, 999_999_984, 999_999_968))
-                }
-                layout = replace(layout, **change)
+                change[field] = self.rng.choice((16, 32, 48, 64, 96, 160, 1 << 16, 999_999_984, 999_999_968))
             array = np.frombuffer(content, np.uint8)
 
-            def read(array: Any = array, layout: Any = layout, strategies: Any = strategies) -> None:
+            def read(
+                array: Any = array, layout: Any = layout, strategies: Any = strategies, change: Any = change
+            ) -> None:
+                layout = replace(layout, **change)
                 tensor = PackedTensor.read(array, layout, strategies)
                 assert tensor.offsets.shape == (layout.row_tiles, layout.groups) or layout.per_weight
 
@@ -307,9 +308,9 @@ def small_gguf(path: Path) -> bytes:
     writer.add_rope_dimension_count(16)
     writer.add_vocab_size(40)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([f"t{i}" for i in range(40)])
+    writer.add_token_list(["a", "b", "ab", *(f"<{i}>" for i in range(37))])
     writer.add_token_types([1] * 40)
-    writer.add_token_merges(["t 1", "t 2"])
+    writer.add_token_merges(["a b"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     rng = np.random.default_rng(0)

@@ -367,10 +367,10 @@ def main(folder: Path, seed: int, share: float) -> None:
         "config.json": (fuzz.configurations(False), 3000),
         "safetensors": (fuzz.weights(False), 2000),
         "GGUF headers": (fuzz.ggufs(False), 4000),
-        "load, config.json": (fuzz.configurations(True), 300),
-        "load, weights": (fuzz.weights(True), 100),
-        "originals": (fuzz.originals(), 200),
-        "load, GGUF": (fuzz.ggufs(True), 100),
+        "load, config.json": (fuzz.configurations(True), 160),
+        "load, weights": (fuzz.weights(True), 60),
+        "originals": (fuzz.originals(), 120),
+        "load, GGUF": (fuzz.ggufs(True), 60),
     }
     ns.load(fuzz.packed)
     tracemalloc.start()

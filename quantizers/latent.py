@@ -1,4 +1,4 @@
-"""A packed matrix while it is tuned: codes, scale codes and zero-points as real numbers, rounded whenever it is used."""
+"""A packed matrix while it is tuned: its codes, scale codes and zero-points are real numbers, rounded when used."""
 
 from __future__ import annotations
 
@@ -43,8 +43,14 @@ class LatentMatrix:
     """Real-valued codes, scale codes and zero-points of one packed matrix, with the moments of Adam.
 
     Args:
-        packed: the matrix to start from, not at `parameter` granularity. The codes start in the middle of their cells.
+        packed: the matrix to start from, not at `parameter` granularity. Codes start in the middle of their cells, and
+            so only what many steps agree on crosses into the next one. (Starting where the original weights lie, which
+            is near an edge for many, was far worse: the first steps, whose directions are mostly noise, flip those.)
         trainable: keep moments; without them `step` cannot be called.
+
+    Attributes:
+        whole_scales: multiply with whole scale codes, as the packed format has them. Between them scales are 4.4 %
+            apart: steps of training are smaller, and in the beginning should not be lost.
 
     Raises:
         UsageError: every weight has a width of its own.
@@ -62,6 +68,7 @@ class LatentMatrix:
         self.scale_codes: Floats = packed.scale_codes[: layout.rows].astype(np.float32)
         self.zeros: Floats = packed.zeros[: layout.rows].astype(np.float32)
         self.gradient: torch.Tensor | None = None
+        self.whole_scales = True
         self._table = scale_table(self.base)
         self._steps = 0
         if trainable:
@@ -77,7 +84,7 @@ class LatentMatrix:
         share_rows(
             len(out),
             partial(
-                latent.weights, self.codes, self.scale_codes, self.zeros, self.widths, self._table,
+                latent.weights, self.codes, self.scale_codes, self.zeros, self.widths, self._table, self.whole_scales,
                 self.layout.group_size, self.order, out,
             ),
         )  # fmt: skip
@@ -94,18 +101,16 @@ class LatentMatrix:
         if self.gradient is None:
             return
         self._steps += 1
-        settings = np.array(
-            [adam.beta1, adam.beta2, 1 / (1 - adam.beta1**self._steps), 1 / (1 - adam.beta2**self._steps), adam.epsilon],
-            np.float32,
-        )  # fmt: skip
+        unbias = [1 / (1 - decay**self._steps) for decay in (adam.beta1, adam.beta2)]
+        settings = np.array([adam.beta1, adam.beta2, *unbias, adam.epsilon], np.float32)
         gradient = self.gradient.float().contiguous().numpy()
         rates = np.array([adam.codes, adam.scales, adam.zeros], np.float32)
         share_rows(
             len(gradient),
             partial(
                 latent.step, self.codes, self._code_moments, self.scale_codes, self._scale_moments, self.zeros,
-                self._zero_moments, self.widths, self._table, self.layout.group_size, self.order, gradient, rates,
-                settings,
+                self._zero_moments, self.widths, self._table, self.whole_scales, self.layout.group_size,
+                self.order, gradient, rates, settings,
             ),
         )  # fmt: skip
         self.gradient = None

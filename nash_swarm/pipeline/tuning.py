@@ -34,6 +34,7 @@ class Tuning:
         scales: learning rate of scale codes, in sixteenths of an octave.
         zeros: learning rate of zero-points, in steps of their grid.
         dense: learning rate of norms' gains and of biases.
+        between: share of the steps in which scales may lie between the packed format's, which are 4.4 % apart.
         warmup: steps over which the rates rise; they then fall along a cosine, to a twentieth.
         held_out: share of the windows that are not trained on and decide which state is kept.
         check: steps between two looks at the held-out windows.
@@ -45,6 +46,7 @@ class Tuning:
     scales: float = 0.05
     zeros: float = 0.02
     dense: float = 1e-3
+    between: float = 0.6
     warmup: int = 5
     held_out: float = 0.125
     check: int = 25
@@ -128,9 +130,8 @@ class _Run:
         self.student = Student(model, train[:1, :8])
         self._taught = [self._hidden(part) for part in (train, held_out)]
         self.student.become(packed, model)
-        trained = {n: self.student.masters[n] for n, p in self.student.model.named_parameters() if p.requires_grad}
-        self._dense = trained
-        self._optimizer = torch.optim.Adam(list(trained.values()), betas=(0.9, 0.95)) if trained else None
+        self._dense = self.student.masters
+        self._optimizer = torch.optim.Adam(list(self._dense.values()), betas=(0.9, 0.95)) if self._dense else None
         self.history: dict[int, float] = {}
         self.kept = 0
 
@@ -138,15 +139,19 @@ class _Run:
         """All steps, with a look at the held-out windows every now and then."""
         settings = self.settings
         order: list[int] = []
-        self._look(0, bar)
+        between = settings.between > 0
+        self._look(0, bar, between)
         for step in range(settings.steps):
             if len(order) < settings.batch:
                 order += self.rng.permutation(len(self.train_windows)).tolist()
             chosen, order = order[: settings.batch], order[settings.batch :]
+            if step == round(settings.between * settings.steps):
+                self.student.round_scales(True)
+                between = False
             self._step(chosen, settings.rate(step))
             bar.update()
             if (step + 1) % settings.check == 0 or step + 1 == settings.steps:
-                self._look(step + 1, bar)
+                self._look(step + 1, bar, between)
 
     def result(self, packed: Any) -> Any:
         """The packed model with the state that was kept."""
@@ -187,7 +192,8 @@ class _Run:
         student.refresh()
 
     @torch.no_grad()
-    def _look(self, step: int, bar: Any) -> None:
+    def _look(self, step: int, bar: Any, between: bool) -> None:
+        self.student.round_scales(True)
         total = 0.0
         for window, taught in zip(self.held_out, self._taught[1], strict=True):
             hidden = self.student.hidden(window[None])[0]
@@ -195,6 +201,7 @@ class _Run:
         kl = total / len(self.held_out)
         self.history[step] = kl
         bar.set_postfix_str(f"held-out KL {kl:.4f}")
+        self.student.round_scales(not between)
         if kl <= min(self.history.values()):
             self.kept = step
             self._best: dict[str, Rounded] = {name: m.rounded() for name, m in self.student.matrices.items()}

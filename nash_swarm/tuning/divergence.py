@@ -50,7 +50,13 @@ class Divergence:
 
 @torch.no_grad()
 def divergence(
-    student: torch.Tensor, head: Head, teacher: torch.Tensor, original: Head, *, gradient: bool, train_head: bool = False
+    student: torch.Tensor,
+    head: Head,
+    teacher: torch.Tensor,
+    original: Head,
+    *,
+    gradient: bool,
+    train_head: bool = False,
 ) -> Divergence:
     """KL of the teacher's next-token distribution to the student's, and its gradients.
 

@@ -42,9 +42,15 @@ class Student:
         expected = self._run(tokens)
         # what comes out instead of logits is what the head would have seen
         self.model.set_submodule(self._head_name, nn.Identity())
-        got = self.original.logits(self._run(tokens))
-        if not torch.allclose(got, expected, rtol=_HEAD_TOLERANCE, atol=_HEAD_TOLERANCE * float(expected.abs().max())):
-            raise UsageError(f"{type(model).__name__} does more than multiply in its output head, so it cannot be tuned")
+        hidden = self._run(tokens)
+        plain = hidden.shape[-1] == outputs.in_features
+        got = self.original.logits(hidden) if plain else hidden
+        if not plain or not torch.allclose(
+            got, expected, rtol=_HEAD_TOLERANCE, atol=_HEAD_TOLERANCE * float(expected.abs().max())
+        ):
+            raise UsageError(
+                f"{type(model).__name__} does more than multiply in its output head, so it cannot be tuned"
+            )
         for parameter in self.model.parameters():
             # not `.to`: buffers such as rotary frequencies keep their precision
             parameter.data = parameter.data.bfloat16()
@@ -73,10 +79,16 @@ class Student:
                 self._replace(matrix, modules[matrix.name])
         state = packed.state_dict()
         for name, parameter in self.model.named_parameters():
-            self.masters[name] = state[name].detach().float().clone()
-            parameter.data = self.masters[name].bfloat16()
-            # tables of embeddings that are not packed stay; they are large, and few of their rows are ever seen
-            parameter.requires_grad_(parameter.ndim == 1)
+            # norms' gains and biases; tables that are not packed are large, and few of their rows are ever seen
+            if parameter.ndim == 1 and name in state:
+                self.masters[name] = state[name].detach().float().clone()
+                parameter.requires_grad_()
+        self.refresh()
+
+    def round_scales(self, whole: bool) -> None:
+        """Multiply with whole scale codes, or with scales between them."""
+        for matrix in self.matrices.values():
+            matrix.whole_scales = whole
         self.refresh()
 
     def refresh(self) -> None:
@@ -105,8 +117,9 @@ class Student:
             matrix.step(adam)
 
     def _replace(self, matrix: Matrix, module: PackedWeight) -> None:
-        latent = LatentMatrix(module.tensor(), trainable=matrix.kind != "embedding")
-        if matrix.kind == "embedding":
+        trained = matrix.kind != "embedding"
+        latent = LatentMatrix(module.tensor(), trainable=trained)
+        if not trained:
             # looked up only: its rows are seen too rarely to be trained on little text
             table = self.model.get_submodule(matrix.name)
             table.weight.data = latent.weight().bfloat16()

@@ -28,16 +28,23 @@ def _whole(x: np.float32, top: np.float32) -> np.float32:
     return min(top, max(np.float32(0.0), np.float32(math.floor(x + np.float32(0.5)))))
 
 
+@njit(inline="always", **_OPTIONS)
+def _scale(code: np.float32, table: Floats, whole: bool) -> np.float32:
+    if whole:
+        return table[int(_whole(code, np.float32(255)))]
+    return table[0] * np.float32(2.0) ** (code * np.float32(-1 / 16))
+
+
 @njit(**_OPTIONS)
 def weights(
-    codes: Floats, scale_codes: Floats, zeros: Floats, widths: Bytes, table: Floats, group_size: int,
+    codes: Floats, scale_codes: Floats, zeros: Floats, widths: Bytes, table: Floats, whole: bool, group_size: int,
     order: npt.NDArray[np.int64], out: Floats, first: int, past: int,
 ) -> None:  # fmt: skip
     """Weights of rows `first:past` in the model's column order.
 
     codes: float32 (rows, columns), stored order; where the width is 16 the weights themselves. scale_codes, zeros:
-    float32 (rows, groups). widths: uint8 (rows, groups). table: float32 (256,), the tensor's scales. order: int64
-    (columns,), the model's column of each stored one. out: float32 (rows, columns).
+    float32 (rows, groups). widths: uint8 (rows, groups). table: float32 (256,), the tensor's scales. whole: round scale
+    codes. order: int64 (columns,), the model's column of each stored one. out: float32 (rows, columns).
     """
     columns = codes.shape[1]
     for n in range(first, past):
@@ -48,7 +55,7 @@ def weights(
                     out[n, order[k]] = codes[n, k]
                 continue
             top = np.float32((1 << widths[n, g]) - 1)
-            scale = table[int(_whole(scale_codes[n, g], np.float32(255)))]
+            scale = _scale(scale_codes[n, g], table, whole)
             zero = _whole(zeros[n, g], top)
             for k in range(start, stop):
                 out[n, order[k]] = (_whole(codes[n, k], top) - zero) * scale
@@ -67,13 +74,13 @@ def _adam(
 @njit(**_OPTIONS)
 def step(
     codes: Floats, code_moments: Floats, scale_codes: Floats, scale_moments: Floats, zeros: Floats,
-    zero_moments: Floats, widths: Bytes, table: Floats, group_size: int, order: npt.NDArray[np.int64],
+    zero_moments: Floats, widths: Bytes, table: Floats, whole: bool, group_size: int, order: npt.NDArray[np.int64],
     gradient: Floats, rates: Floats, settings: Floats, first: int, past: int,
 ) -> None:  # fmt: skip
     """One step of Adam (Kingma & Ba 2015, arXiv 1412.6980) on rows `first:past`.
 
-    codes, scale_codes, zeros, widths, table, order: as `weights`; changed in place, and kept where a rounding to whole
-    numbers within their range is no further than half a step away. code_moments: float32 (2, rows, columns);
+    codes, scale_codes, zeros, widths, table, whole, order: as `weights`; the first three change in place and stay
+    within half a step of a whole number in their range. code_moments: float32 (2, rows, columns);
     scale_moments, zero_moments: float32 (rows, groups, 2). gradient: float32 (rows, columns), of the loss by the
     weights, in the model's column order. rates: learning rates of codes, scale codes and zero-points, in their own
     units; with the first 0, codes stay. settings: beta1, beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t), epsilon.
@@ -88,7 +95,7 @@ def step(
                 continue
             start, stop = g * group_size, min((g + 1) * group_size, columns)
             top = np.float32((1 << widths[n, g]) - 1)
-            scale = table[int(_whole(scale_codes[n, g], np.float32(255)))]
+            scale = _scale(scale_codes[n, g], table, whole)
             zero = _whole(zeros[n, g], top)
             along_scale = np.float32(0.0)
             along_zero = np.float32(0.0)

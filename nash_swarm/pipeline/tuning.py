@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.accounting import half_dtype
+from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.streaming import check_tokens
 from nash_swarm.quantizers.base import Rounded
 from nash_swarm.quantizers.latent import Adam
@@ -100,10 +101,12 @@ def tune(
         quiet: no progress bar.
 
     Raises:
-        UsageError: the model's output head is not a plain one, or every weight has a width of its own.
+        UsageError: the model is not in memory, its output head is not a plain one, or every weight has a width of its
+            own.
         DataError: fewer than two windows, or tokens outside the vocabulary.
     """
     settings = settings or Tuning()
+    require_in_memory(model, "tuning")
     check_tokens(tokens, model)
     if len(tokens) < 2:
         raise DataError("tuning needs at least two calibration windows: one to train on, one to judge by")

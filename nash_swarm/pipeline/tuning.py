@@ -179,7 +179,7 @@ class _Run:
             hidden, student.head, self._taught[0][chosen], student.original,
             gradient=True, train_head=student.trains_head,
         )  # fmt: skip
-        hidden.backward(found.hidden)  # type: ignore[no-untyped-call]
+        hidden.backward(found.hidden)
         if found.weight is not None:
             student.add_head_gradient(found.weight)
         student.step(Adam(settings.codes * rate, settings.scales * rate, settings.zeros * rate))

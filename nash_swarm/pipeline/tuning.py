@@ -130,7 +130,7 @@ class _Run:
         rng: np.random.Generator,
     ) -> None:
         self.settings, self.rng, self.train_windows, self.held_out = settings, rng, train, held_out
-        self.student = Student(model, train[:1, :8])
+        self.student = Student(model)
         self._taught = [self._hidden(part) for part in (train, held_out)]
         self.student.become(packed, model)
         self._dense = self.student.masters

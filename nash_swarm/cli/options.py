@@ -62,11 +62,21 @@ Fuse = Annotated[
 Rounds = Annotated[
     int, typer.Option("--rounds", min=0, help="Measure again at the packed model and play again, so often.")
 ]
+EffortName = Annotated[
+    str,
+    typer.Option(
+        "--effort",
+        help="Minutes for quality: fast (8 windows, no contest), default, or best (64 windows, errors propagated, "
+        "the packed model tuned against the original).",
+    ),
+]
 Contest = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--contest/--no-contest",
-        help="Also pack uniform and quantile, try all on calibration text held out from the game, keep the best.",
+        help="Also pack uniform and quantile, try all on calibration text held out from the game, keep the best; "
+        "the effort's choice by default.",
+        show_default=False,
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random; every command takes it.")]

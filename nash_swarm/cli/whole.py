@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from nash_swarm.cli import options
 from nash_swarm.names import DEFAULT_SOLVER
@@ -21,13 +23,16 @@ def compress(
     text: options.TextSource = "python-docs",
     scope: options.ScopeName = "model",
     group_size: options.GroupSize = 64,
-    windows: options.Windows = 16,
+    effort: options.EffortName = "default",
+    windows: Annotated[
+        int | None, typer.Option("--windows", min=1, help="Calibration windows of 512 tokens; the effort's by default.")
+    ] = None,
     eval_windows: options.EvalWindows = 16,
     keep: options.Keep = None,
     forbid: options.Forbid = None,
     fuse: options.Fuse = None,
     rounds: options.Rounds = 0,
-    contest: options.Contest = True,
+    contest: options.Contest = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     max_memory: options.MaxMemory = None,
@@ -44,9 +49,10 @@ def compress(
     done: Compressed = run(
         model, out=output, bits=bits, size=size, solver=solver, quantizer=quantizer, damage=damage,
         granularity=options.read_granularity(granularity), strategies=widths, text=text,
-        scope=options.read_scope(scope), group_size=group_size, windows=windows, eval_windows=eval_windows,
-        rules=options.read_rules(keep, forbid, fuse), rounds=rounds, contest=contest, seed=seed, overwrite=overwrite,
-        max_memory=max_memory, trust_remote_code=trust_remote_code, quiet=quiet,
+        scope=options.read_scope(scope), group_size=group_size, effort=effort, windows=windows,
+        eval_windows=eval_windows, rules=options.read_rules(keep, forbid, fuse), rounds=rounds,
+        contest=contest, seed=seed, overwrite=overwrite, max_memory=max_memory,
+        trust_remote_code=trust_remote_code, quiet=quiet,
     )  # fmt: skip
     values: dict[str, Any] = {
         "output": str(done.path),
@@ -54,6 +60,7 @@ def compress(
         "bits_per_parameter": done.bits_per_parameter,
         "solver": done.allocation.solver,
         "trial_kl": dict(done.trial),
+        "tuning_kl": {str(step): kl for step, kl in done.tuning.items()},
         "weights_by_width": show.weight_shares(done.allocation),
         "certificate": show.certificate_values(done.allocation),
     }
@@ -72,6 +79,7 @@ def compress(
         (f"trial KL of {name}", f"{kl:.4f}{' (kept)' * (place == 0)}")
         for place, (name, kl) in enumerate(done.trial.items())
     ]
+    rows += [(f"held-out KL, {step} steps of tuning", f"{kl:.4f}") for step, kl in done.tuning.items()]
     show.print_rich(
         show.table(f"{model} -> {done.path}", ("", ""), rows), show.histogram(show.weight_shares(done.allocation))
     )

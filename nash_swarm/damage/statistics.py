@@ -20,6 +20,7 @@ class Statistics:
         lookups: how often each row was looked up, float64 (rows,), as an embedding.
         gradients: sum of (dL/dy)^2 over looked-up rows, float32 (columns,).
         order: column order that an earlier measurement fixed, int64 (columns,); nothing that is collected.
+        drift: sum of (x' - x) x^T, float32 (columns, columns), x' being what the original model would have put in.
     """
 
     tokens: int = 0
@@ -28,6 +29,7 @@ class Statistics:
     lookups: torch.Tensor | None = None
     gradients: torch.Tensor | None = None
     order: npt.NDArray[np.int64] | None = None
+    drift: torch.Tensor | None = None
 
     def add_inputs(self, x: torch.Tensor) -> None:
         """Inputs of a matrix that multiplies, (..., columns)."""
@@ -36,6 +38,14 @@ class Statistics:
             self.inputs = torch.zeros(flat.shape[1], flat.shape[1])
         self.inputs.addmm_(flat.T, flat)
         self.tokens += len(flat)
+
+    def add_drift(self, original: torch.Tensor, x: torch.Tensor) -> None:
+        """Inputs of the original model beside those of the model that is looked at, both (..., columns)."""
+        flat = x.detach().reshape(-1, x.shape[-1]).float()
+        wanted = original.detach().reshape(-1, x.shape[-1]).float()
+        if self.drift is None:
+            self.drift = torch.zeros(flat.shape[1], flat.shape[1])
+        self.drift.addmm_((wanted - flat).T, flat)
 
     def add_output_gradients(self, gradient: torch.Tensor) -> None:
         """Gradients of the summed loss at the outputs of a matrix that multiplies, (..., rows)."""
@@ -55,6 +65,10 @@ class Statistics:
     def hessian(self) -> npt.NDArray[np.float32] | None:
         """Mean of x x^T over tokens, (columns, columns)."""
         return None if self.inputs is None else (self.inputs / max(1, self.tokens)).numpy()
+
+    def mean_drift(self) -> npt.NDArray[np.float32] | None:
+        """Mean of (x' - x) x^T over tokens, (columns, columns)."""
+        return None if self.drift is None else (self.drift / max(1, self.tokens)).numpy()
 
     def activation_order(self) -> npt.NDArray[np.int64]:
         """Columns by falling mean square of their inputs, int64 (columns,); `order` if that is given."""

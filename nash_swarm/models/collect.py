@@ -41,8 +41,45 @@ def collecting(
             handle.remove()
 
 
+@contextmanager
+def comparing(
+    original: Sequence[Matrix], rounded: Sequence[Matrix], model: nn.Module
+) -> Iterator[dict[str, Statistics]]:
+    """Statistics of matrices whose model is run right after the original on every batch, with the drift between them.
+
+    Args:
+        original: the original model's matrices.
+        rounded: the same ones of the model whose earlier matrices are rounded already.
+        model: that model, for the path of a tied head.
+    """
+    inputs: dict[str, torch.Tensor] = {}
+    drifts = _SharedInputs()
+
+    def keep(name: str) -> Any:
+        def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            inputs[name] = args[0]
+
+        return hook
+
+    with collecting(model, rounded) as found:
+
+        def compare(name: str) -> Any:
+            def hook(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+                drifts.compare(inputs.pop(name), args[0], found[name])
+
+            return hook
+
+        handles = [matrix.module.register_forward_pre_hook(keep(matrix.name)) for matrix in original]
+        handles += [matrix.module.register_forward_hook(compare(matrix.name)) for matrix in rounded]
+        try:
+            yield found
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
 class _SharedInputs:
-    """Siblings that read the same tensor (q/k/v, gate/up) share one second-moment matrix."""
+    """Siblings that read the same tensor (q/k/v, gate/up) share one second-moment matrix, and one drift."""
 
     def __init__(self) -> None:
         self._last: torch.Tensor | None = None
@@ -53,6 +90,13 @@ class _SharedInputs:
             statistics.inputs, statistics.tokens = self._statistics.inputs, self._statistics.tokens
         else:
             statistics.add_inputs(x)
+            self._last, self._statistics = x, statistics
+
+    def compare(self, original: torch.Tensor, x: torch.Tensor, statistics: Statistics) -> None:
+        if self._statistics is not None and x is self._last:
+            statistics.drift = self._statistics.drift
+        else:
+            statistics.add_drift(original, x)
             self._last, self._statistics = x, statistics
 
 

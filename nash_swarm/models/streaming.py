@@ -86,10 +86,15 @@ class BlockStream:
     def forward(self, index: int, *, advance: bool = True) -> None:
         """Run block `index` on the current hidden states of all batches; with `advance`, its outputs replace them."""
         with self.resident(index):
-            for number, hidden in enumerate(self._outputs):
-                result = self._run(index, number, hidden)
-                if advance:
-                    self._outputs[number] = result
+            for number in range(len(self._outputs)):
+                self.forward_batch(index, number, advance=advance)
+
+    @torch.no_grad()
+    def forward_batch(self, index: int, number: int, *, advance: bool = True) -> None:
+        """The same for one batch; the block is `resident`."""
+        result = self._run(index, number, self._outputs[number])
+        if advance:
+            self._outputs[number] = result
 
     @torch.no_grad()
     def head(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import nash_swarm
 from nash_swarm import registry
 from nash_swarm.damage.base import DamageEstimator
+from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 from nash_swarm.files.atomic import check_new_folder, check_space
@@ -24,13 +25,16 @@ from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.names import DEFAULT_SOLVER, Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies, find_agents
+from nash_swarm.pipeline.effort import Effort, find_effort
 from nash_swarm.pipeline.keeping import kept_game
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
 from nash_swarm.pipeline.playing import BASELINES, play, trial_windows
 from nash_swarm.pipeline.solving import solve
+from nash_swarm.pipeline.tuning import Tuned, tune
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.solvers.base import Solver
+from nash_swarm.tuning.student import check_head
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,8 @@ class Compressed:
         reference: the original model on the same text.
         trial: KL of every candidate on calibration text held out from the game, best first; the best is what was
             saved. Empty without a contest.
+        tuning: KL on calibration windows that tuning left out, by step; the state with the least is what was saved.
+            Empty without tuning.
     """
 
     path: Path
@@ -55,6 +61,7 @@ class Compressed:
     evaluation: Evaluation | None
     reference: Evaluation | None
     trial: Mapping[str, float]
+    tuning: Mapping[int, float]
 
 
 def compress(
@@ -71,11 +78,12 @@ def compress(
     text: str = BUILT_IN_TEXT,
     scope: Scope = "model",
     group_size: int = 64,
-    windows: int = 16,
+    effort: str | Effort = "default",
+    windows: int | None = None,
     eval_windows: int = 16,
     rules: Rules | None = None,
     rounds: int = 0,
-    contest: bool = True,
+    contest: bool | None = None,
     seed: int = 0,
     overwrite: bool = False,
     trust_remote_code: bool = False,
@@ -92,13 +100,15 @@ def compress(
         out: folder to write.
         bits, size: the budget, exactly one of them, see `solve`.
         solver, quantizer, damage: names or instances.
-        granularity, strategies, scope, group_size, windows: see `measure`.
+        granularity, strategies, scope, group_size: see `measure`.
+        effort: name of settings that trade minutes for quality, see `effort.EFFORTS`, or such settings.
+        windows: see `measure`; the effort's if not given.
         text: calibration text; every fourth window of it is held out for the evaluation.
         eval_windows: held-out windows that are evaluated; 0 for none.
         rules: see `solve`.
         rounds: how often the damage is measured again at the packed model and the game played again, see `play`.
         contest: pack `uniform` and `quantile` too, try all on calibration text held out from the game, and keep the
-            best: the result is never worse than they are at the same bytes.
+            best: the result is never worse than they are at the same bytes. The effort's if not given.
         seed: of everything random.
         overwrite: replace a folder that is not empty.
         trust_remote_code: let transformers run code that comes with the model.
@@ -115,6 +125,11 @@ def compress(
     rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
     estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
     strategies = check_strategies(strategies, granularity)
+    settled = find_effort(effort) if isinstance(effort, str) else effort
+    windows = settled.windows if windows is None else windows
+    contest = settled.contest if contest is None else contest
+    if settled.tuning is not None and granularity == "parameter":
+        raise UsageError("this effort tunes the packed model, which cannot be done at parameter granularity")
     loaded = load_text(text)
     source = model
     if isinstance(source, str):
@@ -123,6 +138,9 @@ def compress(
         )
     if rounds:
         require_in_memory(source.model, "rounds")
+    if settled.tuning is not None:
+        require_in_memory(source.model, "tuning")
+        check_head(source.model)
     agents = find_agents(
         source.model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
     )
@@ -145,7 +163,7 @@ def compress(
         if game.calibration is not None and source.tokenizer is not None and (contest or rounds):
             ranking = play(
                 source.model, game, budget, solver=chosen, quantizer=rounding,
-                rounds=rounds, baselines=BASELINES if contest else (), rules=rules,
+                propagation=settled.propagation, rounds=rounds, baselines=BASELINES if contest else (), rules=rules,
                 trial=trial_windows(game, loaded, source.tokenizer, rng), seed=seed, quiet=quiet,
             )  # fmt: skip
             trial = {candidate.name: candidate.kl for candidate in ranking}
@@ -153,7 +171,13 @@ def compress(
         else:
             trial = {}
             allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
-            packed = pack(source.model, allocation, quantizer=rounding, quiet=quiet)
+            packed = pack(source.model, allocation, quantizer=rounding, propagation=settled.propagation, quiet=quiet)
+        tuned: Tuned | None = None
+        if settled.tuning is not None and game.calibration is not None and source.tokenizer is not None:
+            cut = cut_windows(loaded, source.tokenizer, part="calibration")
+            chosen_windows = choose_windows(cut, settled.tuning_windows, np.random.default_rng(seed))
+            tuned = tune(source.model, packed, chosen_windows, settled.tuning, seed=seed, quiet=quiet)
+            packed = tuned.packed
         found: dict[str, Evaluation] = {}
         measured: dict[str, Any] | None = None
         if eval_windows > 0 and source.tokenizer is not None:
@@ -163,12 +187,14 @@ def compress(
                 {"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet
             )
             measured = figures(found["packed"], found["reference"], loaded.source) | {"trial_kl": trial}
+            if tuned is not None:
+                measured |= {"tuning_kl": tuned.history, "tuning_kept": tuned.step}
         save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)
         file_bytes = counted_bytes(out)
         used = file_bytes * 8 if scope == "model" else allocation.certificate.used_bits
         return Compressed(
             Path(out), allocation, file_bytes, used / game.parameters, found.get("packed"), found.get("reference"),
-            trial,
+            trial, {} if tuned is None else tuned.history,
         )  # fmt: skip
 
 

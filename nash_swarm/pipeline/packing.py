@@ -12,21 +12,34 @@ from torch import nn
 from tqdm import tqdm
 
 from nash_swarm import registry
+from nash_swarm.damage.statistics import Statistics
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.accounting import dense_tensors, half_dtype
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.integrations.facts import PackedFacts
-from nash_swarm.models.collect import collecting
+from nash_swarm.models.collect import collecting, comparing
+from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resident
 from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.quantizers.base import Quantizer
+from nash_swarm.quantizers.hessian import corrected_weight
 from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, PackedWeight, TiedHead
 from nash_swarm.quantizers.packing import PackedTensor
 
+_DRIFT_DAMPING = 0.01
+"""Of the Hessian in the correction of drift, relative to the mean of its diagonal; as in error-compensated rounding."""
 
-def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gptq", quiet: bool = False) -> Any:
+
+def pack(
+    model: Any,
+    allocation: Allocation,
+    *,
+    quantizer: str | Quantizer = "gptq",
+    propagation: float = 0.0,
+    quiet: bool = False,
+) -> Any:
     """Round and pack every matrix of the allocation; everything else is rounded to 16 bits.
 
     Matrices are rounded block by block on the activations of the already packed blocks before them, so that each makes
@@ -36,10 +49,12 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
         model: the original model in float32; not changed.
         allocation: from `solve`, on a game measured on this model.
         quantizer: name or instance of a rounding method.
+        propagation: from 0 to 1, how far each matrix is moved, before it is rounded, to undo what the rounding of
+            those before it has done to its inputs (`hessian.corrected_weight`); takes a pass of the original model.
         quiet: no progress bar.
 
     Raises:
-        UsageError: unknown quantizer, or an allocation of a synthetic game.
+        UsageError: unknown quantizer, a propagation outside [0, 1], or an allocation of a synthetic game.
         DataError: the allocation belongs to another model, or the weights are not finite.
     """
     from nash_swarm.files.packed_model import describe
@@ -48,6 +63,8 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
     rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
     if not allocation.tensors:
         raise UsageError("this allocation comes from a synthetic game: there is no model to pack")
+    if not 0 <= propagation <= 1:
+        raise UsageError(f"the propagation of errors must be between 0 and 1, not {propagation}")
     packed = copy.deepcopy(model).eval()
     matrices = _matched(packed, allocation)
     check_weights(matrices.values())
@@ -56,7 +73,7 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
     for tensor in dense_tensors(packed, matrices, [m.head for m in matrices.values() if m.head]).values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.to(half_dtype(tensor)))
-    work = _Work(packed, allocation, rounding)
+    work = _Work(packed, allocation, rounding, propagation)
     calibration = allocation.calibration
     with (
         tqdm(total=len(matrices), desc=f"pack {rounding.name}", unit="matrix", disable=quiet) as work.bar,
@@ -69,7 +86,10 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
                 work.put_aside([matrix])
         else:
             check_tokens(calibration.tokens, packed)
-            _pack_streaming(work, matrices, torch.from_numpy(calibration.tokens.astype(np.int64)))
+            tokens = torch.from_numpy(calibration.tokens.astype(np.int64))
+            original = BlockStream(model, tokens) if propagation else None
+            with inference(model):
+                _pack_streaming(work, matrices, tokens, original)
     heads = {matrix.head: matrix.name for matrix in matrices.values() if matrix.head}
     scope = allocation.provenance.get("scope", "model")
     packed.nash_swarm_facts = PackedFacts(scope, parameters, heads)
@@ -80,7 +100,10 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
     return packed
 
 
-def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tensor) -> None:
+def _pack_streaming(
+    work: _Work, matrices: dict[str, Matrix], tokens: torch.Tensor, original: BlockStream | None
+) -> None:
+    """Round block after block; with `original`, on how far its inputs have drifted from the original model's."""
     stream = BlockStream(work.model, tokens)
     left = dict(matrices)
     tables = [matrix for matrix in matrices.values() if matrix.kind == "embedding"]
@@ -89,13 +112,26 @@ def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tens
             work.replace(left.pop(matrix.name), None)
     work.put_aside(tables)
     stream.embed()
+    originals = {}
+    if original is not None:
+        original.embed()
+        originals = {matrix.name: matrix for matrix in find_matrices(original.model)}
     for index in range(len(stream.blocks)):
         inside = [left.pop(name) for name in matrices if name.startswith(stream.block_prefix(index))]
         with stream.resident(index):
-            with collecting(work.model, inside) as found:
-                stream.forward(index, advance=False)
+            if original is None:
+                with collecting(work.model, inside) as found:
+                    stream.forward(index, advance=False)
+            else:
+                with (
+                    original.resident(index),
+                    comparing([originals[matrix.name] for matrix in inside], inside, work.model) as found,
+                ):
+                    for number in range(len(stream.batches)):
+                        original.forward_batch(index, number)
+                        stream.forward_batch(index, number, advance=False)
             for matrix in inside:
-                work.replace(matrix, found[matrix.name].hessian())
+                work.replace(matrix, found[matrix.name])
         stream.forward(index)
         work.put_aside(inside)
     # a tied matrix is rounded last, for the hidden states that its packed blocks give it
@@ -103,7 +139,7 @@ def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tens
         stream.head()
     for matrix in left.values():
         with resident(work.model, matrix.name):
-            work.replace(matrix, found[matrix.name].hessian())
+            work.replace(matrix, found[matrix.name])
     work.put_aside(left.values())
 
 
@@ -112,14 +148,18 @@ class _Work:
 
     bar: Any
 
-    def __init__(self, model: Any, allocation: Allocation, quantizer: Quantizer) -> None:
-        self.model, self.allocation, self.quantizer = model, allocation, quantizer
+    def __init__(self, model: Any, allocation: Allocation, quantizer: Quantizer, propagation: float) -> None:
+        self.model, self.allocation, self.quantizer, self.propagation = model, allocation, quantizer, propagation
         self.layouts = {layout.name: layout for layout in allocation.tensors}
 
-    def replace(self, matrix: Matrix, hessian: Any) -> None:
+    def replace(self, matrix: Matrix, statistics: Statistics | None) -> None:
         layout, strategies = self.layouts[matrix.name], self.allocation.strategies
         order = self.allocation.permutations.get(matrix.name)
         weight = matrix.weight().numpy()
+        hessian = None if statistics is None else statistics.hessian()
+        drift = None if statistics is None else statistics.mean_drift()
+        if hessian is not None and drift is not None:
+            weight = corrected_weight(weight, hessian, drift, _DRIFT_DAMPING, self.propagation)
         if order is not None:
             weight = weight[:, order]
             hessian = None if hessian is None else hessian[np.ix_(order, order)]

@@ -76,6 +76,7 @@ def play(
     *,
     solver: Solver,
     quantizer: str | Quantizer = "gptq",
+    propagation: float = 0.0,
     rounds: int = 0,
     baselines: Iterable[str] = BASELINES,
     trial: npt.NDArray[np.int32],
@@ -94,7 +95,7 @@ def play(
         game: measured on it.
         budget: the same for every candidate.
         solver: who allocates.
-        quantizer: how candidates are rounded.
+        quantizer, propagation: how candidates are rounded, see `pack`.
         rounds: measurements at the quantized point.
         baselines: solvers that the winner is compared with.
         trial: token ids (windows, length) on which candidates are compared by their KL to the original.
@@ -108,7 +109,7 @@ def play(
 
     def tried(name: str, who: Solver, played: BitGame) -> Candidate:
         allocation = who.solve(played, budget, rng=np.random.default_rng(seed), rules=rules)
-        packed = pack(model, allocation, quantizer=quantizer, quiet=quiet)
+        packed = pack(model, allocation, quantizer=quantizer, propagation=propagation, quiet=quiet)
         return Candidate(name, allocation, packed, evaluate({"": packed}, trial, reference=model, quiet=quiet)[""])
 
     own = [tried(solver.name, solver, game)]

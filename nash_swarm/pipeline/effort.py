@@ -1,0 +1,46 @@
+"""How much time a compression may take: named settings of everything that trades minutes for quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nash_swarm.errors import UsageError
+from nash_swarm.pipeline.tuning import Tuning
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Settings of the stages of `compress`.
+
+    Attributes:
+        windows: calibration windows that the damage is measured on and matrices are rounded with.
+        contest: whether the result is tried against the baselines, see `compress`.
+        propagation: see `pack`.
+        tuning: how the packed model is tuned; `None` for not at all.
+        tuning_windows: calibration windows it is tuned on.
+    """
+
+    windows: int
+    contest: bool = True
+    propagation: float = 0.0
+    tuning: Tuning | None = None
+    tuning_windows: int = 0
+
+
+EFFORTS: Mapping[str, Effort] = {
+    "fast": Effort(windows=8, contest=False),
+    "default": Effort(windows=16),
+    "best": Effort(windows=64, propagation=0.5, tuning=Tuning(steps=200), tuning_windows=128),
+}
+
+
+def find_effort(name: str) -> Effort:
+    """The settings of that name.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if name not in EFFORTS:
+        raise UsageError(f"unknown effort {name!r}; choose one of {', '.join(EFFORTS)}")
+    return EFFORTS[name]

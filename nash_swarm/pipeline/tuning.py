@@ -1,0 +1,215 @@
+"""Stage four, optional: a packed model is trained, on its grid, to say what the original says."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from nash_swarm.errors import DataError, UsageError
+from nash_swarm.files.accounting import half_dtype
+from nash_swarm.models.offload import require_in_memory
+from nash_swarm.models.streaming import check_tokens
+from nash_swarm.quantizers.base import Rounded
+from nash_swarm.quantizers.latent import Adam
+from nash_swarm.quantizers.modules import PackedWeight
+from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.tuning.divergence import divergence
+from nash_swarm.tuning.student import Student
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a packed model is tuned.
+
+    Attributes:
+        steps: steps of Adam.
+        batch: windows a step.
+        codes: learning rate of codes, in steps of their grid; 0 trains scales, zero-points and dense tensors alone.
+        scales: learning rate of scale codes, in sixteenths of an octave.
+        zeros: learning rate of zero-points, in steps of their grid.
+        dense: learning rate of norms' gains and of biases.
+        between: share of the steps in which scales may lie between the packed format's, which are 4.4 % apart.
+        warmup: steps over which the rates rise; they then fall along a cosine, to a twentieth.
+        held_out: share of the windows that are not trained on and decide which state is kept.
+        check: steps between two looks at the held-out windows.
+    """
+
+    steps: int = 100
+    batch: int = 4
+    codes: float = 0.02
+    scales: float = 0.05
+    zeros: float = 0.02
+    dense: float = 1e-3
+    between: float = 0.6
+    warmup: int = 5
+    held_out: float = 0.125
+    check: int = 25
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch < 1 or self.check < 1 or not 0 < self.held_out < 1:
+            raise UsageError("tuning needs steps >= 0, batch >= 1, check >= 1 and a held-out share between 0 and 1")
+
+    def rate(self, step: int) -> float:
+        """What the learning rates are multiplied with at a step."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / max(1, self.steps)))
+        return min(1.0, (step + 1) / self.warmup) * (0.05 + 0.95 * cosine)
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A tuned model and how it came about.
+
+    Attributes:
+        packed: the tuned model; of the same layout, widths and bytes as the one it came from.
+        history: held-out KL to the original, nats per token, by step; computed in bfloat16.
+        step: the one that was kept.
+    """
+
+    packed: Any
+    history: dict[int, float]
+    step: int
+
+
+def tune(
+    model: Any,
+    packed: Any,
+    tokens: npt.NDArray[np.int32],
+    settings: Tuning | None = None,
+    *,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Tuned:
+    """Train a packed model's codes, scales, zero-points, norm gains and biases against KL to the original.
+
+    Distillation on the grid: what the model multiplies with is what the packed file can hold at every step. Widths,
+    agents and bytes stay. The state with the least KL on held-out windows is kept, the first one included, so that on
+    those windows tuning never makes a model worse.
+
+    Args:
+        model: the original model, float32; not changed.
+        packed: a packed model of it; not changed.
+        tokens: calibration token ids (windows, length).
+        settings: how; `Tuning()` if not given.
+        seed: of the order of windows.
+        quiet: no progress bar.
+
+    Raises:
+        UsageError: the model is not in memory, its output head is not a plain one, or every weight has a width of its
+            own.
+        DataError: fewer than two windows, or tokens outside the vocabulary.
+    """
+    settings = settings or Tuning()
+    require_in_memory(model, "tuning")
+    check_tokens(tokens, model)
+    if len(tokens) < 2:
+        raise DataError("tuning needs at least two calibration windows: one to train on, one to judge by")
+    rng = np.random.default_rng(seed)
+    windows = torch.from_numpy(tokens.astype(np.int64))[torch.from_numpy(rng.permutation(len(tokens)))]
+    aside = max(1, round(settings.held_out * len(windows)))
+    with tqdm(total=settings.steps, desc="tune", unit="step", disable=quiet) as bar:
+        run = _Run(model, packed, windows[aside:], windows[:aside], settings, rng)
+        run.train(bar)
+    return Tuned(run.result(packed), run.history, run.kept)
+
+
+class _Run:
+    def __init__(
+        self,
+        model: Any,
+        packed: Any,
+        train: torch.Tensor,
+        held_out: torch.Tensor,
+        settings: Tuning,
+        rng: np.random.Generator,
+    ) -> None:
+        self.settings, self.rng, self.train_windows, self.held_out = settings, rng, train, held_out
+        self.student = Student(model)
+        self._taught = [self._hidden(part) for part in (train, held_out)]
+        self.student.become(packed, model)
+        self._dense = self.student.masters
+        self._optimizer = torch.optim.Adam(list(self._dense.values()), betas=(0.9, 0.95)) if self._dense else None
+        self.history: dict[int, float] = {}
+        self.kept = 0
+
+    def train(self, bar: Any) -> None:
+        """All steps, with a look at the held-out windows every now and then."""
+        settings = self.settings
+        order: list[int] = []
+        between = settings.between > 0
+        self._look(0, bar, between)
+        for step in range(settings.steps):
+            if len(order) < settings.batch:
+                order += self.rng.permutation(len(self.train_windows)).tolist()
+            chosen, order = order[: settings.batch], order[settings.batch :]
+            if step == round(settings.between * settings.steps):
+                self.student.round_scales(True)
+                between = False
+            self._step(chosen, settings.rate(step))
+            bar.update()
+            if (step + 1) % settings.check == 0 or step + 1 == settings.steps:
+                self._look(step + 1, bar, between)
+
+    def result(self, packed: Any) -> Any:
+        """The packed model with the state that was kept."""
+        tuned = copy.deepcopy(packed)
+        allocation = packed.nash_swarm_allocation
+        for name, rounded in self._best.items():
+            module = tuned.get_submodule(name)
+            assert isinstance(module, PackedWeight)
+            widths = np.array(allocation.strategies, np.uint8)[allocation.choices[module.layout.span]]
+            order = allocation.permutations.get(name)
+            tensor = PackedTensor.pack(rounded, widths, module.layout, order, allocation.strategies)
+            module.packed = torch.from_numpy(tensor.buffer)
+        state = tuned.state_dict()
+        for name, values in self._best_dense.items():
+            state[name].copy_(values.to(half_dtype(state[name])))
+        return tuned
+
+    def _step(self, chosen: list[int], rate: float) -> None:
+        student, settings = self.student, self.settings
+        hidden = student.hidden(self.train_windows[chosen])
+        found = divergence(
+            hidden, student.head, self._taught[0][chosen], student.original,
+            gradient=True, train_head=student.trains_head,
+        )  # fmt: skip
+        hidden.backward(found.hidden)
+        if found.weight is not None:
+            student.add_head_gradient(found.weight)
+        student.step(Adam(settings.codes * rate, settings.scales * rate, settings.zeros * rate))
+        if self._optimizer is not None:
+            parameters = dict(student.model.named_parameters())
+            for name, master in self._dense.items():
+                gradient = parameters[name].grad
+                master.grad = None if gradient is None else gradient.float()
+                parameters[name].grad = None
+            for group in self._optimizer.param_groups:
+                group["lr"] = settings.dense * rate
+            self._optimizer.step()
+        student.refresh()
+
+    @torch.no_grad()
+    def _look(self, step: int, bar: Any, between: bool) -> None:
+        self.student.round_scales(True)
+        total = 0.0
+        for window, taught in zip(self.held_out, self._taught[1], strict=True):
+            hidden = self.student.hidden(window[None])[0]
+            total += divergence(hidden, self.student.head, taught, self.student.original, gradient=False).kl
+        kl = total / len(self.held_out)
+        self.history[step] = kl
+        bar.set_postfix_str(f"held-out KL {kl:.4f}")
+        self.student.round_scales(not between)
+        if kl <= min(self.history.values()):
+            self.kept = step
+            self._best: dict[str, Rounded] = {name: m.rounded() for name, m in self.student.matrices.items()}
+            self._best_dense = {name: master.clone() for name, master in self._dense.items()}
+
+    @torch.no_grad()
+    def _hidden(self, windows: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.student.hidden(part) for part in windows.split(2)])

@@ -1,0 +1,144 @@
+"""A model in which everything that is packed is latent and everything else is trained in full precision."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from nash_swarm.errors import UsageError
+from nash_swarm.models.walk import Matrix, find_matrices
+from nash_swarm.quantizers.latent import Adam, LatentMatrix
+from nash_swarm.quantizers.latent_modules import LatentEmbedding, LatentLinear
+from nash_swarm.quantizers.modules import PackedWeight
+from nash_swarm.tuning.divergence import Head
+
+
+def check_head(model: Any) -> None:
+    """Hold a model against what tuning needs: its logits are what its output head makes of its last hidden state.
+
+    Raises:
+        UsageError: it has no plain output head, or does something to what comes out of it.
+    """
+    outputs = model.get_output_embeddings()
+    if not isinstance(outputs, nn.Linear):
+        raise UsageError(f"{type(model).__name__} has no plain output head, so it cannot be tuned")
+    seen: list[torch.Tensor] = []
+    handle = outputs.register_forward_hook(lambda _, args, output: seen.append(output))
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(1, 4, dtype=torch.int64), use_cache=False).logits
+    finally:
+        handle.remove()
+    if len(seen) != 1 or not torch.equal(seen[0], logits):
+        raise UsageError(f"{type(model).__name__} changes what comes out of its output head, so it cannot be tuned")
+
+
+class Student:
+    """Runs in bfloat16, without its output head; masters of what is not packed are float32.
+
+    Args:
+        model: the original, float32; not changed.
+
+    Raises:
+        UsageError: see `check_head`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        check_head(model)
+        self.model = copy.deepcopy(model).eval()
+        outputs = self.model.get_output_embeddings()
+        self._head_name = next(name for name, module in self.model.named_modules() if module is outputs)
+        bias = None if outputs.bias is None else outputs.bias.detach().clone()
+        self.original = Head(outputs.weight.detach().clone(), bias)
+        # what comes out instead of logits is what the head would have seen
+        self.model.set_submodule(self._head_name, nn.Identity())
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+            # not `.to`: buffers such as rotary frequencies keep their precision
+            parameter.data = parameter.data.bfloat16()
+        self.head, self.matrices = self.original, dict[str, LatentMatrix]()
+        self.masters: dict[str, torch.Tensor] = {}
+        self._latent_head: LatentMatrix | None = None
+        self._tied: LatentEmbedding | None = None
+
+    def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What the output head sees, bfloat16 (windows, length, hidden)."""
+        return self._run(tokens)
+
+    def become(self, packed: Any, originals: Any) -> None:
+        """Take over the packed model's weights: until now this was the teacher.
+
+        Args:
+            packed: a packed model of the original.
+            originals: the original model.
+
+        Raises:
+            UsageError: every weight of it has a width of its own.
+        """
+        modules = {name: module for name, module in packed.named_modules() if isinstance(module, PackedWeight)}
+        for matrix in find_matrices(originals):
+            if matrix.name in modules:
+                self._replace(matrix, modules[matrix.name])
+        state = packed.state_dict()
+        for name, parameter in self.model.named_parameters():
+            # norms' gains and biases; tables that are not packed are large, and few of their rows are ever seen
+            if parameter.ndim == 1 and name in state:
+                self.masters[name] = state[name].detach().float().clone()
+                parameter.requires_grad_()
+        self.refresh()
+
+    def round_scales(self, whole: bool) -> None:
+        """Multiply with whole scale codes, or with scales between them."""
+        for matrix in self.matrices.values():
+            matrix.whole_scales = whole
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Make anew what is computed once a step from the latent matrices and the masters."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.data.copy_(self.masters[name])
+        if self._tied is not None:
+            self._tied.refresh()
+        if self._latent_head is not None:
+            self.head = Head(self._latent_head.weight(), self.original.bias)
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether the output head is latent."""
+        return self._latent_head is not None
+
+    def add_head_gradient(self, gradient: torch.Tensor) -> None:
+        """Gradient of the loss by the output head, (vocabulary, hidden)."""
+        assert self._latent_head is not None
+        self._latent_head.add_gradient(gradient)
+
+    def step(self, adam: Adam) -> None:
+        """One step of all latent matrices."""
+        for matrix in self.matrices.values():
+            matrix.step(adam)
+
+    def _replace(self, matrix: Matrix, module: PackedWeight) -> None:
+        trained = matrix.kind != "embedding"
+        latent = LatentMatrix(module.tensor(), trainable=trained)
+        if not trained:
+            # looked up only: its rows are seen too rarely to be trained on little text
+            table = self.model.get_submodule(matrix.name)
+            table.weight.data = latent.weight().bfloat16()
+            return
+        self.matrices[matrix.name] = latent
+        if matrix.name == self._head_name or matrix.head == self._head_name:
+            self._latent_head = latent
+        if matrix.kind == "tied":
+            self._tied = LatentEmbedding(latent)
+            self.model.set_submodule(matrix.name, self._tied)
+        elif matrix.name != self._head_name:
+            bias = getattr(self.model.get_submodule(matrix.name), "bias", None)
+            self.model.set_submodule(matrix.name, LatentLinear(latent, bias))
+
+    def _run(self, tokens: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(tokens, use_cache=False).logits
+        return logits

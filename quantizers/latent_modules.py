@@ -1,0 +1,82 @@
+"""torch modules over latent matrices: they multiply in bfloat16 and collect the gradient by their rounded weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from nash_swarm.quantizers.latent import LatentMatrix
+
+
+class LatentLinear(nn.Module):
+    """`y = x W^T + b` with a latent matrix; gradients go to the matrix, to x and to the bias.
+
+    Args:
+        matrix: the weights.
+        bias: (rows,), trained by whoever holds it; or `None`.
+    """
+
+    def __init__(self, matrix: LatentMatrix, bias: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.matrix, self.bias = matrix, bias
+        # an input that asks for a gradient whatever x does
+        self._anchor = torch.zeros((), requires_grad=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., columns) to (..., rows), of the type of x."""
+        y: torch.Tensor = _Product.apply(x, self._anchor, self.matrix)  # type: ignore[no-untyped-call]
+        return y if self.bias is None else y + self.bias
+
+
+class LatentEmbedding(nn.Module):
+    """Rows of a latent matrix; gradients go to the matrix. The dense weights are made once a step, by `refresh`."""
+
+    def __init__(self, matrix: LatentMatrix) -> None:
+        super().__init__()
+        self.matrix = matrix
+        self._anchor = torch.zeros((), requires_grad=True)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the weights from the matrix again."""
+        self.weight = self.matrix.weight().bfloat16()
+
+    def forward(self, index: torch.Tensor) -> torch.Tensor:
+        """(...) ids to (..., columns), bfloat16."""
+        rows: torch.Tensor = _Rows.apply(index, self._anchor, self)  # type: ignore[no-untyped-call]
+        return rows
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, _: torch.Tensor, matrix: LatentMatrix) -> torch.Tensor:
+        weight = matrix.weight().to(x.dtype)
+        ctx.save_for_backward(x, weight)
+        ctx.matrix = matrix
+        return functional.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        flat = gradients[0].flatten(0, -2)
+        ctx.matrix.add_gradient(flat.T @ x.flatten(0, -2))
+        return gradients[0] @ weight, None, None
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, index: torch.Tensor, _: torch.Tensor, module: LatentEmbedding) -> torch.Tensor:
+        ctx.save_for_backward(index)
+        ctx.matrix = module.matrix
+        return functional.embedding(index, module.weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None]:
+        (index,) = ctx.saved_tensors
+        whole = torch.zeros(ctx.matrix.codes.shape)
+        whole.index_add_(0, index.flatten(), gradients[0].flatten(0, -2).float())
+        ctx.matrix.add_gradient(whole)
+        return None, None, None

@@ -1,0 +1,53 @@
+"""Efforts: named, overridable, refused early where they cannot be had, and what they did is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.bench import Bench
+
+import nash_swarm as ns
+from nash_swarm.errors import UsageError
+from nash_swarm.files.packed_model import read_report
+from nash_swarm.pipeline.effort import EFFORTS, Effort, find_effort
+from nash_swarm.pipeline.tuning import Tuning
+
+QUICK = Effort(
+    windows=2, contest=False, propagation=0.5, tuning=Tuning(steps=4, batch=1, check=2, codes=0.02), tuning_windows=4
+)
+
+
+def test_each_effort_asks_for_no_less_than_the_one_before() -> None:
+    efforts = list(EFFORTS.values())
+    assert [effort.windows for effort in efforts] == sorted(effort.windows for effort in efforts)
+    assert efforts[-1].tuning is not None and efforts[-1].tuning_windows >= efforts[-1].windows
+    assert find_effort("best") is EFFORTS["best"]
+    with pytest.raises(UsageError, match="choose one of fast, default, best"):
+        find_effort("extreme")
+
+
+def test_a_tuned_model_is_saved_with_what_tuning_did(bench: Bench, tmp_path: Path) -> None:
+    done = ns.compress(
+        str(bench.model), bits=5.0, text=str(bench.text), out=tmp_path / "out", effort=QUICK, eval_windows=1, quiet=True
+    )
+    assert list(done.tuning) == [0, 2, 4]
+    told = read_report(done.path)["measured"]
+    assert told["tuning_kept"] in done.tuning
+    assert 0.99 * 5.0 <= done.bits_per_parameter <= 5.0
+    plain = ns.compress(
+        str(bench.model), bits=5.0, text=str(bench.text), out=tmp_path / "plain",
+        effort=replace(QUICK, tuning=None), eval_windows=0, quiet=True,
+    )  # fmt: skip
+    assert not plain.tuning
+    assert done.allocation.choices.tolist() == plain.allocation.choices.tolist()
+
+
+def test_tuning_is_refused_before_anything_is_measured(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="parameter granularity"):
+        ns.compress(
+            str(bench.model), bits=8.0, text=str(bench.text), out=tmp_path / "out", effort=QUICK,
+            granularity="parameter", quiet=True,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()

@@ -17,6 +17,7 @@ import os
 import platform
 import shlex
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nash_swarm.damage.neighbours import chain_order, neighbour_correlation
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
-from nash_swarm.game import BitGame, Budget
-from nash_swarm.game.rows import total
-from nash_swarm.game.stencil import Stencil, StencilGame, neighbour_correlation
+from nash_swarm.game import BitGame, Budget, Stencil
+from nash_swarm.game.certificate import certify
+from nash_swarm.game.rows import Rows
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.modes import inference
 from nash_swarm.models.source import load_source
 from nash_swarm.models.walk import Matrix, find_matrices
 from nash_swarm.quantizers.grid import scale_base, scale_table
 from nash_swarm.quantizers.kernels.per_weight import fit_range
+from nash_swarm.solvers._row_market import play_rows
 from nash_swarm.solvers.lagrangian import Lagrangian
-from nash_swarm.solvers.stencil import solve_stencil
 from solvers import show
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
@@ -61,13 +63,7 @@ def order_of(kind: str, hessian: Floats) -> npt.NDArray[np.int64]:
         return np.arange(len(energy))
     if kind == "activation":
         return np.argsort(-energy, kind="stable")
-    likeness = np.abs(hessian) / np.sqrt(np.maximum(np.outer(energy, energy), 1e-30))
-    chain = [int(np.argmax(energy))]
-    free = np.ones(len(energy), np.bool_)
-    while len(chain) < len(energy):
-        free[chain[-1]] = False
-        chain.append(int(np.argmax(np.where(free, likeness[chain[-1]], -1))))
-    return np.array(chain)
+    return chain_order(hessian)
 
 
 def rounding_errors(weight: Floats) -> Floats:
@@ -99,20 +95,21 @@ def play(weight: Floats, hessian: Floats, kind: str, bits: float) -> list[dict[s
     signs = np.packbits(errors.reshape(len(WIDTHS), -1).T < 0, axis=1, bitorder="little")[:, 0]
     correlation = neighbour_correlation(hessian)
     plain = BitGame(WIDTHS, damage, np.broadcast_to(np.array(WIDTHS), damage.shape), 0, damage.shape[0])
-    game = StencilGame(plain, Stencil(np.ascontiguousarray(signs), (weight.shape,), correlation))
+    game = replace(plain, coupling=Stencil(np.ascontiguousarray(signs), (weight.shape,), correlation))
     budget = Budget.of_bits(bits, plain.agents)
     rows = []
     for dynamics in ("not coupled", "response", "best"):
         if dynamics == "not coupled":
             choices, regret = Lagrangian().solve(plain, budget).choices, None
         else:
-            found = solve_stencil(game, budget, dynamics)  # type: ignore[arg-type]
-            choices, regret = found.choices, found.certificate.unilateral_regret
+            found = play_rows(Rows.of(game), game.capacity(budget), dynamics, 0, lambda point, more: None)  # type: ignore[arg-type]
+            choices = found.choices
+            regret = certify(game, budget, choices, found.price).unilateral_regret
         played = np.take_along_axis(errors, choices.reshape(1, *weight.shape).astype(np.intp), axis=0)[0]
         rows.append(
             {"order": kind, "dynamics": dynamics, "agents": plain.agents, "bits per weight": bits,
              "mean |correlation|": float(np.abs(correlation[:-1]).mean()), "unilateral regret": regret,
-             "own damage": plain.total_damage(choices), "predicted": total(game, choices).damage,
+             "own damage": plain.total_damage(choices), "predicted": game.total_damage(choices),
              "real": float(np.sum(played @ hessian.astype(np.float64) * played))}
         )  # fmt: skip
     for row in rows:

@@ -22,7 +22,11 @@ def measure(
     group_size: options.GroupSize = 64,
     windows: options.Windows = 16,
     coupling: Annotated[
-        bool, typer.Option("--coupling/--no-coupling", help="Also measure how the damage of agents interacts.")
+        bool,
+        typer.Option(
+            "--coupling/--no-coupling",
+            help="Also measure how the damage of agents interacts (single weights: in a row).",
+        ),
     ] = False,
     seed: options.Seed = 0,
     max_memory: options.MaxMemory = None,
@@ -33,7 +37,6 @@ def measure(
     """Measure what every agent of MODEL would suffer and cost with every width; write the game (.npz)."""
     from nash_swarm import registry
     from nash_swarm.cli import show
-    from nash_swarm.damage.coupling import couple
     from nash_swarm.evaluation.text import load_text
     from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.game import save_game
@@ -46,19 +49,20 @@ def measure(
     widths = check_strategies(options.read_widths(strategies), grain)
     within = options.read_scope(scope)
     estimator = registry.create("damage", damage)
+    if coupling and grain == "parameter":
+        estimator.check_couples()
     check_new_file(output)
     loaded = load_text(text)
     source = load_source(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
     )
-    if coupling:
+    if coupling and grain != "parameter":
         require_in_memory(source.model, "coupling")
     game = run(
         source.model, source.tokenizer, text=loaded, damage=estimator, granularity=grain, strategies=widths,
-        scope=within, group_size=group_size, windows=windows, seed=seed, name=source.name, quiet=quiet,
+        scope=within, group_size=group_size, windows=windows, coupling=coupling, seed=seed, name=source.name,
+        quiet=quiet,
     )  # fmt: skip
-    if coupling:
-        game, _ = couple(source.model, game, seed=seed, quiet=quiet)
     save_game(game, output)
     per = 1 / game.parameters
     values = {
@@ -72,6 +76,7 @@ def measure(
             str(bits): float(game.damage[:, place].sum(dtype="float64")) for place, bits in enumerate(game.strategies)
         },
         "damage_unit": game.provenance["damage_unit"],
+        "coupling": "none" if game.coupling is None else game.coupling.kind,
     }
     if json:
         show.print_json(values)

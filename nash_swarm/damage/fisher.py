@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.damage.base import DamageEstimator, Sensitivity
+from nash_swarm.damage.neighbours import neighbours
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.game.layout import Kind
 
@@ -31,6 +33,7 @@ class Fisher(DamageEstimator):
     summary: ClassVar[str] = "loss rise in nats: output gradients x compensated Hessian; forward and backward pass"
     needs: ClassVar[Literal["weights", "activations", "gradients"]] = "gradients"
     unit: ClassVar[str] = "nats per token"
+    couples: ClassVar[bool] = True
 
     damping: float = 0.01
 
@@ -38,6 +41,23 @@ class Fisher(DamageEstimator):
         """See `DamageEstimator.sensitivity`."""
         from nash_swarm.quantizers.hessian import column_weights
 
+        return self._sensitivity(statistics, lambda hessian: column_weights(hessian, self.damping))
+
+    def coupled_sensitivity(
+        self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind
+    ) -> tuple[Sensitivity, npt.NDArray[np.float32]]:
+        """See `DamageEstimator.coupled_sensitivity`.
+
+        `1/2 sum_i g_i e_i^T H e_i` with all but the nearest off-diagonals of H left out, of rounding to nearest: error
+        compensation uses up the correlations that neighbours would be coupled by.
+        """
+        order, correlation = neighbours(statistics, weight.shape[1])
+        moved = replace(statistics, order=order)
+        return self._sensitivity(moved, lambda hessian: hessian.diagonal()), correlation
+
+    def _sensitivity(
+        self, statistics: Statistics, weights: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.floating[Any]]]
+    ) -> Sensitivity:
         rows: list[npt.NDArray[Any]] = []
         columns: list[npt.NDArray[Any]] = []
         order = None
@@ -46,7 +66,7 @@ class Fisher(DamageEstimator):
             assert statistics.outputs is not None
             order = statistics.activation_order()
             rows.append(0.5 * statistics.outputs.numpy() / max(1, statistics.tokens))
-            columns.append(column_weights(np.ascontiguousarray(hessian[np.ix_(order, order)]), self.damping))
+            columns.append(weights(np.ascontiguousarray(hessian[np.ix_(order, order)])))
         if statistics.lookups is not None:
             assert statistics.gradients is not None
             energy = statistics.gradients.numpy() / max(1.0, float(statistics.lookups.sum()))

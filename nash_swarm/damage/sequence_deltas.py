@@ -44,7 +44,7 @@ def sequence_deltas(model: Any, game: BitGame, *, quiet: bool = False) -> Floats
     if not game.tensors or game.calibration is None:
         raise UsageError("coupling needs a game that was measured on a model with calibration text")
     if any(tensor.per_weight for tensor in game.tensors):
-        raise UsageError("coupling is not measured at parameter granularity; use layer, block or tile")
+        raise UsageError("couple() is for layer, block and tile agents; single weights: measure(..., coupling=True)")
     layouts = {tensor.name: tensor for tensor in game.tensors}
     matrices = [matrix for matrix in find_matrices(model) if matrix.name in layouts]
     tokens = torch.from_numpy(game.calibration.tokens.astype(np.int64))

@@ -6,11 +6,13 @@ import json
 import struct
 import zipfile
 import zlib
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.arrays import read_arrays
@@ -18,9 +20,12 @@ from nash_swarm.files.atomic import new_file
 from nash_swarm.files.values import record, table
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.coupling import Coupling
+from nash_swarm.game.interaction import Interaction
 from nash_swarm.game.layout import TensorLayout
+from nash_swarm.game.stencil import Stencil
 
 _FORMAT = 1
+_COUPLINGS: tuple[type[Interaction], ...] = (Coupling, Stencil)
 _DAMAGE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, MemoryError, RuntimeError,
     struct.error, zlib.error, zipfile.BadZipFile,
@@ -41,7 +46,7 @@ def save_game(game: BitGame, path: str | Path) -> Path:
     if game.calibration is not None:
         arrays["tokens"] = game.calibration.tokens
     if game.coupling is not None:
-        arrays |= {f"coupling/{part.name}": getattr(game.coupling, part.name) for part in fields(game.coupling)}
+        arrays |= {f"{game.coupling.kind}/{name}": array for name, array in game.coupling.arrays().items()}
     facts = {
         "format": _FORMAT,
         "strategies": list(game.strategies),
@@ -74,9 +79,7 @@ def load_game(path: str | Path) -> BitGame:
             for name, order in arrays.items()
             if name.startswith("order/")
         }
-        coupling = None
-        if "coupling/graph" in arrays:
-            coupling = Coupling(**{part.name: arrays[f"coupling/{part.name}"] for part in fields(Coupling)})
+        coupling = _coupling(arrays)
         calibration = Calibration(arrays["tokens"], str(facts["text"])) if "tokens" in arrays else None
         if len(memory) == 1 < len(damage):
             memory = np.broadcast_to(memory, damage.shape)
@@ -89,3 +92,17 @@ def load_game(path: str | Path) -> BitGame:
         raise DataError(f"no game file at {path}") from None
     except _DAMAGE as error:
         raise DataError(f"{path} is no game file, or damaged: {error}") from error
+
+
+def _coupling(arrays: Mapping[str, npt.NDArray[Any]]) -> Interaction | None:
+    """What couples the agents of a game file's arrays, if anything does."""
+    found = {name.partition("/")[0] for name in arrays}
+    kinds = [kind for kind in _COUPLINGS if kind.kind in found]
+    if len(kinds) > 1:
+        raise DataError("agents are coupled in one way, not by a stencil and a coupling")
+    if not kinds:
+        return None
+    prefix = f"{kinds[0].kind}/"
+    return kinds[0].from_arrays(
+        {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    )

@@ -5,6 +5,18 @@ from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
 from nash_swarm.game.coupling import Coupling
+from nash_swarm.game.interaction import Interaction
 from nash_swarm.game.layout import TensorLayout
+from nash_swarm.game.stencil import Stencil
 
-__all__ = ["Allocation", "BitGame", "Budget", "Calibration", "Certificate", "Coupling", "TensorLayout"]
+__all__ = [
+    "Allocation",
+    "BitGame",
+    "Budget",
+    "Calibration",
+    "Certificate",
+    "Coupling",
+    "Interaction",
+    "Stencil",
+    "TensorLayout",
+]

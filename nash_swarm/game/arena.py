@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.demand import Point, totals
@@ -43,11 +44,17 @@ class Arena(NamedTuple):
 
     @classmethod
     def of(cls, game: BitGame) -> Arena:
-        """The arena of `game`; without a coupling all agents are one community."""
+        """The arena of `game`; without a coupling all agents are one community.
+
+        Raises:
+            UsageError: the agents are coupled in another way.
+        """
         coupling = game.coupling
         if coupling is None:
             vectors = np.zeros((game.agents, len(game.strategies), 0), np.float32)
             coupling = Coupling(vectors, np.zeros(game.agents, np.int32), np.zeros((1, 1)))
+        if not isinstance(coupling, Coupling):
+            raise UsageError(f"agents coupled by a {coupling.kind} are in no communities")
         parts = readonly(coupling.vectors), readonly(coupling.community), readonly(coupling.graph)
         return cls(*Tables.of(game), *parts)
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.errors import DataError
+from nash_swarm.errors import DataError, UsageError
+from nash_swarm.game.interaction import Choices, Fusion, Interaction, View
+
+if TYPE_CHECKING:
+    from nash_swarm.game.bitgame import BitGame
+    from nash_swarm.game.layout import TensorLayout
 
 _ROUNDING = 1e-9
 """An eigenvalue may be this far below 0, relative to the largest one, by rounding."""
@@ -16,7 +22,7 @@ _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
-class Coupling:
+class Coupling(Interaction):
     """Interaction of pairs of agents along the layer-neighbourhood graph.
 
     Agents i != j that play s and t add graph[C_i, C_j] * <d_i(s), d_j(t)> to the total cost, C_i being agent i's
@@ -28,6 +34,8 @@ class Coupling:
         graph: float64 (communities, communities), symmetric and positive semi-definite; the diagonal is the coupling
             inside a community.
     """
+
+    kind: ClassVar[str] = "coupling"
 
     vectors: npt.NDArray[np.float32]
     community: npt.NDArray[np.int32]
@@ -69,8 +77,55 @@ class Coupling:
                 total[:, k] += np.bincount(community, weights=played[:, k], minlength=self.communities)
         return total
 
-    def interaction(self, choices: npt.NDArray[np.uint8]) -> float:
-        """What the pairs add to the total cost of a profile, in nats per token."""
+    def check(self, agents: int, strategies: int) -> None:
+        """See `Interaction.check`."""
+        found, shape = self.vectors.shape[:2], (agents, strategies)
+        if found != shape:
+            raise DataError(f"the coupling is of {found} agents and strategies, not {shape}")
+
+    def check_tensors(self, tensors: Sequence[TensorLayout]) -> None:
+        """Nothing to check: communities may be of any agents."""
+
+    def view(self, game: BitGame) -> View:
+        """See `Interaction.view`."""
+        from nash_swarm.game.views import CommunityView
+
+        return CommunityView.of(game)
+
+    def restricted(self, changes: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]]) -> Self:
+        """See `Interaction.restricted`."""
+        vectors = self.vectors.copy()
+        for agents, target in changes:
+            vectors[agents] = vectors[agents][:, target]
+        return replace(self, vectors=vectors)
+
+    def fused(self, fusion: Fusion) -> tuple[Self, npt.NDArray[np.float64]]:
+        """See `Interaction.fused`; vectors are summed."""
+        members, group, first, leads, rows = fusion
+        community = self.community[members]
+        if (community != community[first][group]).any():
+            raise UsageError("cannot fuse agents of different communities of the coupling's graph")
+        parts = self.vectors[members].astype(np.float64)
+        total, squares = np.zeros((len(first), *parts.shape[1:])), np.zeros((len(first), parts.shape[1]))
+        np.add.at(total, group, parts)
+        np.add.at(squares, group, np.square(parts).sum(axis=2))
+        weight = 0.5 * self.graph[community[first], community[first]][:, None]
+        vectors = self.vectors[leads]
+        vectors[rows] = total
+        pairs = weight * (np.square(total).sum(axis=2) - squares)
+        return replace(self, vectors=vectors, community=self.community[leads]), pairs
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """See `Interaction.arrays`."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """See `Interaction.from_arrays`."""
+        return cls(**{part.name: arrays[part.name] for part in fields(cls)})
+
+    def added(self, damage: npt.NDArray[np.float32], choices: Choices) -> float:
+        """See `Interaction.added`; the agents' own damage has no part in it."""
         sums = self.sums(choices)
         own = 0.0
         for community, played in self._played(choices):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.coupling import Coupling
+from nash_swarm.game.interaction import Fusion, Interaction
 
 Expand = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
 """Maps choices of the reduced game, uint8 (its agents,), to choices of the original one, uint8 (agents,)."""
@@ -20,11 +20,11 @@ _MOST_STRATEGIES = 8
 
 
 class _Part(NamedTuple):
-    """The game's tables, a row for each agent."""
+    """The game's tables, a row for each agent, and how they are coupled."""
 
     damage: npt.NDArray[np.float32]
     memory: npt.NDArray[np.int64]
-    vectors: npt.NDArray[np.float32] | None
+    coupling: Interaction | None
 
 
 def reduce_game(
@@ -34,7 +34,7 @@ def reduce_game(
 
     A forbidden strategy's column is a copy of the nearest allowed one (of two equally near ones, the narrower), so that
     every solver can play the reduced game as it is. Fused agents' damage and memory are summed; a strategy is allowed
-    for them if it is for all of them. Coupling vectors go with the damage; what fused agents add to one another is part
+    for them if it is for all of them. The coupling goes with the damage; what fused agents add to one another is part
     of their common damage. The reduced game has no tensor layout. The original one is not changed.
 
     Args:
@@ -46,8 +46,8 @@ def reduce_game(
         The reduced game, and the map from its choices to the original game's.
 
     Raises:
-        UsageError: the arrays do not have the game's shape, an agent has no strategy left, or agents of different
-            communities are fused.
+        UsageError: the arrays do not have the game's shape, an agent has no strategy left, or agents are fused whose
+            coupling does not allow it.
     """
     if allowed is not None and allowed.shape != game.damage.shape:
         raise UsageError(f"allowed must have shape {game.damage.shape}, not {allowed.shape}")
@@ -55,12 +55,10 @@ def reduce_game(
         raise UsageError(f"a game with more than {_MOST_STRATEGIES} strategies cannot be restricted")
     if fusion is not None and fusion.shape != (game.agents,):
         raise UsageError(f"fusion must have shape ({game.agents},), not {fusion.shape}")
-    part = _Part(game.damage, game.memory, None if game.coupling is None else game.coupling.vectors)
+    part = _Part(game.damage, game.memory, game.coupling)
     group = None
-    community = None if game.coupling is None else game.coupling.community
     if fusion is not None:
-        part, allowed, group, leads = _fuse(game, allowed, fusion)
-        community = None if community is None else community[leads]
+        part, allowed, group = _fuse(game, allowed, fusion)
     patterns = np.zeros(0, np.uint8)
     nearest: dict[int, npt.NDArray[np.uint8]] = {}
     if allowed is not None:
@@ -75,12 +73,9 @@ def reduce_game(
             choices[rows] = target[choices[rows]]
         return choices if group is None else choices[group]
 
-    coupling = None
-    if game.coupling is not None and community is not None and part.vectors is not None:
-        coupling = Coupling(part.vectors, community, game.coupling.graph)
     reduced = BitGame(
         game.strategies, part.damage, part.memory, game.fixed_bits, game.parameters,
-        provenance=game.provenance, coupling=coupling,
+        provenance=game.provenance, coupling=part.coupling,
     )  # fmt: skip
     return reduced, expand
 
@@ -99,20 +94,21 @@ def _replace(part: _Part, patterns: npt.NDArray[np.uint8], nearest: dict[int, np
     changes = {pattern: target for pattern, target in nearest.items() if (target != identity).any()}
     if not changes:
         return part
-    vectors = None if part.vectors is None else part.vectors.copy()
-    part = _Part(part.damage.copy(), np.array(part.memory), vectors)
+    rows = {pattern: np.flatnonzero(patterns == pattern) for pattern in changes}
+    coupling = part.coupling
+    if coupling is not None:
+        coupling = coupling.restricted((rows[pattern], target) for pattern, target in changes.items())
+    part = _Part(part.damage.copy(), np.array(part.memory), coupling)
     for pattern, target in changes.items():
-        rows = np.flatnonzero(patterns == pattern)
-        for table in part:
-            if table is not None:
-                table[rows] = table[rows][:, target]
+        for table in (part.damage, part.memory):
+            table[rows[pattern]] = table[rows[pattern]][:, target]
     return part
 
 
 def _fuse(
     game: BitGame, allowed: npt.NDArray[np.bool_] | None, fusion: npt.NDArray[np.int32]
-) -> tuple[_Part, npt.NDArray[np.bool_] | None, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """The tables with one row for each fused group, at the place of its first agent; each agent's row; who leads."""
+) -> tuple[_Part, npt.NDArray[np.bool_] | None, npt.NDArray[np.int64]]:
+    """The tables with one row for each fused group, at the place of its first agent, and each agent's row."""
     members = np.flatnonzero(fusion >= 0)
     _, first, member_group = np.unique(fusion[members], return_index=True, return_inverse=True)
     leader = np.arange(game.agents)
@@ -120,11 +116,10 @@ def _fuse(
     leads = leader == np.arange(game.agents)
     group = (np.cumsum(leads) - 1)[leader]
     rows = group[members[first]]
-    damage, memory, vectors = game.damage[leads], game.memory[leads], None
+    damage, memory, coupling = game.damage[leads], game.memory[leads], None
     pairs = np.zeros((len(rows), len(game.strategies)))
     if game.coupling is not None:
-        vectors = game.coupling.vectors[leads]
-        vectors[rows], pairs = _fuse_vectors(game.coupling, members, first, member_group)
+        coupling, pairs = game.coupling.fused(Fusion(members, member_group, first, leads, rows))
     for s in range(len(game.strategies)):
         own = np.bincount(member_group, weights=game.damage[members, s], minlength=len(rows))
         if (own + pairs[:, s] < -1e-6 * own).any():
@@ -136,22 +131,4 @@ def _fuse(
         all_allow = allowed[leads]
         np.logical_and.at(all_allow, group[members], allowed[members])
         allowed = all_allow
-    return _Part(damage, memory, vectors), allowed, group, leads
-
-
-def _fuse_vectors(
-    coupling: Coupling,
-    members: npt.NDArray[np.int64],
-    first: npt.NDArray[np.int64],
-    member_group: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Each group's summed vectors (groups, strategies, rank), and what its members' pairs add (groups, strategies)."""
-    community = coupling.community[members]
-    if (community != community[first][member_group]).any():
-        raise UsageError("cannot fuse agents of different communities of the coupling's graph")
-    parts = coupling.vectors[members].astype(np.float64)
-    total, squares = np.zeros((len(first), *parts.shape[1:])), np.zeros((len(first), parts.shape[1]))
-    np.add.at(total, member_group, parts)
-    np.add.at(squares, member_group, np.square(parts).sum(axis=2))
-    weight = 0.5 * coupling.graph[community[first], community[first]][:, None]
-    return total, weight * (np.square(total).sum(axis=2) - squares)
+    return _Part(damage, memory, coupling), allowed, group

@@ -1,138 +1,126 @@
-"""What agents coupled along rows cost, gain and want; the least cost at a price, exactly, by dynamic programming.
-
-Rows are chains, so the profile that is best at a price, of all of them, is found in O(agents * strategies^2) (A. J.
-Viterbi, IEEE Trans. Information Theory 13, 1967). It minimises the potential, so it is a Nash equilibrium at the price;
-and its Lagrangian value is the dual of the coupled game: a lower bound without any relaxation.
-"""
+"""What agents coupled along rows cost, gain and see of one another: a `Stencil` in the form that the kernels read."""
 
 from __future__ import annotations
 
 import math
-import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nash_swarm.errors import DataError
-from nash_swarm.game.budget import Budget
-from nash_swarm.game.certificate import Certificate
+from nash_swarm.errors import UsageError
+from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import Point, totals
-from nash_swarm.game.exchange import Exchange, Offers, best_of, span_offers
-from nash_swarm.game.stencil import Patch, StencilGame
+from nash_swarm.game.interaction import Choices
+from nash_swarm.game.spans import SPAN, over_spans
+from nash_swarm.game.stencil import Stencil
 from nash_swarm.game.tables import Tables, readonly
 
-Choices = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 NOISE = 2.0**-40
 """A gain below this share of the terms it is the difference of is rounding, not a reason to deviate."""
-_MARGIN = 64 * sys.float_info.epsilon
-"""Bounds the rounding of a dual value, relative to the terms it is the sum and difference of."""
 
 
-def total(game: StencilGame, choices: Choices, price: float = 0.0) -> Point:
-    """Memory and damage of a profile, what neighbours add included."""
-    own = totals(Tables.of(game.game), choices, price)
-    pairs = game.over_rows(lambda part: _pairs(part, choices[part.start : part.stop]))
-    return own._replace(damage=own.damage + math.fsum(pairs))
+class Patch(NamedTuple):
+    """Some whole rows of one matrix.
 
-
-def regret(game: StencilGame, choices: Choices, price: float) -> float:
-    """The most any single agent would gain at `price` by changing its mind, in nats per token; 0 if nobody would."""
-    return max(game.over_rows(lambda part: _regret(part, choices[part.start : part.stop], price)))
-
-
-def best_profile(game: StencilGame, price: float, choices: Choices) -> Point:
-    """The profile of least cost at `price`, of all profiles.
-
-    Args:
-        game: the problem.
-        price: damage per bit.
-        choices: uint8 (agents,), overwritten.
+    Attributes:
+        start, stop: the agents.
+        damage: float32 (agents, strategies).
+        memory: int64 (1, strategies) or (agents, strategies), bits.
+        signs: uint8 (agents,).
+        correlation: float32 (columns,).
     """
-    game.over_rows(lambda part: _best(part, price, choices[part.start : part.stop]))
-    return total(game, choices, price)
+
+    start: int
+    stop: int
+    damage: npt.NDArray[np.float32]
+    memory: npt.NDArray[np.int64]
+    signs: npt.NDArray[np.uint8]
+    correlation: npt.NDArray[np.float32]
+
+    @property
+    def span(self) -> slice:
+        """Where these agents stand among all."""
+        return slice(self.start, self.stop)
 
 
-def mix_rows(game: StencilGame, narrow: Choices, wide: Choices, slack: int) -> int:
-    """Let rows play what they do in `wide` where that takes more bits and fits.
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A game whose agents are coupled with their neighbours in a row.
 
-    Args:
-        game: the problem.
-        narrow: uint8 (agents,), the profile that fits; changed in place.
-        wide: uint8 (agents,), the one that does not.
-        slack: bits that `narrow` leaves.
-
-    Returns:
-        Bits left now.
+    Attributes:
+        tables: the agents' own damage and memory.
+        stencil: how they are coupled.
     """
-    for part in game.patches():
-        slack = int(_mix_rows(part, narrow[part.start : part.stop], wide[part.start : part.stop], slack))
-    return slack
+
+    tables: Tables
+    stencil: Stencil
+
+    @classmethod
+    def of(cls, game: BitGame) -> Rows:
+        """The rows of `game`.
+
+        Raises:
+            UsageError: its agents are not coupled by a stencil.
+        """
+        if not isinstance(game.coupling, Stencil):
+            raise UsageError("the agents of this game are not coupled by a stencil")
+        return cls(Tables.of(game), game.coupling)
+
+    @property
+    def agents(self) -> int:
+        """Number of agents."""
+        return self.tables.agents
+
+    def patches(self) -> list[Patch]:
+        """The rows in patches of about as many agents as a span has."""
+        damage, memory = self.tables
+        signs, patches = readonly(self.stencil.signs), []
+        for grid in self.stencil.grids():
+            correlation = readonly(grid.correlation)
+            step = max(1, SPAN // grid.columns) * grid.columns
+            end = grid.start + grid.rows * grid.columns
+            for first in range(grid.start, end, step):
+                at = slice(first, min(first + step, end))
+                own = memory if self.tables.shared else memory[at]
+                patches.append(Patch(at.start, at.stop, damage[at], own, signs[at], correlation))
+        return patches
+
+    def over_rows(self, task: Callable[[Patch], T]) -> list[T]:
+        """`task(patch)` for patches of whole rows, shared by threads; results in the order of the agents.
+
+        Rows are not coupled with one another, so a task may change what its own agents play.
+        """
+        patches = self.patches()
+        return over_spans(lambda first, past: task(patches[first]), len(patches), 1)
+
+    def total(self, choices: Choices, price: float = 0.0) -> Point:
+        """Memory and damage of a profile, what neighbours add included."""
+        own = totals(self.tables, choices, price)
+        pairs = self.over_rows(lambda part: _pairs(part, choices[part.span]))
+        return own._replace(damage=own.damage + math.fsum(pairs))
+
+    def regret(self, choices: Choices, price: float) -> float:
+        """The most any single agent would gain at `price` by changing its mind, 0 if nobody would."""
+        return max(self.over_rows(lambda part: _regret(part, choices[part.span], price)))
+
+    def effective(self, choices: Choices) -> Tables:
+        """Tables in which damage, float64, is what each strategy costs an agent if the others stay."""
+        out = np.empty(self.tables.damage.shape)
+        self.over_rows(lambda part: _effective(part, choices[part.span], out[part.span]))
+        return Tables(readonly(out), self.tables.memory)
 
 
-def effective(part: Patch, choices: Choices) -> Tables:
-    """Tables in which damage, float64, is what each strategy of some rows' agents costs them if the others stay."""
+def effective_of(part: Patch, choices: Choices) -> Tables:
+    """`Rows.effective` of some rows, whose agents play `choices`."""
     out = np.empty(part.damage.shape)
     _effective(part, choices, out)
     return Tables(readonly(out), part.memory)
-
-
-def certify_stencil(game: StencilGame, budget: Budget, choices: Choices, price: float) -> Certificate:
-    """The certificate of a profile of choices, from the game alone.
-
-    The lower bound is the dual of the coupled game at `price`, tight at the clearing price. Exchange regret is exact
-    over changes of single agents; of pairs only the one is looked at that would be best if no two agents were
-    neighbours.
-
-    Args:
-        game: the problem.
-        budget: the limit on everything written to disk.
-        choices: uint8 (agents,), strategy indices.
-        price: damage per bit at which regret is stated.
-
-    Raises:
-        DataError: the choices are none of this game or exceed the budget, or the price is no price.
-    """
-    plain = game.game
-    if choices.dtype != np.uint8 or choices.shape != (plain.agents,) or choices.max() >= len(plain.strategies):
-        raise DataError(f"choices must be uint8 ({plain.agents},), indices into {len(plain.strategies)} strategies")
-    if not (math.isfinite(price) and price >= 0):
-        raise DataError(f"a price must be finite and not negative, not {price}")
-    chosen = total(game, choices)
-    capacity = budget.total_bits - plain.fixed_bits
-    slack = capacity - chosen.memory
-    if slack < 0:
-        raise DataError(f"the choices take {budget.total_bits - slack} bits of {budget.total_bits} allowed")
-    best = np.empty_like(choices)
-    point = best_profile(game, price, best)
-    own = totals(Tables.of(plain), best).damage
-    size = own + price * (point.memory + capacity)
-    return Certificate(
-        budget_bits=budget.total_bits,
-        used_bits=budget.total_bits - slack,
-        price=price,
-        unilateral_regret=regret(game, choices, price),
-        exchange_regret=_exchange(game, choices, slack, chosen).gain,
-        predicted_damage=chosen.damage,
-        lower_bound=max(0.0, point.value(price, capacity) - _MARGIN * size),
-        exchange_exact=False,
-    )
-
-
-def _exchange(game: StencilGame, choices: Choices, slack: int, now: Point) -> Exchange:
-    def offer(part: Patch) -> Offers:
-        own = choices[part.start : part.stop]
-        return span_offers(effective(part, own), own, slack, 0, len(own)).shifted(part.start)
-
-    offers = game.over_rows(offer)
-    best, alone = best_of(offers, slack), max(offer.gain for offer in offers)
-    if len(best.moves) == 2 and abs(best.moves[0][0] - best.moves[1][0]) == 1:
-        other = choices.copy()
-        for agent, strategy in best.moves:
-            other[agent] = strategy
-        return Exchange(max(alone, now.damage - total(game, other).damage), ())
-    return best
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -191,13 +179,14 @@ def _effective(part, choices, out):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def best_response(damage, memory, signs, i, now, error, field, price):  # type: ignore[no-untyped-def]
     """Agent i's best strategy in a field and what it gains by it; nothing that may be rounding."""
+    row = i if memory.shape[0] > 1 else 0
     own = np.float64(damage[i, now])
     best = now
     gain = 0.0
     for s in range(damage.shape[1]):
         other = np.float64(damage[i, s])
         saved = own - other + field * (error - error_of(damage, signs, i, s))
-        paid = price * (memory[0, s] - memory[0, now])
+        paid = price * (memory[row, s] - memory[row, now])
         if saved - paid > gain:
             size = own + other + abs(field) * (math.sqrt(own) + math.sqrt(other)) + abs(paid)
             if saved - paid > NOISE * size:
@@ -220,57 +209,3 @@ def _regret(part, choices, price):  # type: ignore[no-untyped-def]
             _, gain = best_response(damage, memory, signs, i, choices[i], played[c], field, price)
             worst = max(worst, gain)
     return worst
-
-
-@njit(nogil=True, cache=True)
-def _best(part, price, choices):  # type: ignore[no-untyped-def]
-    _, _, damage, memory, signs, correlation = part
-    columns, strategies = len(correlation), damage.shape[1]
-    back = np.empty((columns, strategies), np.uint8)
-    cost, error = np.empty(strategies), np.empty(strategies)
-    before, error_before = np.empty(strategies), np.empty(strategies)
-    for first in range(0, len(damage), columns):
-        for c in range(columns):
-            i = first + c
-            weight = 2.0 * np.float64(correlation[c - 1]) if c > 0 else 0.0
-            least = np.inf
-            for s in range(strategies):
-                error[s] = error_of(damage, signs, i, s)
-                slope = weight * error[s]
-                best = 0
-                reached = 0.0
-                if c > 0:
-                    reached = before[0] + slope * error_before[0]
-                    for t in range(1, strategies):
-                        other = before[t] + slope * error_before[t]
-                        if other < reached:
-                            reached = other
-                            best = t
-                back[c, s] = best
-                cost[s] = reached + np.float64(damage[i, s]) + price * (memory[0, s] - memory[0, 0])
-                least = min(least, cost[s])
-            # only differences matter; kept small, they are not rounded more the longer the row is
-            for s in range(strategies):
-                before[s] = cost[s] - least
-                error_before[s] = error[s]
-        s = 0
-        for t in range(1, strategies):
-            if before[t] < before[s]:
-                s = t
-        for c in range(columns - 1, -1, -1):
-            choices[first + c] = s
-            s = back[c, s]
-
-
-@njit(nogil=True, cache=True)
-def _mix_rows(part, narrow, wide, slack):  # type: ignore[no-untyped-def]
-    _, _, damage, memory, _, correlation = part
-    columns = len(correlation)
-    for first in range(0, len(damage), columns):
-        more = 0
-        for i in range(first, first + columns):
-            more += memory[0, wide[i]] - memory[0, narrow[i]]
-        if 0 < more <= slack:
-            narrow[first : first + columns] = wide[first : first + columns]
-            slack -= more
-    return slack

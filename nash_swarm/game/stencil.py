@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.errors import DataError
-from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.spans import SPAN, over_spans
-from nash_swarm.game.tables import Tables, readonly
+from nash_swarm.errors import DataError, UsageError
+from nash_swarm.game.interaction import Choices, Fusion, Interaction, View
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from nash_swarm.game.bitgame import BitGame
+    from nash_swarm.game.layout import TensorLayout
 
 LIMIT = 0.5
 """Largest correlation of neighbours, either way."""
 _MOST_STRATEGIES = 8
 """The signs of an agent's errors are the bits of one byte."""
+_CHUNK = 1 << 16
+"""Agents whose errors are computed at a time, about."""
+
+
+class Grid(NamedTuple):
+    """One matrix of a stencil: its first agent, its shape, and the correlation of its columns."""
+
+    start: int
+    rows: int
+    columns: int
+    correlation: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Stencil:
+class Stencil(Interaction):
     """Interaction of every weight with the previous and the next stored column of its row.
 
     Agent i = (row, c) that plays s errs by `a_i(s) = +-sqrt(c_i(s))`, signed like its rounding error. Neighbours (row,
@@ -42,6 +53,8 @@ class Stencil:
         shapes: (rows, columns) of each matrix, in the order of the agents, which are its weights row by row.
         correlation: float32 (sum of columns,), rho_c of each matrix's columns; 0 for its last one.
     """
+
+    kind: ClassVar[str] = "stencil"
 
     signs: npt.NDArray[np.uint8]
     shapes: tuple[tuple[int, int], ...]
@@ -62,80 +75,76 @@ class Stencil:
         if self.correlation[ends].any():
             raise DataError("the last column of a matrix has no next one: its correlation must be 0")
 
-
-def neighbour_correlation(hessian: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Correlation of each column's input with the next one's, clipped to +-1/2; 0 for the last one and for dead inputs.
-
-    Args:
-        hessian: (columns, columns), second moments of a matrix's inputs, columns in stored order.
-    """
-    energy = hessian.diagonal().astype(np.float64)
-    scale = np.sqrt(energy[:-1] * energy[1:])
-    beside = hessian.diagonal(1).astype(np.float64)
-    found = np.divide(beside, scale, out=np.zeros_like(scale), where=scale > 0)
-    return np.append(np.clip(found, -LIMIT, LIMIT), 0).astype(np.float32)
-
-
-class Patch(NamedTuple):
-    """Some whole rows of one matrix, in the form that the kernels read.
-
-    Attributes:
-        start, stop: the agents.
-        damage: float32 (agents, strategies).
-        memory: int64 (1, strategies), bits.
-        signs: uint8 (agents,).
-        correlation: float32 (columns,).
-    """
-
-    start: int
-    stop: int
-    damage: npt.NDArray[np.float32]
-    memory: npt.NDArray[np.int64]
-    signs: npt.NDArray[np.uint8]
-    correlation: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class StencilGame:
-    """A game at `parameter` granularity whose agents are coupled with their neighbours.
-
-    Attributes:
-        game: the agents; without a `Coupling` of its own, and with one row of memory for all.
-        stencil: how they are coupled.
-    """
-
-    game: BitGame
-    stencil: Stencil
-
-    def __post_init__(self) -> None:
-        if self.game.coupling is not None:
-            raise DataError("a game is coupled by a stencil or by a coupling, not by both")
-        if self.stencil.signs.shape != (self.game.agents,):
-            raise DataError(f"the stencil is of {len(self.stencil.signs)} agents, the game of {self.game.agents}")
-        if len(self.game.strategies) > _MOST_STRATEGIES:
-            raise DataError(f"a stencil couples agents of at most {_MOST_STRATEGIES} strategies")
-        if not Tables.of(self.game).shared:
-            raise DataError("a stencil couples agents that share one row of memory, as at parameter granularity")
-
-    def patches(self) -> list[Patch]:
-        """The rows in patches of about as many agents as a span has."""
-        stencil, tables = self.stencil, Tables.of(self.game)
-        signs, patches = readonly(stencil.signs), []
+    def grids(self) -> Iterator[Grid]:
+        """The matrices, in the order of the agents."""
         start = column = 0
-        for rows, columns in stencil.shapes:
-            correlation = readonly(stencil.correlation[column : column + columns])
-            step = max(1, SPAN // columns) * columns
-            end = start + rows * columns
-            for first in range(start, end, step):
-                at = slice(first, min(first + step, end))
-                patches.append(Patch(at.start, at.stop, tables.damage[at], tables.memory, signs[at], correlation))
-            start, column = end, column + columns
-        return patches
+        for rows, columns in self.shapes:
+            yield Grid(start, rows, columns, self.correlation[column : column + columns])
+            start, column = start + rows * columns, column + columns
 
-    def over_rows(self, task: Callable[[Patch], T]) -> list[T]:
-        """`task(patch)` for patches of whole rows, shared by threads; results in the order of the agents.
+    def check(self, agents: int, strategies: int) -> None:
+        """See `Interaction.check`."""
+        if len(self.signs) != agents:
+            raise DataError(f"the stencil is of {len(self.signs)} agents, the game of {agents}")
+        if strategies > _MOST_STRATEGIES:
+            raise DataError(f"a stencil couples agents of at most {_MOST_STRATEGIES} strategies")
 
-        Rows are not coupled with one another, so a task may change what its own agents play.
-        """
-        patches = self.patches()
-        return over_spans(lambda first, past: task(patches[first]), len(patches), 1)
+    def check_tensors(self, tensors: Sequence[TensorLayout]) -> None:
+        """See `Interaction.check_tensors`: matrices are those whose every weight is an agent."""
+        if not all(tensor.per_weight for tensor in tensors) or self.shapes != tuple(t.grid for t in tensors):
+            raise DataError("the stencil's matrices are not the tensors of the game, weight by weight")
+
+    def errors(self, damage: npt.NDArray[np.float32], choices: Choices, start: int = 0) -> npt.NDArray[np.float64]:
+        """The signed errors of consecutive agents from `start` on, given their damage and choices."""
+        own = np.take_along_axis(damage, choices[:, None], axis=1)[:, 0].astype(np.float64)
+        negative = self.signs[start : start + len(choices)] >> choices & 1
+        return np.where(negative, -np.sqrt(own), np.sqrt(own))
+
+    def added(self, damage: npt.NDArray[np.float32], choices: Choices) -> float:
+        """See `Interaction.added`."""
+        total = 0.0
+        for grid in self.grids():
+            weights = grid.correlation[:-1].astype(np.float64)
+            step = max(1, _CHUNK // grid.columns) * grid.columns
+            stop = grid.start + grid.rows * grid.columns
+            for start in range(grid.start, stop, step):
+                part = slice(start, min(start + step, stop))
+                errors = self.errors(damage[part], choices[part], start).reshape(-1, grid.columns)
+                total += 2 * float(np.sum((errors[:, :-1] * errors[:, 1:]) @ weights))
+        return total
+
+    def view(self, game: BitGame) -> View:
+        """See `Interaction.view`."""
+        from nash_swarm.game.views import RowView
+
+        return RowView.of(game)
+
+    def restricted(self, changes: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]]) -> Self:
+        """See `Interaction.restricted`."""
+        signs = self.signs.copy()
+        for agents, target in changes:
+            places = target.astype(np.uint8)
+            bits = signs[agents][:, None] >> places & 1
+            signs[agents] = np.packbits(bits, axis=1, bitorder="little")[:, 0]
+        return replace(self, signs=signs)
+
+    def fused(self, fusion: Fusion) -> NoReturn:
+        """See `Interaction.fused`: neighbours in a row would have to be neighbours in all rows."""
+        raise UsageError(
+            "cannot fuse agents that are coupled with their neighbours in a row; leave out --fuse, or measure without "
+            "--coupling"
+        )
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """See `Interaction.arrays`."""
+        shapes = np.array(self.shapes, np.int64).reshape(-1, 2)
+        return {"signs": self.signs, "shapes": shapes, "correlation": self.correlation}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """See `Interaction.from_arrays`."""
+        shapes = arrays["shapes"]
+        if shapes.dtype != np.int64 or shapes.ndim != 2 or shapes.shape[1] != 2:
+            raise DataError(f"shapes of matrices must be int64 (matrices, 2), not {shapes.dtype} {shapes.shape}")
+        pairs = tuple((int(rows), int(columns)) for rows, columns in shapes)
+        return cls(arrays["signs"], pairs, arrays["correlation"])

@@ -167,9 +167,10 @@ def compress(
                 trial=trial_windows(game, loaded, source.tokenizer, rng), seed=seed, quiet=quiet,
             )  # fmt: skip
             trial = {candidate.name: candidate.kl for candidate in ranking}
+            losses = {candidate.name: candidate.trial.loss for candidate in ranking}
             allocation, packed = ranking[0].allocation, ranking[0].packed
         else:
-            trial = {}
+            trial, losses = {}, {}
             allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
             packed = pack(source.model, allocation, quantizer=rounding, propagation=settled.propagation, quiet=quiet)
         tuned: Tuned | None = None
@@ -186,7 +187,8 @@ def compress(
             found = evaluate(
                 {"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet
             )
-            measured = figures(found["packed"], found["reference"], loaded.source) | {"trial_kl": trial}
+            measured = figures(found["packed"], found["reference"], loaded.source)
+            measured |= {"trial_kl": trial, "trial_loss": losses}
             if tuned is not None:
                 measured |= {"tuning_kl": tuned.history, "tuning_kept": tuned.step}
         save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)

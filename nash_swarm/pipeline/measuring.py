@@ -12,19 +12,22 @@ import torch
 from tqdm import tqdm
 
 from nash_swarm import registry
-from nash_swarm.damage.base import DamageEstimator
+from nash_swarm.damage.base import DamageEstimator, Sensitivity
+from nash_swarm.damage.coupling import couple
 from nash_swarm.damage.statistics import Statistics
-from nash_swarm.damage.table import damage_table
+from nash_swarm.damage.table import damage_table, error_signs
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, Text, choose_windows, cut_windows, load_text
 from nash_swarm.game.bitgame import BitGame, Calibration
+from nash_swarm.game.layout import Kind, TensorLayout
+from nash_swarm.game.stencil import Stencil
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import resident
 from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.walk import Matrix, check_weights, find_matrices
 from nash_swarm.names import Granularity, Scope
-from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, find_agents
+from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, Agents, find_agents
 
 
 def measure(
@@ -42,6 +45,7 @@ def measure(
     group_size: int = 64,
     windows: int = 16,
     length: int = 512,
+    coupling: bool = False,
     seed: int = 0,
     name: str = "",
     quiet: bool = False,
@@ -64,6 +68,8 @@ def measure(
         group_size: columns that share a scale and zero-point per row.
         windows: calibration windows.
         length: tokens per window.
+        coupling: also measure how the damage of agents interacts: a stencil at `parameter` granularity, in the same
+            pass; `couple` afterwards at any other.
         seed: chooses the windows.
         name: what to call the model in reports.
         quiet: no progress bars.
@@ -77,6 +83,7 @@ def measure(
         model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
     )
     check_weights(agents.matrices)
+    stencil = _Stencils(agents, estimator) if coupling and granularity == "parameter" else None
     calibration: Calibration | None = None
     provenance: dict[str, Any] = {}
     if tokens is None and text is not None and tokenizer is not None:
@@ -107,8 +114,11 @@ def measure(
                 raise DataError(f"no calibration token reaches {matrix.name}; damage 'magnitude' needs none")
             weight = originals[matrix.name].weight().contiguous().numpy()
             statistics.order = None if orders is None else orders.get(matrix.name)
-            sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
             layout = layouts.pop(matrix.name)
+            if stencil is None:
+                sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
+            else:
+                sensitivity = stencil.measure(weight, statistics, matrix.kind, layout)
             if (sensitivity.order is not None) != layout.ordered:
                 raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {matrix.name}")
             table[layout.span] = damage_table(weight, sensitivity, layout, agents.strategies)
@@ -128,7 +138,9 @@ def measure(
         "calibration_tokens": 0 if calibration is None else int(calibration.tokens.size),
         **({"calibration_loss": loss[0]} if loss else {}),
     }
-    return BitGame(
+    if stencil is not None:
+        provenance["coupling"] = {"kind": Stencil.kind}
+    game = BitGame(
         agents.strategies,
         table,
         agents.memory,
@@ -138,7 +150,38 @@ def measure(
         permutations,
         calibration,
         provenance,
+        None if stencil is None else stencil.result(),
     )
+    return couple(model, game, seed=seed, quiet=quiet)[0] if coupling and stencil is None else game
+
+
+class _Stencils:
+    """The stencil of a game of single weights, as its matrices are measured.
+
+    Raises:
+        UsageError: the estimator does not know how neighbours interact.
+    """
+
+    def __init__(self, agents: Agents, estimator: DamageEstimator) -> None:
+        estimator.check_couples()
+        self._agents, self._estimator = agents, estimator
+        self._signs = np.empty(len(agents.memory), np.uint8)
+        self._correlation: dict[str, npt.NDArray[np.float32]] = {}
+
+    def measure(
+        self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind, layout: TensorLayout
+    ) -> Sensitivity:
+        """Take in a matrix; returns what its errors cost."""
+        sensitivity, correlation = self._estimator.coupled_sensitivity(weight, statistics, kind)
+        self._signs[layout.span] = error_signs(weight, sensitivity.order, layout, self._agents.strategies)
+        self._correlation[layout.name] = correlation
+        return sensitivity
+
+    def result(self) -> Stencil:
+        """The stencil of all matrices."""
+        tensors = self._agents.tensors
+        every = np.concatenate([self._correlation[tensor.name] for tensor in tensors])
+        return Stencil(self._signs, tuple(tensor.grid for tensor in tensors), every)
 
 
 def _statistics(

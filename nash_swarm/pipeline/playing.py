@@ -19,7 +19,9 @@ from nash_swarm.evaluation.text import Text, choose_windows, cut_windows
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
+from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.rules import Rules
+from nash_swarm.game.stencil import Stencil
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.walk import find_matrices
 from nash_swarm.pipeline.measuring import measure
@@ -129,8 +131,8 @@ def measure_at(model: Any, packed: Any, game: BitGame, *, quiet: bool = False) -
     """The game measured again with every gradient and activation taken at the packed model.
 
     What is rounded is still the original weights; only where the loss is looked at has moved. Column orders stay, and
-    so agents are what they were; a coupled game keeps the directions of its coupling vectors, with the lengths that the
-    new damage gives them.
+    so agents are what they were. Coupling vectors keep their directions, with the lengths that the new damage gives
+    them; a stencil is measured again.
 
     Args:
         model: the original model.
@@ -149,11 +151,12 @@ def measure_at(model: Any, packed: Any, game: BitGame, *, quiet: bool = False) -
         model, tokens=game.calibration.tokens, point=dense_copy(model, packed), orders=game.permutations,
         damage=estimator,
         granularity=facts["granularity"], strategies=game.strategies, scope=facts["scope"],
-        group_size=game.tensors[0].group_size, seed=facts["seed"], name=facts["model"], quiet=quiet,
+        group_size=game.tensors[0].group_size, coupling=isinstance(game.coupling, Stencil), seed=facts["seed"],
+        name=facts["model"], quiet=quiet,
     )  # fmt: skip
     facts_now = {**facts, "measured_at_loss": again.provenance.get("calibration_loss")}
     again = replace(again, calibration=game.calibration, provenance=facts_now)
-    if game.coupling is None:
+    if not isinstance(game.coupling, Coupling):
         return again
     vectors = scaled_to_damage(again, game.coupling.vectors)
     return replace(again, coupling=replace(game.coupling, vectors=vectors))

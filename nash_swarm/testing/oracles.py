@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.game.bitgame import BitGame
+from nash_swarm.testing.couplings import Pairs
 
 
 def profiles(game: BitGame) -> npt.NDArray[np.uint8]:
@@ -20,7 +21,8 @@ def profiles(game: BitGame) -> npt.NDArray[np.uint8]:
 def total_damage(game: BitGame, choices: npt.NDArray[np.uint8]) -> float:
     """The agents' damage and what every two of them add, pair by pair."""
     total = float(game.damage[np.arange(game.agents), choices].sum(dtype=np.float64))
-    return total + sum(_pair(game, choices, i, j) for i, j in itertools.combinations(range(game.agents), 2))
+    pairs = Pairs.of(game)
+    return total + sum(_pair(pairs, choices, i, j) for i, j in itertools.combinations(range(game.agents), 2))
 
 
 def optimum(game: BitGame, capacity: int) -> float:
@@ -30,10 +32,9 @@ def optimum(game: BitGame, capacity: int) -> float:
     fits = game.memory[agents, everything].sum(axis=1) <= capacity
     totals = game.damage[agents, everything].sum(axis=1, dtype=np.float64)
     if game.coupling is not None:
-        played = game.coupling.vectors[agents, everything].astype(np.float64)
-        community = game.coupling.community
-        weights = game.coupling.graph[community][:, community] * (1 - np.eye(game.agents))
-        totals += 0.5 * np.einsum("pik,ij,pjk->p", played, weights, played, optimize=True)
+        pairs = Pairs.of(game)
+        played = pairs.vectors[agents, everything]
+        totals += 0.5 * np.einsum("pik,ij,pjk->p", played, pairs.others, played, optimize=True)
     return float(totals[fits].min())
 
 
@@ -42,10 +43,8 @@ def changes(game: BitGame, choices: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[
     agents = np.arange(game.agents)
     damage = game.damage.astype(np.float64)
     if game.coupling is not None:
-        played = game.coupling.vectors[agents, choices].astype(np.float64)
-        community = game.coupling.community
-        weights = game.coupling.graph[community][:, community] * (1 - np.eye(game.agents))
-        damage += np.einsum("isk,ij,jk->is", game.coupling.vectors.astype(np.float64), weights, played)
+        pairs = Pairs.of(game)
+        damage += np.einsum("isk,ij,jk->is", pairs.vectors, pairs.others, pairs.vectors[agents, choices])
     bits = game.memory - game.memory[agents, choices][:, None]
     return bits, damage[agents, choices][:, None] - damage
 
@@ -59,6 +58,7 @@ def unilateral_regret(game: BitGame, choices: npt.NDArray[np.uint8], price: floa
 def exchange_regret(game: BitGame, choices: npt.NDArray[np.uint8], slack: int) -> float:
     """The best fall of the total damage by one agent within `slack` bits, or by one giving and another taking."""
     bits, saved = changes(game, choices)
+    pairs = Pairs.of(game)
     best = float(saved[bits <= slack].max(initial=0.0))
     for giver, taker in itertools.permutations(range(game.agents), 2):
         for s, t in itertools.product(range(len(game.strategies)), repeat=2):
@@ -69,15 +69,12 @@ def exchange_regret(game: BitGame, choices: npt.NDArray[np.uint8], slack: int) -
                 alone = choices.copy(), choices.copy()
                 alone[0][giver], alone[1][taker] = s, t
                 # what the two changes add to one another
-                extra = _pair(game, both, giver, taker) + _pair(game, choices, giver, taker)
-                extra -= sum(_pair(game, one, giver, taker) for one in alone)
+                extra = _pair(pairs, both, giver, taker) + _pair(pairs, choices, giver, taker)
+                extra -= sum(_pair(pairs, one, giver, taker) for one in alone)
                 best = max(best, float(saved[giver, s] + saved[taker, t] - extra))
     return best
 
 
-def _pair(game: BitGame, choices: npt.NDArray[np.uint8], i: int, j: int) -> float:
+def _pair(pairs: Pairs, choices: npt.NDArray[np.uint8], i: int, j: int) -> float:
     """What agents i and j add to the total damage together."""
-    if game.coupling is None:
-        return 0.0
-    one, other = (game.coupling.vectors[a, choices[a]].astype(np.float64) for a in (i, j))
-    return float(game.coupling.graph[game.coupling.community[i], game.coupling.community[j]] * (one @ other))
+    return float(pairs.weights[i, j] * (pairs.vectors[i, choices[i]] @ pairs.vectors[j, choices[j]]))

@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from nash_swarm.errors import BudgetError
-from nash_swarm.game import Allocation, BitGame, Budget, Coupling
+from nash_swarm.game import Allocation, BitGame, Budget, Stencil
 from nash_swarm.game.tables import PRECISION
 from nash_swarm.solvers.base import Solver
 from nash_swarm.testing import oracles
 from nash_swarm.testing.case import Case
-from nash_swarm.testing.games import sample_budget, sample_coupled_game, sample_game
+from nash_swarm.testing.couplings import Pairs, scaled, shuffled
+from nash_swarm.testing.games import sample_budget, sample_coupled_game, sample_game, sample_row_game
 from nash_swarm.testing.rules_contract import check_rules
 
 _PROFILES = 4**8
@@ -33,7 +34,8 @@ def check_solver(solver: Solver, *, examples: int = 50, seed: int = 0) -> None:
 
     All this holds for coupled games too. On all games nobody may lower the total cost by a change that fits into the
     budget, unless by less than the damage is known to (2^-24 of it, float32): play ends in a Nash equilibrium among the
-    profiles that fit. Solvers with `separable = True` choose as
+    profiles that fit. Coupled along the rows of matrices are agents only for solvers that name `Stencil` among their
+    `couplings`, or are separable. Solvers with `separable = True` choose as
     if nobody were coupled; on coupled games only what does not depend on the coupling, and their certificate, is held.
 
     Args:
@@ -53,8 +55,11 @@ def check_solver(solver: Solver, *, examples: int = 50, seed: int = 0) -> None:
             f"strategies {list(game.strategies)}, {budget.total_bits} of {game.largest_bits()} bits)"
         )
         _check(solver, Case(game, budget, seed + number, label))
-    for number in range(max(1, examples // 2)):
-        game = sample_coupled_game(rng)
+    samples = [sample_coupled_game] * max(1, examples // 2)
+    if solver.separable or Stencil in solver.couplings:
+        samples += [sample_row_game] * max(1, examples // 3)
+    for number, sample in enumerate(samples):
+        game = sample(rng)
         budget = sample_budget(rng, game)
         label = (
             f"{type(solver).__name__}, coupled game {number} of seed {seed} ({game.provenance['kind']}, {game.agents} "
@@ -106,9 +111,9 @@ def _rounding(game: BitGame) -> float:
     """What coupled agents' gains may be off by; without coupling they are exact differences."""
     if game.coupling is None:
         return 0.0
-    vectors = np.square(game.coupling.vectors.astype(np.float64)).sum(axis=2).max(axis=1)
-    weights = np.abs(game.coupling.graph[game.coupling.community][:, game.coupling.community])
-    pairs = float(np.sqrt(vectors) @ weights @ np.sqrt(vectors))
+    weights, vectors = Pairs.of(game)
+    lengths = np.sqrt(np.square(vectors).sum(axis=2).max(axis=1))
+    pairs = float(lengths @ np.abs(weights) @ lengths)
     return 1e-10 * (float(game.damage.max(axis=1).sum(dtype=np.float64)) + pairs)
 
 
@@ -151,11 +156,7 @@ def _check_refusal(solver: Solver, case: Case) -> None:
 
 def _check_scale(solver: Solver, case: Case, allocation: Allocation) -> None:
     game = case.game
-    coupling = game.coupling
-    if coupling is not None:
-        coupling = replace(coupling, vectors=coupling.vectors * np.float32(math.sqrt(_SCALE)))
-    scaled = replace(game, damage=game.damage * np.float32(_SCALE), coupling=coupling)
-    other = _solve(solver, case._replace(game=scaled))
+    other = _solve(solver, case._replace(game=scaled(game, _SCALE)))
     one, two = game.total_damage(allocation.choices), game.total_damage(other.choices)
     same = math.isclose(one, two, rel_tol=1e-3, abs_tol=_rounding(game))
     case.require(same, f"damage in another unit gave the result {two} instead of {one}")
@@ -163,12 +164,8 @@ def _check_scale(solver: Solver, case: Case, allocation: Allocation) -> None:
 
 def _check_order(solver: Solver, case: Case, allocation: Allocation) -> None:
     game = case.game
-    order = np.random.default_rng(case.seed).permutation(game.agents)
-    coupling = game.coupling
-    if coupling is not None:
-        coupling = Coupling(coupling.vectors[order], coupling.community[order], coupling.graph)
-    shuffled = replace(game, damage=game.damage[order], memory=game.memory[order], coupling=coupling)
-    other = _solve(solver, case._replace(game=shuffled)).certificate.predicted_damage
+    moved = shuffled(game, np.random.default_rng(case.seed))
+    other = _solve(solver, case._replace(game=moved)).certificate.predicted_damage
     found = allocation.certificate.predicted_damage
     # ties may be broken otherwise, and a heuristic may then end elsewhere
     case.require(

@@ -8,64 +8,82 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.games import make_game
-from support.stencils import as_coupling, every_profile, sample_stencil_game
+from support.stencils import as_coupling, coupled_rows, every_profile, third
 
-from nash_swarm.errors import BudgetError, UsageError
-from nash_swarm.game import Budget
-from nash_swarm.game.rows import regret, total
-from nash_swarm.game.stencil import Stencil, StencilGame
+from nash_swarm.errors import UsageError
+from nash_swarm.game import BitGame, Budget, Stencil
+from nash_swarm.game.bitgame import pick
+from nash_swarm.game.certificate import Certificate, certify
+from nash_swarm.game.rows import Rows
+from nash_swarm.solvers._row_fill import fill_rows, trade_rows
+from nash_swarm.solvers._row_market import play_rows
+from nash_swarm.solvers._row_response import respond
 from nash_swarm.solvers.lagrangian import Lagrangian
 from nash_swarm.solvers.nash import Nash
-from nash_swarm.solvers.stencil import respond, solve_stencil
-from nash_swarm.testing import oracles
+from nash_swarm.solvers.nash_swarm import NashSwarm
+from nash_swarm.solvers.swarm import Swarm
+from nash_swarm.testing.games import sample_row_game
 
 DYNAMICS = ("response", "best")
 
 
-def coupled_rows(rows: int, columns: int, seed: int = 0) -> StencilGame:
-    rng = np.random.default_rng(seed)
-    correlation = np.append(rng.uniform(-0.5, 0.5, columns - 1), 0).astype(np.float32)
-    signs = rng.integers(0, 64, rows * columns).astype(np.uint8)
-    return StencilGame(make_game(rows * columns, seed, shared=True), Stencil(signs, ((rows, columns),), correlation))
+def told(game: BitGame, budget: Budget, dynamics: str) -> Certificate:
+    play = play_rows(Rows.of(game), game.capacity(budget), dynamics, 100, lambda point, more: None)  # type: ignore[arg-type]
+    return certify(game, budget, play.choices, play.price)
 
 
-def third(game: StencilGame) -> Budget:
-    return Budget((2 * game.game.smallest_bits() + game.game.largest_bits()) // 3, "a third of the way")
+def hopeless(game: BitGame) -> BitGame:
+    """With a row of damage that nothing helps, beside which the last bits of the others are a rounding error."""
+    assert isinstance(game.coupling, Stencil)
+    columns = len(game.coupling.correlation)
+    heavy = np.full((columns, len(game.strategies)), 2.0**23, np.float32)
+    ((rows, _),) = game.coupling.shapes
+    stencil = replace(
+        game.coupling, signs=np.append(game.coupling.signs, np.zeros(columns, np.uint8)), shapes=((rows + 1, columns),)
+    )
+    return BitGame(
+        game.strategies,
+        np.concatenate([game.damage, heavy]),
+        np.broadcast_to(game.memory[0], (game.agents + columns, len(game.strategies))),
+        game.fixed_bits,
+        game.parameters,
+        coupling=stencil,
+    )
 
 
 @pytest.mark.parametrize("dynamics", DYNAMICS)
 @given(seed=st.integers(0, 2**32))
-def test_play_ends_in_an_equilibrium_inside_the_budget(dynamics: str, seed: int) -> None:
+def test_play_ends_inside_the_budget_near_the_best_there_is(dynamics: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    game = sample_stencil_game(rng, most_agents=6)
-    plain = game.game
-    budget = Budget(int(rng.integers(plain.smallest_bits(), plain.largest_bits() + 3)), "some")
-    found = solve_stencil(game, budget, dynamics)
-    told = found.certificate
-    assert told.unilateral_regret == 0
-    size = float(plain.damage.max()) + told.price * int(plain.memory[0, -1])
-    assert oracles.unilateral_regret(as_coupling(game), found.choices, told.price) <= 1e-6 * size
-    assert told.used_bits == plain.used_bits(found.choices) <= budget.total_bits
+    game = sample_row_game(rng, most_agents=6)
+    budget = Budget(int(rng.integers(game.smallest_bits(), game.largest_bits() + 3)), "some")
+    found = told(game, budget, dynamics)
+    assert found.used_bits <= budget.total_bits
     _, costs, taken = every_profile(game)
-    least = float(costs[taken <= plain.capacity(budget)].min())
-    assert told.lower_bound <= least + 1e-12 * size
-    assert told.predicted_damage >= least - 1e-12 * size
-    if dynamics == "best":  # nothing is lost but the price of the bits that no row could take
-        slack = budget.total_bits - told.used_bits
-        assert told.predicted_damage - told.lower_bound <= told.price * slack + 1e-10 * size
+    fits = taken <= game.capacity(budget)
+    size = float(game.damage.max()) * game.agents
+    assert found.predicted_damage >= costs[fits].min() - 1e-9 * size
+    assert found.lower_bound <= costs[fits].min() + 1e-9 * size
 
 
 @pytest.mark.parametrize("dynamics", DYNAMICS)
-def test_many_agents_fill_the_budget_and_beat_play_without_coupling(dynamics: str) -> None:
-    game = coupled_rows(40, 150)
+def test_where_the_last_bits_are_immaterial_the_result_is_an_exact_equilibrium(dynamics: str) -> None:
+    game = hopeless(coupled_rows(30, 64))
+    for extra in (0, 1, 2):
+        budget = Budget(game.smallest_bits() + 3000 + extra, "bits")
+        found = told(game, budget, dynamics)
+        assert found.unilateral_regret == 0 and found.price > 0
+        assert 0 <= budget.total_bits - found.used_bits <= 8
+
+
+def test_coupled_play_beats_play_that_is_blind_and_the_best_profile_beats_response() -> None:
+    game = coupled_rows(100, 200)
     budget = third(game)
-    found = solve_stencil(game, budget, dynamics)
-    assert found.certificate.unilateral_regret == 0
-    assert 0 <= budget.total_bits - found.certificate.used_bits <= 4
-    blind = Lagrangian().solve(game.game, budget)
-    assert total(game, blind.choices).damage > 1.02 * found.certificate.predicted_damage
-    assert found.certificate.gap < {"best": 1e-4, "response": 0.1}[dynamics]
+    blind = Lagrangian().solve(game, budget).certificate
+    nash, both = Nash().solve(game, budget).certificate, NashSwarm().solve(game, budget).certificate
+    assert blind.predicted_damage > 1.02 * nash.predicted_damage > 1.02 * both.predicted_damage
+    assert both.gap < 1e-4 and nash.gap < 0.1
+    assert both.used_bits == nash.used_bits == budget.total_bits
 
 
 def test_stored_edges_lead_to_much_the_same() -> None:
@@ -73,47 +91,67 @@ def test_stored_edges_lead_to_much_the_same() -> None:
     budget = third(game)
     edges = Nash().solve(as_coupling(game), budget).certificate
     for dynamics in DYNAMICS:
-        told = solve_stencil(game, budget, dynamics).certificate
-        assert told.predicted_damage == pytest.approx(edges.predicted_damage, rel=0.1)
+        found = told(game, budget, dynamics)
+        assert found.predicted_damage == pytest.approx(edges.predicted_damage, rel=0.1)
         # a relaxation to mixed strategies bounds no better than the dual of the game itself
-        assert edges.lower_bound <= told.lower_bound * (1 + 1e-3)
+        assert edges.lower_bound <= found.lower_bound * (1 + 1e-3)
 
 
 @pytest.mark.parametrize("dynamics", DYNAMICS)
 def test_without_correlation_it_is_the_game_without_coupling(dynamics: str) -> None:
     game = coupled_rows(20, 50)
-    game = replace(game, stencil=replace(game.stencil, correlation=np.zeros(50, np.float32)))
+    assert isinstance(game.coupling, Stencil)
+    game = replace(game, coupling=replace(game.coupling, correlation=np.zeros(50, np.float32)))
     budget = third(game)
-    told, other = solve_stencil(game, budget, dynamics).certificate, Lagrangian().solve(game.game, budget).certificate
-    assert told.price == pytest.approx(other.price, rel=1e-9)
-    assert told.lower_bound == pytest.approx(other.lower_bound, rel=1e-9)
+    found, other = told(game, budget, dynamics), Lagrangian().solve(replace(game, coupling=None), budget).certificate
+    assert found.lower_bound == pytest.approx(other.lower_bound, rel=1e-6)
+    assert found.predicted_damage == pytest.approx(other.predicted_damage, rel=1e-6)
 
 
 def test_every_move_lowers_the_potential_until_nobody_moves() -> None:
-    game = coupled_rows(10, 60)
-    rng = np.random.default_rng(1)
-    choices = rng.integers(0, 6, 600).astype(np.uint8)
+    game = Rows.of(coupled_rows(10, 60))
+    choices = np.random.default_rng(1).integers(0, 6, 600).astype(np.uint8)
     price = 1e-3
-    before = total(game, choices).value(price, 0)
-    assert regret(game, choices, price) > 0
+    before = game.total(choices).value(price, 0)
+    assert game.regret(choices, price) > 0
     assert respond(game, price, choices) > 0
-    assert total(game, choices).value(price, 0) < before
-    assert regret(game, choices, price) == 0
+    assert game.total(choices).value(price, 0) < before
+    assert game.regret(choices, price) == 0
     assert respond(game, price, choices) == 0
+
+
+@given(seed=st.integers(0, 2**32))
+def test_filling_and_trading_only_lower_the_cost_and_leave_no_change_that_fits(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    game = sample_row_game(rng)
+    rows, choices = Rows.of(game), np.zeros(game.agents, np.uint8)
+    slack = int(rng.integers(0, game.largest_bits() - game.smallest_bits() + 1))
+    before, used = rows.total(choices), game.used_bits(choices)
+    left = fill_rows(rows, choices, slack)
+    filled = rows.total(choices)
+    assert filled.damage <= before.damage
+    assert left == slack - (game.used_bits(choices) - used) >= 0
+    seen = rows.effective(choices).damage
+    gain = pick(seen, choices)[:, None] - seen
+    bits = game.memory - pick(game.memory, choices)[:, None]
+    assert gain[bits <= left].max() <= 1e-9 * float(game.damage.max())
+    trade_rows(rows, choices, left, 5)
+    assert rows.total(choices).damage <= filled.damage
+    assert game.used_bits(choices) <= used + slack
 
 
 @pytest.mark.parametrize("dynamics", DYNAMICS)
 def test_a_budget_for_everything_and_one_for_nothing(dynamics: str) -> None:
     game = coupled_rows(4, 10)
-    rich = solve_stencil(game, Budget(game.game.largest_bits(), "all"), dynamics)
-    assert rich.certificate.price == 0 and rich.certificate.unilateral_regret == 0
-    poor = solve_stencil(game, Budget(game.game.smallest_bits(), "least"), dynamics)
-    assert not poor.choices.any() and poor.certificate.unilateral_regret == 0
-    with pytest.raises(BudgetError, match="smallest feasible"):
-        solve_stencil(game, Budget(game.game.smallest_bits() - 1, "too little"), dynamics)
+    rich = told(game, Budget(game.largest_bits(), "all"), dynamics)
+    assert rich.price == 0 and rich.unilateral_regret == 0
+    poor = told(game, Budget(game.smallest_bits(), "least"), dynamics)
+    assert poor.used_bits == game.smallest_bits() and poor.unilateral_regret == 0
 
 
-def test_unknown_dynamics_are_refused() -> None:
+def test_what_cannot_be_played_is_refused() -> None:
     game = coupled_rows(2, 3)
     with pytest.raises(UsageError, match="dynamics"):
-        solve_stencil(game, third(game), "worst")  # type: ignore[arg-type]
+        told(game, third(game), "worst")
+    with pytest.raises(UsageError, match="'swarm' does not play agents coupled by a stencil; take nash-swarm or nash"):
+        Swarm().solve(game, third(game))

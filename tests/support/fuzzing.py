@@ -12,6 +12,7 @@ import json
 import random
 import resource
 import shutil
+import signal
 import struct
 import sys
 import tracemalloc
@@ -43,6 +44,7 @@ from support.mutating import as_json, damaged_bytes, damaged_values
 from support.packed import pack, some_case
 
 SECONDS = 5
+"""Of this process's own time: a busy machine may take much longer."""
 TIMES, BESIDE = 600, 3 << 26
 """Bytes of memory for a byte of file, and beside that; the limit on arrays in games is 256 and 1 << 26."""
 
@@ -343,12 +345,15 @@ def run(cases: Iterator[Case], count: int) -> dict[str, int]:
         name, read, size = next(cases)
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        # whoever waits for something takes no time of its own
+        faulthandler.dump_traceback_later(60 * SECONDS, exit=True)
         try:
             read()
         except NashSwarmError:
             refused += 1
         finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             faulthandler.cancel_dump_traceback_later()
         taken = tracemalloc.get_traced_memory()[1] - before
         assert taken <= TIMES * size + BESIDE, f"{name}: {taken} bytes for a file of {size}"
@@ -359,6 +364,8 @@ def main(folder: Path, seed: int, share: float) -> None:
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     warnings.simplefilter("ignore")
+    # the traceback, and then the end that the signal is by default
+    faulthandler.register(signal.SIGPROF, chain=True)
     fuzz = Fuzz(folder, random.Random(seed))
     plan: dict[str, tuple[Iterator[Case], int]] = {
         "games": (fuzz.games(), 5000),

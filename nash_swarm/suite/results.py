@@ -11,6 +11,7 @@ from typing import Any
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_file
+from nash_swarm.files.values import finite
 from nash_swarm.suite.rows import COLUMNS, NUMBERS, Row, library_versions
 
 CSV = "results.csv"
@@ -25,7 +26,9 @@ class Results:
     Attributes:
         rows: its figures.
         command: the command line that makes them again.
-        details: what a page shows of a row beside its figures, by the row's key: its trace, timings and allocation.
+        details: what a page shows of a row beside its figures, by the row's key: `trace` (records by iteration),
+            `timings` (`agents`, `seconds`) and `allocation` (the key of its map).
+        maps: heat maps of allocations by their keys, as JSON values.
         failures: cells that could not be, with the reason: `model`, `method`, `bits` and `error`.
         peers: rows of other tools, see `read_peers`.
         facts: anything else to be known about the run.
@@ -34,6 +37,7 @@ class Results:
     rows: tuple[Row, ...]
     command: str = ""
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failures: tuple[Mapping[str, Any], ...] = ()
     peers: tuple[Mapping[str, Any], ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -85,7 +89,7 @@ def save_json(results: Results, path: str | Path) -> None:
         "failures": [dict(failure) for failure in results.failures],
     }
     with new_file(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(finite(values), indent=1) + "\n", encoding="utf-8")
 
 
 def write_results(results: Results, folder: str | Path) -> list[Path]:

@@ -5,7 +5,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint
+# mkdocs-material advertises its successor in every build
+export NO_MKDOCS_2_WARNING = 1
+
+.PHONY: demo test lint docs
 
 demo: $(BIN)/python
 	$(BIN)/pip install -q -c constraints.txt ".[gguf]"
@@ -24,6 +27,10 @@ lint: $(BIN)/python
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p nash_swarm
+
+docs: $(BIN)/python
+	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from nash_swarm import registry
-from nash_swarm.game import BitGame, Budget, Stencil
+from nash_swarm.game import BitGame, Stencil
 from nash_swarm.game.certificate import Certificate, certify
 from nash_swarm.game.rows import Rows
 from nash_swarm.game.streaming import CHUNK, StreamedGame, certify_stream
@@ -38,7 +38,9 @@ from nash_swarm.game.synthetic import Synthetic, transformer_tiles
 from nash_swarm.solvers._row_market import play_rows
 from nash_swarm.solvers.base import Play
 from nash_swarm.solvers.streaming import play_stream
-from solvers import SHARE, WIDTHS, numpy_quantile, peak_memory, show
+from nash_swarm.suite.memory import forget_peak, peak_memory
+from nash_swarm.suite.synthetic.games import WIDTHS, budget_of, numpy_quantile
+from solvers import show
 
 LLAMA_70B = {
     "hidden": 8192, "layers": 80, "heads": 64, "kv_heads": 8, "intermediate": 28672, "vocabulary": 128256,
@@ -48,11 +50,6 @@ ROW = 1024
 
 Row = dict[str, Any]
 Task = Callable[[], Play]
-
-
-def budget_of(game: BitGame | StreamedGame) -> Budget:
-    total_bits = int(game.smallest_bits() + SHARE * (game.largest_bits() - game.smallest_bits()))
-    return Budget(total_bits, "a third of the way")
 
 
 def streamed(agents: int) -> StreamedGame:
@@ -192,13 +189,6 @@ def one_model(estimator: str) -> list[Row]:
         row = figures(name, stream if name == "streaming" else game, lambda: None)
         rows.append({"stage": name, **row, "processor seconds": row["processor ns per agent"] * game.agents / 1e9})
     return rows
-
-
-def forget_peak() -> None:
-    """Start counting peak memory again, where the system can."""
-    file = Path("/proc/self/clear_refs")
-    if file.exists():
-        file.write_text("5")
 
 
 ONE: dict[str, Callable[..., Any]] = {"sizes": one_size, "stream": one_stream, "stencil": one_stencil}

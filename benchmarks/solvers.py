@@ -2,6 +2,9 @@
 
     python benchmarks/solvers.py --quick --json solvers.json
 
+`nash-swarm bench-solvers` compares all solvers on four kinds of games by size; here are the questions that have tables
+of their own in docs/theory.md: the textbook's integer program, strong coupling, and the quantile rule in NumPy.
+
 Prints Markdown tables; `--json` writes the same figures under the same names.
 """
 
@@ -11,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shlex
 import subprocess
 import sys
@@ -24,39 +26,17 @@ from typing import Any
 import numpy as np
 
 from nash_swarm import registry
-from nash_swarm.game import BitGame, Budget
+from nash_swarm.game import BitGame
 from nash_swarm.game.arena import Arena
 from nash_swarm.game.demand import regret as regret_at
 from nash_swarm.solvers.base import Solver
+from nash_swarm.suite.memory import peak_memory
+from nash_swarm.suite.synthetic.games import budget_of, numpy_quantile
+from nash_swarm.suite.synthetic.games import separable as separable_game
 from nash_swarm.testing.games import couple
 
-WIDTHS = (2, 3, 4, 5, 6, 8)
 COUPLED = ("uniform", "quantile", "greedy", "lagrangian", "annealing", "dp", "milp", "nash", "swarm", "nash-swarm")
-SHARE = 1 / 3
-"""Of the way from the smallest size to the largest: about 3.5 to 4 bits."""
-
 Row = dict[str, Any]
-
-
-def synthetic(agents: int, seed: int, *, shared: bool = False) -> BitGame:
-    """Damage that falls about fourfold a bit and differs by orders of magnitude between agents; float32, in chunks."""
-    rng = np.random.default_rng(seed)
-    widths = np.array(WIDTHS)
-    damage = np.empty((agents, len(widths)), np.float32)
-    for start in range(0, agents, 1 << 20):
-        part = damage[start : start + (1 << 20)]
-        scale = rng.lognormal(0, 2, (len(part), 1))
-        part[:] = scale * np.sort(4.0**-widths * rng.uniform(0.7, 1.3, part.shape), axis=1)[:, ::-1]
-    if shared:
-        memory = np.broadcast_to(widths, damage.shape)
-    else:
-        memory = widths * rng.choice([4096, 8192, 16384], (agents, 1)) + 512
-    return BitGame(WIDTHS, damage, memory, 1000, agents * 512)
-
-
-def budget_of(game: BitGame) -> Budget:
-    total = int(game.smallest_bits() + SHARE * (game.largest_bits() - game.smallest_bits()))
-    return Budget(total, "a third of the way")
 
 
 def timed(task: Callable[[], Any]) -> tuple[float, Any]:
@@ -73,7 +53,7 @@ def play(solver: Solver, game: BitGame) -> tuple[float, Any]:
 
 def separable(agents: int, time_limit: float) -> list[Row]:
     """Against the integer program on one separable game."""
-    game = synthetic(agents, 0)
+    game = separable_game(agents, 0)
     solvers: list[tuple[str, Solver]] = [
         ("lagrangian", registry.create("solvers", "lagrangian")),
         ("nash", registry.create("solvers", "nash")),
@@ -81,7 +61,7 @@ def separable(agents: int, time_limit: float) -> list[Row]:
         ("milp reduced", registry.create("solvers", "milp", time_limit=time_limit)),
     ]
     for _, solver in solvers:
-        play(solver, synthetic(300, 1))  # compile
+        play(solver, separable_game(300, 1))  # compile
     rows = []
     for name, solver in solvers:
         seconds, found = play(solver, game)
@@ -107,7 +87,7 @@ def coupled(instances: int) -> list[Row]:
         strength, likeness = float(rng.uniform(0.2, 1)), float(rng.uniform(0, 2))
         communities = int(rng.integers(2, 30))
         game = couple(
-            rng, synthetic(agents, number), communities=communities, rank=16, strength=strength, likeness=likeness
+            rng, separable_game(agents, number), communities=communities, rank=16, strength=strength, likeness=likeness
         )
         costs, seconds = {}, {}
         for name in COUPLED:
@@ -128,17 +108,10 @@ def coupled(instances: int) -> list[Row]:
     return rows
 
 
-def numpy_quantile(damage: np.ndarray) -> np.ndarray:
-    """The 10/20/70 % rule as the document that the project started from has it, in NumPy."""
-    importance = damage[:, 0]
-    edges = np.quantile(importance, [0.7, 0.9])
-    return np.array([2, 4, 8], np.uint8)[np.digitize(importance, edges)]
-
-
 def one_size(name: str, agents: int, coupled_game: bool) -> Row:
     """One solver on one large game, in a process of its own so that the peak memory is its own."""
-    game = synthetic(agents, 0, shared=True)
-    small = synthetic(1000, 1, shared=True)
+    game = separable_game(agents, 0, shared=True)
+    small = separable_game(1000, 1, shared=True)
     if coupled_game:
         rng = np.random.default_rng(0)
         game, small = (couple(rng, one, communities=100, rank=16) for one in (game, small))
@@ -157,15 +130,6 @@ def one_size(name: str, agents: int, coupled_game: bool) -> Row:
         "ns per agent": seconds / agents * 1e9, "unilateral regret": regret, "peak memory MB": peak_memory() / 1e6,
         "tables MB": tables / 1e6,
     }  # fmt: skip
-
-
-def peak_memory() -> int:
-    """Bytes. On Linux not from `getrusage`, where a new process starts with its parent's."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def scaling(sizes: Sequence[int], coupled_sizes: Sequence[int]) -> list[Row]:

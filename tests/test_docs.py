@@ -204,3 +204,21 @@ def test_the_readme_has_every_solver() -> None:
 
 def test_the_changelog_has_this_version() -> None:
     assert f"## [{nash_swarm.__version__}]" in _text("CHANGELOG.md")
+
+
+def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    pages = {str(page.relative_to(tmp_path / "site")) for page in (tmp_path / "site").rglob("*.html")}
+    ours = {f"{path.stem}.html" for path in (ROOT / "docs").glob("*.md")}
+    assert ours | {"index.html", "CONTRIBUTING.html", "reference/python.html"} <= pages
+    reference = (tmp_path / "site" / "reference" / "python.html").read_text(encoding="utf-8")
+    homes = [f'id="{nash_swarm._HOMES[name]}' for name in ("measure", "pack", "compress")]
+    assert all(home in reference for home in homes)
+    # nothing is fetched when a page is read
+    for page in pages:
+        text = (tmp_path / "site" / page).read_text(encoding="utf-8")
+        assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="https?://', text), page

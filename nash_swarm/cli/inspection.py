@@ -1,63 +1,13 @@
-"""`nash-swarm eval`, `generate`, `inspect` and `solvers`: looking at what there is."""
+"""`nash-swarm generate`, `inspect` and `solvers`: looking at what there is."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from nash_swarm.cli import options
-
-
-def evaluate(
-    model: Annotated[str, typer.Argument(metavar="OUT", help="Folder of a packed model, or any model.")],
-    reference: Annotated[
-        str | None, typer.Option(help="The original model, for KL and top-1 agreement.", metavar="MODEL")
-    ] = None,
-    text: options.TextSource = "python-docs",
-    tokens: Annotated[int, typer.Option(min=2, help="At most so many tokens, in windows of 512.")] = 8192,
-    seed: options.Seed = 0,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Perplexity, KL and top-1 agreement on held-out text.
-
-    If the model was calibrated on the same text, only the windows that calibration never sees are used.
-    """
-    import numpy as np
-
-    from nash_swarm.cli import show
-    from nash_swarm.evaluation.measures import evaluate as run
-    from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
-    from nash_swarm.files.packed_model import is_packed, load, load_tokenizer, read_report
-    from nash_swarm.models.source import load_source
-
-    loaded = load_text(text)
-    original = load_source(reference) if reference else None
-    if is_packed(model):
-        subject, tokenizer = load(model), load_tokenizer(model)
-        seen = read_report(Path(model)).get("game", {}).get("text_digest") == loaded.digest
-    else:
-        source = load_source(model)
-        subject, tokenizer, seen = source.model, source.tokenizer, False
-    tokenizer = tokenizer or (original.tokenizer if original else None)
-    part: Literal["held-out", "all"] = "held-out" if seen else "all"
-    windows = cut_windows(loaded, tokenizer, part=part)
-    count = max(1, tokens // windows.shape[1])
-    windows = choose_windows(windows, count, np.random.default_rng(seed))
-    models: dict[str, Any] = {"packed": subject}
-    if original is not None:
-        models["reference"] = original.model
-    found = run(models, windows, reference=None if original is None else original.model, quiet=quiet)
-    if json:
-        show.print_json(
-            {"model": model, "text": text, "part": part}
-            | {name: show.evaluation_values(values) for name, values in found.items()}
-        )
-        return
-    rows = show.evaluation_rows(found["packed"], found.get("reference"), f"{text} ({part})")
-    show.print_rich(show.table(model, ("", ""), rows))
 
 
 def generate(

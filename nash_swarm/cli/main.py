@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from nash_swarm.cli import bench, demo, inspection, stages, warming, whole
+from nash_swarm.cli import bench, demo, evaluating, inspection, solver_bench, stages, warming, whole
 from nash_swarm.errors import NashSwarmError
 
 _INTERRUPTED = 130
@@ -20,10 +20,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    whole.compress, stages.measure, stages.solve, stages.certify, stages.pack, inspection.evaluate, inspection.generate,
-    inspection.inspect, inspection.solvers, bench.bench, warming.warmup, demo.demo,
+    whole.compress, stages.measure, stages.solve, stages.certify, stages.pack, evaluating.evaluate, inspection.generate,
+    inspection.inspect, inspection.solvers, bench.bench, solver_bench.bench_solvers, warming.warmup, demo.demo,
 ):  # fmt: skip
-    app.command("eval" if command is inspection.evaluate else None)(command)
+    app.command("eval" if command is evaluating.evaluate else None)(command)
 
 
 def main() -> None:

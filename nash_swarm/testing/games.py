@@ -17,6 +17,8 @@ from nash_swarm.names import GRANULARITIES
 
 KINDS = ("convex", "ties", "zero", "huge range", "rising and falling", "identical agents")
 """What the damage looks like."""
+_CHUNK = 1 << 16
+"""Agents whose vectors are made at a time."""
 
 _LEAVES = (
     "self_attn.q_proj",
@@ -90,12 +92,16 @@ def couple(
     """
     if community is None:
         community = np.sort(rng.integers(0, communities, game.agents)).astype(np.int32)
-    ways = likeness * rng.normal(size=(communities, rank))[community] + rng.normal(size=(game.agents, rank))
-    ways /= np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-30)
-    vectors = ways[:, None, :] * np.sqrt(2 * strength * game.damage.astype(np.float64))[:, :, None]
+    centres = likeness * rng.normal(size=(communities, rank))
+    vectors = np.empty((*game.damage.shape, rank), np.float32)
+    for start in range(0, game.agents, _CHUNK):  # no temporary as large as the vectors
+        part = slice(start, start + _CHUNK)
+        ways = centres[community[part]] + rng.normal(size=(len(community[part]), rank))
+        ways /= np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-30)
+        vectors[part] = ways[:, None, :] * np.sqrt(2 * strength * game.damage[part].astype(np.float64))[:, :, None]
     steps = np.arange(communities)
     graph = rng.uniform(0.2, 0.9) ** np.abs(steps[:, None] - steps)
-    return replace(game, coupling=Coupling(vectors.astype(np.float32), community, graph))
+    return replace(game, coupling=Coupling(vectors, community, graph))
 
 
 def sample_coupled_game(rng: np.random.Generator, *, most_agents: int = 8) -> BitGame:

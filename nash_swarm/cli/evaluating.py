@@ -1,0 +1,177 @@
+"""`nash-swarm eval`: a model on held-out text, or on tasks, beside its original."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from nash_swarm.cli import options
+from nash_swarm.errors import UsageError
+
+if TYPE_CHECKING:
+    from nash_swarm.evaluation.intervals import Estimate
+    from nash_swarm.evaluation.text import Text
+
+Part = Literal["held-out", "all"]
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="OUT", help="Folder of a packed model, or any model.")],
+    reference: Annotated[
+        str | None, typer.Option(help="The original model, for KL and top-1 agreement.", metavar="MODEL")
+    ] = None,
+    text: options.TextSource = "python-docs",
+    tokens: Annotated[int, typer.Option(min=2, help="At most so many tokens, in windows of 512.")] = 8192,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Tasks instead, comma-separated: last-word and cloze are made from --text; all others are run by "
+            "lm-eval (the extra `eval`)."
+        ),
+    ] = None,
+    task_path: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Local task files (YAML) for lm-eval; no hub is asked for others."),
+    ] = None,
+    questions: Annotated[int, typer.Option(min=1, help="Questions of each task at most.")] = 200,
+    save_tasks: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write last-word and cloze as task files that lm-eval reads."),
+    ] = None,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Perplexity, KL and top-1 agreement on held-out text, or accuracy on tasks with 95 % confidence intervals.
+
+    If the model was calibrated on the same text, only the windows that calibration never sees are used.
+    """
+    if tasks is not None:
+        _evaluate_tasks(model, reference, text, tasks, task_path, questions, save_tasks, seed, json, quiet)
+        return
+    if task_path is not None or save_tasks is not None:
+        raise UsageError("--task-path and --save-tasks go with --tasks")
+    import numpy as np
+
+    from nash_swarm.cli import show
+    from nash_swarm.evaluation.measures import evaluate as run
+    from nash_swarm.evaluation.text import choose_windows, cut_windows
+
+    loaded = _load(model, reference, text)
+    windows = cut_windows(loaded.text, loaded.tokenizer, part=loaded.part)
+    count = max(1, tokens // windows.shape[1])
+    windows = choose_windows(windows, count, np.random.default_rng(seed))
+    found = run(loaded.models, windows, reference=loaded.models.get("reference"), quiet=quiet)
+    if json:
+        show.print_json(
+            {"model": model, "text": text, "part": loaded.part}
+            | {name: show.evaluation_values(values) for name, values in found.items()}
+        )
+        return
+    rows = show.evaluation_rows(found["packed"], found.get("reference"), f"{text} ({loaded.part})")
+    show.print_rich(show.table(model, ("", ""), rows))
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """The model, its original if one was named, their tokenizer, and the part of the text that is fair to use."""
+
+    models: dict[str, Any]
+    tokenizer: Any
+    text: Text
+    part: Part
+
+
+def _load(model: str, reference: str | None, text: str) -> _Loaded:
+    from nash_swarm.evaluation.text import load_text
+    from nash_swarm.files.packed_model import is_packed, load, load_tokenizer, read_report
+    from nash_swarm.models.source import load_source
+
+    loaded = load_text(text)
+    original = load_source(reference) if reference else None
+    if is_packed(model):
+        subject, tokenizer = load(model), load_tokenizer(model)
+        seen = read_report(Path(model)).get("game", {}).get("text_digest") == loaded.digest
+    else:
+        source = load_source(model)
+        subject, tokenizer, seen = source.model, source.tokenizer, False
+    tokenizer = tokenizer or (original.tokenizer if original else None)
+    models = {"packed": subject} | ({} if original is None else {"reference": original.model})
+    return _Loaded(models, tokenizer, loaded, "held-out" if seen else "all")
+
+
+def _evaluate_tasks(
+    model: str, reference: str | None, text: str, tasks: str, task_path: Path | None, questions: int,
+    save_tasks: Path | None, seed: int, json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    import numpy as np
+
+    from nash_swarm.cli import show
+    from nash_swarm.evaluation import cloze
+    from nash_swarm.evaluation.intervals import accuracy, difference, sign_test
+    from nash_swarm.evaluation.text import cut_windows
+    from nash_swarm.files.atomic import check_new_folder
+    from nash_swarm.integrations.harness import require_harness, run_tasks
+
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    own = [name for name in names if name in cloze.TASKS and task_path is None]
+    others = [name for name in names if name not in own]
+    if not names:
+        raise UsageError(f"name at least one task, like {', '.join(cloze.TASKS)}")
+    if others:
+        require_harness(others)
+    if save_tasks is not None:
+        check_new_folder(save_tasks)
+    loaded = _load(model, reference, text)
+    if loaded.tokenizer is None:
+        raise UsageError("this model has no tokenizer; it cannot read a question")
+    values: dict[str, Any] = {"model": model, "text": text, "part": loaded.part, "tasks": {}}
+    rows: list[tuple[str, ...]] = []
+    if own or save_tasks is not None:
+        pieces = loaded.tokenizer.batch_decode(cut_windows(loaded.text, loaded.tokenizer, part=loaded.part))
+        asked = cloze.make_questions(pieces, questions, np.random.default_rng(seed))
+        if save_tasks is not None:
+            cloze.write_task_files(asked, save_tasks)
+        right = {
+            name: cloze.answer(one, loaded.tokenizer, asked, quiet=quiet) for name, one in loaded.models.items() if own
+        }
+        for task in own:
+            scores = {name: accuracy(answers[task]) for name, answers in right.items()}
+            entry: dict[str, Any] = {"questions": len(asked)} | {name: asdict(score) for name, score in scores.items()}
+            compared: tuple[str, ...] = ()
+            if reference is not None:
+                gained = difference(right["packed"][task], right["reference"][task])
+                chance = sign_test(right["packed"][task], right["reference"][task])
+                entry |= {"difference": asdict(gained), "sign_test": chance}
+                compared = _percent(scores["reference"]), f"{_percent(gained, sign='+')}, p = {chance:.2g}"
+            values["tasks"][task] = entry
+            rows.append((f"{task} ({len(asked)} questions)", _percent(scores["packed"]), *compared))
+    if others:
+        found = run_tasks(
+            loaded.models, loaded.tokenizer, others, task_path=task_path, limit=questions, seed=seed, quiet=quiet
+        )
+        for task, metrics in found["packed"].items():
+            values["tasks"][task] = {
+                name: {metric: asdict(estimate) for metric, estimate in scores[task].items()}
+                for name, scores in found.items()
+            }
+            for metric in metrics:
+                shown = [_plain(scores[task][metric]) for scores in found.values()]
+                rows.append((f"{task}, {metric}", *shown, *[""] * (len(found) - 1)))
+    if json:
+        show.print_json(values)
+        return
+    columns = ("accuracy, 95 % interval", model) + (("original", "difference") if reference else ())
+    show.print_rich(show.table(f"{text} ({loaded.part})" if own else model, columns, rows))
+
+
+def _percent(estimate: Estimate, sign: str = "") -> str:
+    low, value, high = (f"{100 * part:{sign}.1f}" for part in (estimate.low, estimate.value, estimate.high))
+    return f"{value} % ({low} to {high})"
+
+
+def _plain(estimate: Estimate) -> str:
+    return f"{estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g})"

@@ -1,0 +1,86 @@
+"""`nash-swarm bench-solvers`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nash_swarm.cli import options
+from nash_swarm.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nash_swarm.suite.synthetic.cells import Row
+
+
+def bench_solvers(
+    output: options.Out,
+    solvers: Annotated[str, typer.Option(help="Names, comma-separated; see `nash-swarm solvers`.")] = "all",
+    games: Annotated[str, typer.Option(help="Kinds, comma-separated: separable, coupled, ties, heavy-tailed.")] = "all",
+    sizes: Annotated[str, typer.Option(help="Numbers of agents, up to 1e7 or what memory allows.")] = "1e3,1e4,1e5,1e6",
+    limit: Annotated[float, typer.Option(help="Seconds that one solver may play one game.")] = 10.0,
+    memory: Annotated[str, typer.Option(help="How large a game's tables may be; larger ones are left out.")] = "4GB",
+    seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare solvers on synthetic games: damage, certified gap, time and memory by number of agents.
+
+    Every measurement is a process of its own. Writes results.csv, results.json and report.md, and a figure, solvers.png
+    and solvers.svg, if matplotlib is installed (the extra `report`).
+    """
+    from nash_swarm.cli import show
+    from nash_swarm.files.atomic import check_new_folder, new_folder
+    from nash_swarm.game.budget import Budget
+    from nash_swarm.suite.synthetic.contest import compare_solvers
+    from nash_swarm.suite.synthetic.files import results_of, write_files
+    from nash_swarm.suite.synthetic.games import FAMILIES
+
+    check_new_folder(output, overwrite=overwrite)
+    rows = compare_solvers(
+        None if solvers == "all" else solvers.split(","),
+        families=tuple(FAMILIES) if games == "all" else games.split(","),
+        sizes=_read_sizes(sizes),
+        limit=limit,
+        most_memory=Budget.of_size(memory).total_bits / 8,
+        seed=seed,
+        quiet=quiet,
+    )
+    command = shlex.join(["nash-swarm", *sys.argv[1:]])
+    results = results_of(rows, command, seed=seed, limit=limit)
+    with new_folder(output, overwrite=overwrite) as folder:
+        names = [path.name for path in write_files(results, folder)]
+    if json:
+        show.print_json({"output": str(output), "files": names, **results})
+        return
+    for family in dict.fromkeys(row["game"] for row in rows):
+        show.print_rich(_table(family, [row for row in rows if row["game"] == family]))
+    print(f"{', '.join(names)} in {output}")
+
+
+def _table(family: str, rows: Sequence[Row]) -> Table:
+    from nash_swarm.cli import show
+    from nash_swarm.suite.synthetic.files import SHOWN, cells
+
+    return show.table(f"{family} games", (*SHOWN, ""), cells(rows))
+
+
+def _read_sizes(text: str) -> tuple[int, ...]:
+    """`"1e3,20000"` as numbers.
+
+    Raises:
+        UsageError: one is no whole number.
+    """
+    try:
+        sizes = [float(part) for part in text.split(",")]
+    except ValueError:
+        sizes = [0.5]
+    if not all(abs(size) < 1e15 and size == int(size) for size in sizes):
+        raise UsageError(f"cannot read the sizes {text!r}; write whole numbers, like 1e3,20000,1e6")
+    return tuple(int(size) for size in sizes)

@@ -1,0 +1,1 @@
+"""Solvers compared on synthetic games of every size: `nash-swarm bench-solvers`."""

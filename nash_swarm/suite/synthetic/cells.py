@@ -11,6 +11,7 @@ import numpy as np
 
 from nash_swarm.game.arena import Arena
 from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.demand import regret
 from nash_swarm.game.market import clear
 from nash_swarm.game.relaxation import relax
@@ -87,7 +88,11 @@ def measure_solver(
         row["gap"] = (damage - reference.bound) / max(abs(reference.bound), 1e-30)
     if found.price is not None:
         row["unilateral regret"] = regret(Arena.of(game).effective(found.choices), found.choices, found.price)
-    tables = game.damage.nbytes + game.memory.nbytes + (game.coupling.vectors.nbytes if game.coupling else 0)
+    tables = (
+        game.damage.nbytes
+        + game.memory.nbytes
+        + (game.coupling.vectors.nbytes if isinstance(game.coupling, Coupling) else 0)
+    )
     return row | {
         "seconds": min(times), "ns per agent": min(times) / agents * 1e9, "peak memory MB": peak / 1e6,
         "added by the solver MB": max(0, peak - before) / 1e6, "tables MB": tables / 1e6,

@@ -14,3 +14,6 @@ Scope = Literal["model", "linear"]
 DEFAULT_SOLVER = "nash-swarm"
 """Who allocates unless somebody else is asked for."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+OUTSIDE = "outside"
+"""What the layer of a matrix is called that is in none."""

@@ -59,3 +59,9 @@ def create(room: Room, name: str, **hyperparameters: Any) -> Any:
         return kind(**hyperparameters)
     except TypeError as error:
         raise UsageError(f"{name}: {error}") from None
+
+
+def origin(room: Room, name: str) -> str:
+    """The installed package and version that `name` comes from; empty if it was registered in this process."""
+    point = _installed(room).get(name)
+    return f"{point.dist.name} {point.dist.version}" if point is not None and point.dist is not None else ""

@@ -85,18 +85,24 @@ def generate(
 
 def inspect(
     model: options.Packed,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write the heat map as a page of its own.")
+    ] = None,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """What is in a packed model: bytes, widths and certificate, read from its files without loading the model."""
+    """What is in a packed model: bytes, widths by layer and module, and certificate, read without loading the model."""
     from nash_swarm.cli import show
+    from nash_swarm.files.atomic import check_new_file, new_file
     from nash_swarm.files.contents import read_contents
+    from nash_swarm.suite.heatmap import of_contents
+    from nash_swarm.suite.page import heatmap_page
 
+    if html is not None:
+        check_new_file(html)
     contents = read_contents(model)
-    if json:
-        show.print_json(contents.to_dict())
-        return
+    found = of_contents(contents)
     rows: list[tuple[str, Any]] = [
         ("bytes on disk", f"{contents.file_bytes:,}"),
         ("parameters", f"{contents.parameters:,}"),
@@ -107,9 +113,16 @@ def inspect(
         rows.append(("solver", f"{contents.report['solver']}, budget {contents.report.get('budget')}"))
     for name, value in contents.report.get("certificate", {}).items():
         rows.append((name.replace("_", " "), value))
+    if html is not None:
+        with new_file(html) as temporary:
+            temporary.write_text(heatmap_page(model.resolve().name, rows, found), encoding="utf-8")
+    if json:
+        show.print_json(contents.to_dict())
+        return
     kinds = [(kind, f"{count}", f"{bits:.3f}") for kind, (count, bits) in contents.by_module().items()]
     show.print_rich(
         show.table(str(model), ("", ""), rows),
+        show.heat_map(found),
         show.table("mean bits per weight, scales included", ("module", "tensors", "bits"), kinds),
         show.histogram(contents.weight_shares),
     )

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from nash_swarm.cli import demo, inspection, stages, warming, whole
+from nash_swarm.cli import bench, demo, inspection, stages, warming, whole
 from nash_swarm.errors import NashSwarmError
 
 _INTERRUPTED = 130
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 for command in (
     whole.compress, stages.measure, stages.solve, stages.certify, stages.pack, inspection.evaluate, inspection.generate,
-    inspection.inspect, inspection.solvers, warming.warmup, demo.demo,
+    inspection.inspect, inspection.solvers, bench.bench, warming.warmup, demo.demo,
 ):  # fmt: skip
     app.command("eval" if command is inspection.evaluate else None)(command)
 

@@ -98,6 +98,18 @@ def read_widths(text: str) -> tuple[int, ...]:
         raise UsageError(f"cannot read the strategies {text!r}; write them like 2,3,4,5,6,8") from None
 
 
+def read_budgets(text: str) -> tuple[float, ...]:
+    """The budgets that a list such as ``2.5,3,3.5,4`` names.
+
+    Raises:
+        UsageError: it is no such list.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"cannot read the budgets {text!r}; write them like 2.5,3,3.5,4") from None
+
+
 def read_rules(keep: list[str] | None, forbid: list[str] | None, fuse: list[str] | None) -> Rules:
     """The rules that the options spell out.
 

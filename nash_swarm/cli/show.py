@@ -7,11 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from nash_swarm.names import OUTSIDE
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from nash_swarm.evaluation.measures import Evaluation
     from nash_swarm.game.allocation import Allocation
+    from nash_swarm.suite.heatmap import HeatMap, Spot
+
+_SHADES = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
+"""Viridis, from 2 bits to 8."""
+_LIGHT = _SHADES[4:]
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -46,6 +53,31 @@ def histogram(shares: Mapping[int, float], width: int = 40) -> str:
     return "\n".join(
         f"{bits:>3} bits {share:6.1%} {'█' * round(width * share / largest)}" for bits, share in shares.items()
     )
+
+
+def heat_map(found: HeatMap) -> Table:
+    """Mean bits per weight by layer and module, each on a colour that tells few bits from many."""
+    from rich.table import Table
+    from rich.text import Text
+
+    def cell(spot: Spot | None) -> Text:
+        if spot is None:
+            return Text("")
+        shade = _SHADES[round(min(1.0, max(0.0, (spot.bits - 2) / 6)) * (len(_SHADES) - 1))]
+        return Text(f" {spot.bits:.1f} ", style=f"{'black' if shade in _LIGHT else 'white'} on {shade}")
+
+    made = Table(title="mean bits per weight", title_justify="left", title_style="bold", box=None, padding=(0, 0, 0, 1))
+    modules = found.modules
+    made.add_column("layer", justify="right")
+    for module in modules:
+        made.add_column(module.rsplit(".", 1)[-1], justify="center", overflow="fold")
+    for layer in found.layers:
+        if layer != OUTSIDE:
+            made.add_row(layer, *(cell(found.at(layer, module)) for module in modules))
+    if found.outside:
+        made.caption = Text.assemble(*(part for spot in found.outside for part in (f"{spot.module} ", cell(spot), " ")))
+        made.caption_justify = "left"
+    return made
 
 
 def weight_shares(allocation: Allocation) -> dict[int, float]:

@@ -26,6 +26,8 @@ class Contents:
         files: bytes of each file.
         weight_shares: share of the weights that has each width.
         tensor_bits: bits per weight of each packed tensor, scales and all.
+        tensor_weights: weights of each packed tensor, without padding.
+        tensor_shares: share of each packed tensor's weights that has each width.
         report: what the model's `nash_swarm.json` says.
     """
 
@@ -36,6 +38,8 @@ class Contents:
     files: Mapping[str, int]
     weight_shares: Mapping[int, float]
     tensor_bits: Mapping[str, float]
+    tensor_weights: Mapping[str, int]
+    tensor_shares: Mapping[str, Mapping[int, float]]
     report: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,6 +66,7 @@ def read_contents(path: str | Path) -> Contents:
     config = read_config(folder)
     weights = dict.fromkeys(config.strategies, 0.0)
     bits: dict[str, float] = {}
+    shares: dict[str, dict[int, float]] = {}
     packed_bytes = 0
     check_files([folder / WEIGHTS], config)
     with safe_open(folder / WEIGHTS, framework="np") as file:
@@ -69,9 +74,10 @@ def read_contents(path: str | Path) -> Contents:
             tensor = PackedTensor.read(file.get_tensor(f"{name}.packed"), entry.layout, config.strategies)
             packed_bytes += len(tensor.buffer)
             bits[name] = len(tensor.buffer) * 8 / entry.layout.weights
-            for width, cells in zip(*np.unique(tensor.widths, return_counts=True), strict=True):
-                share = float(cells) / tensor.widths.size * entry.layout.weights
-                weights[int(width)] = weights.get(int(width), 0.0) + share
+            found, cells = np.unique(tensor.widths, return_counts=True)
+            shares[name] = dict(zip(found.tolist(), (cells / tensor.widths.size).tolist(), strict=True))
+            for width, share in shares[name].items():
+                weights[width] = weights.get(width, 0.0) + share * entry.layout.weights
     total = sum(weights.values())
     size = counted_bytes(folder)
     return Contents(
@@ -82,5 +88,7 @@ def read_contents(path: str | Path) -> Contents:
         {name: (folder / name).stat().st_size for name in COUNTED if (folder / name).is_file()},
         {width: count / total for width, count in weights.items()},
         bits,
+        {name: entry.layout.weights for name, entry in config.tensors.items()},
+        shares,
         read_report(folder),
     )

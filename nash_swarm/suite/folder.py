@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.atomic import new_file
 
-KINDS = ("games", "references", "cells", "allocations", "packings")
+KINDS = ("games", "cells", "allocations", "packings")
 
 
 def key_of(values: Any) -> str:
@@ -30,8 +31,12 @@ class ReportFolder:
         path: where it is.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        """Make the folder where there is none; files that an earlier run was killed in the middle of are removed.
+    def __init__(self, path: str | Path, *, clean: bool = True) -> None:
+        """Make the folder where there is none.
+
+        Args:
+            path: where it is.
+            clean: remove what an earlier run was killed in the middle of; not for workers, whose fellows are at work.
 
         Raises:
             UsageError: it is a file.
@@ -43,8 +48,11 @@ class ReportFolder:
         try:
             for kind in KINDS:
                 (self.path / kind).mkdir(parents=True, exist_ok=True)
-                for left in (self.path / kind).glob(".*.tmp"):
-                    left.unlink(missing_ok=True)
+                for left in (self.path / kind).glob(".*") if clean else ():
+                    if left.is_dir():
+                        shutil.rmtree(left, ignore_errors=True)
+                    else:
+                        left.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(f"cannot write {self.path}: {error.strerror}") from error
 

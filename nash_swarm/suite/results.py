@@ -25,7 +25,9 @@ class Results:
     Attributes:
         rows: its figures.
         command: the command line that makes them again.
-        details: what a page shows of a row beside its figures, by the row's key: its trace, timings and allocation.
+        details: what a page shows of a row beside its figures, by the row's key: `trace` (records by iteration),
+            `timings` (`agents`, `seconds`) and `allocation` (the key of its map).
+        maps: heat maps of allocations by their keys, as JSON values.
         failures: cells that could not be, with the reason: `model`, `method`, `bits` and `error`.
         peers: rows of other tools, see `read_peers`.
         facts: anything else to be known about the run.
@@ -34,6 +36,7 @@ class Results:
     rows: tuple[Row, ...]
     command: str = ""
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failures: tuple[Mapping[str, Any], ...] = ()
     peers: tuple[Mapping[str, Any], ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -125,7 +125,7 @@ def size_figures(parameters: int, size: int) -> dict[str, Any]:
     }
 
 
-def loss_figures(loss: float, reference_loss: float) -> dict[str, float]:
+def loss_figures(loss: float, reference_loss: float) -> dict[str, Any]:
     """The columns of a row that follow from its loss and that of the original, both in nats per token."""
     return {
         "loss": loss,

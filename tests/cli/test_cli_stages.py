@@ -184,3 +184,15 @@ def test_demo(bench: Any, command: Any, tmp_path: Path, monkeypatch: pytest.Monk
     again = command("demo", "-o", out, "--bits", 5, "--windows", 1, "-q")
     assert again.code == 0, "the demo replaces its own earlier result"
     assert "perplexity" in again.out
+
+
+def test_inspect_shows_where_the_bits_are(stages: Any, command: Any, tmp_path: Path) -> None:
+    page = tmp_path / "out.html"
+    told = command("inspect", stages.packed, "--html", page)
+    assert told.code == 0, told.err
+    assert "layer" in told.out and "up_proj" in told.out and "embed_tokens" in told.out
+    assert page.read_text().startswith("<!doctype html>") and "mlp.up_proj" in page.read_text()
+    assert command("inspect", stages.packed, "--html", tmp_path).code == 2
+    values = command("inspect", stages.packed, "--json").values
+    for tensor, shares in values["tensor_shares"].items():
+        assert abs(sum(shares.values()) - 1) < 1e-9 and values["tensor_weights"][tensor] > 0

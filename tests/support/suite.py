@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from itertools import product
 from typing import Any
 
+from nash_swarm.names import OUTSIDE
+from nash_swarm.suite.heatmap import HeatMap, Spot
+from nash_swarm.suite.results import Results
 from nash_swarm.suite.rows import Row
 
 
@@ -21,3 +26,35 @@ def a_row(**changes: Any) -> Row:
         "key": "0123456789abcdef",
     }  # fmt: skip
     return Row(**values | changes)
+
+
+def some_results() -> Results:
+    """Two solvers at two budgets, with traces, timings, maps and a peer."""
+    rows, details, maps = [], {}, {}
+    for number, (method, bits) in enumerate(product(("nash", "uniform"), (3.0, 4.0))):
+        key, loss = f"cell{number}", 3.5 + 2.0 ** -(bits + (method == "nash"))
+        rows.append(
+            a_row(
+                method=method,
+                bits=bits,
+                key=key,
+                bytes=int(bits * 124),
+                loss=loss,
+                kl=loss - 3.5,
+                delta_loss=loss - 3.5,
+                perplexity=math.exp(loss),
+                shares="" if number else "uniform",
+            )
+        )
+        trace = [{"iteration": i, "price": 2.0**-i, "unilateral_regret": 3.0**-i, "damage": 1.0} for i in range(5)]
+        timings = [{"agents": 5, "seconds": 0.01}, {"agents": 20, "seconds": 0.1 + number}]
+        details[key] = {"trace": trace, "timings": timings, "allocation": f"map{number}"}
+        spots = [Spot("embed", OUTSIDE, "embed", bits, 100, {3: 1.0}, 0.5)]
+        spots += [
+            Spot(f"layers.{layer}.{module}", str(layer), module, 2.0 + layer + number / 8, 300, {2: 0.25, 8: 0.75}, 0.1)
+            for layer in range(3)
+            for module in ("attn.q", "mlp.up")
+        ]
+        maps[f"map{number}"] = HeatMap(tuple(spots)).to_dict()
+    peer = {"method": "peer", "settings": "w3", "model": "", "bytes": 400, "bits": 3.2, "kl": 0.3, "perplexity": 50.0}
+    return Results(tuple(rows), "nash-swarm bench tiny", details, maps, peers=(peer,), facts={"seconds": 2.0})

@@ -1,0 +1,168 @@
+"""The report for people: Markdown, and a LaTeX table to paste into a paper."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nash_swarm.suite.results import Results
+from nash_swarm.suite.rows import Row, labels, library_versions
+
+ORIGINAL = "original (fp32)"
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+def by_model(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows of each model, in the order of their budgets, best loss first."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.model, []).append(row)
+    return {model: sorted(of, key=lambda row: (row.bits, row.loss)) for model, of in found.items()}
+
+
+def markdown(results: Results, figures: Sequence[str] = ()) -> str:
+    """`report.md`.
+
+    Args:
+        results: what was found.
+        figures: paths of pictures, relative to the report.
+    """
+    lines = ["# Benchmark", ""]
+    if results.command:
+        lines += ["```sh", results.command, "```", ""]
+    lines += [versions_line(), ""]
+    for model, rows in by_model(results.rows).items():
+        lines += [f"## {_cell(model)}", "", about(rows), ""]
+        lines += [*_losses(rows), "", *_certificates(rows), ""]
+    if results.failures:
+        lines += ["## Not possible", ""]
+        lines += [
+            f"- {_cell(f['model'])}, {_cell(f['method'])} at {f['bits']:g} bits: {_cell(f['error'])}"
+            for f in results.failures
+        ]
+        lines += [""]
+    if figures:
+        lines += ["## Figures", ""]
+        lines += [f"![{_caption(figure)}]({figure})\n" for figure in figures]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def about(rows: Sequence[Row]) -> str:
+    """What the figures of one model's rows are of."""
+    row = rows[0]
+    calibrated = f"calibrated on {row.calibration_tokens:,} tokens of {row.text} (digest {row.text_digest}), "
+    measured = f"measured on {row.tokens:,} tokens of {row.eval_text} (digest {row.eval_text_digest})"
+    return (
+        f"{row.parameters:,} parameters, scope {row.scope}, seed {row.seed}; {calibrated}{measured}. "
+        f"Original: loss {row.reference_loss:.4f}, perplexity {row.reference_perplexity:.2f}."
+        + (f" Note: {row.note}." if row.note else "")
+    )
+
+
+def versions_line() -> str:
+    """Versions of the libraries, in a sentence."""
+    return "Versions: " + ", ".join(f"{name} {number}" for name, number in library_versions().items()) + "."
+
+
+def _losses(rows: Sequence[Row]) -> list[str]:
+    head = (
+        "method", "bits asked", "bytes", "bits/param", "compression", "loss", "Δ loss", "perplexity", "KL", "top-1",
+    )  # fmt: skip
+    original = rows[0]
+    body = [(
+        ORIGINAL, "", f"{original.parameters * 4:,}", "32", "0 %", f"{original.reference_loss:.4f}", "",
+        f"{original.reference_perplexity:.2f}", "", "",
+    )]  # fmt: skip
+    body += [
+        (
+            f"`{label}`", f"{row.bits:g}", f"{row.bytes:,}", f"{row.bits_per_parameter:.4f}",
+            f"{row.compression:.1%}", f"{row.loss:.4f}", f"{row.delta_loss:+.4f}", f"{row.perplexity:.2f}",
+            _number(row.kl, ".4f"), _number(row.top1, ".1%"),
+        )
+        for row, label in zip(rows, labels(rows), strict=True)
+    ]  # fmt: skip
+    return _table(head, body)
+
+
+def _certificates(rows: Sequence[Row]) -> list[str]:
+    head = (
+        "method", "bits asked", "agents", "predicted damage", "measured Δ loss", "lower bound", "gap",
+        "unilateral regret", "exchange regret", "budget used", "seconds to solve", "packed as",
+    )  # fmt: skip
+    return _table(head, [
+        (
+            f"`{label}`", f"{row.bits:g}", _number(row.agents, ",d"), _number(row.predicted_damage, ".4f"),
+            f"{row.delta_loss:+.4f}", _number(row.lower_bound, ".4f"), _number(row.gap, ".3%"),
+            _number(row.unilateral_regret, ".2g"), _number(row.exchange_regret, ".2g"), _number(row.fill, ".3%"),
+            _number(row.solve_seconds, ".3f"), f"`{row.shares}`" if row.shares else "",
+        )
+        for row, label in zip(rows, labels(rows), strict=True)
+    ])  # fmt: skip
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    rule = "|---|" + "---:|" * (len(head) - 1)
+    return ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in (head,)] + [
+        rule,
+        *("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in body),
+    ]
+
+
+def latex(results: Results) -> str:
+    """`table.tex`: one booktabs table a model, in the shape of the table this project started from."""
+    lines = ["% needs \\usepackage{booktabs}"]
+    if results.command:
+        lines.append(f"% {_comment(results.command)}")
+    for model, rows in by_model(results.rows).items():
+        first = rows[0]
+        lines += [
+            r"\begin{table}[t]", r"\centering",
+            rf"\caption{{{_tex(model)}: {_tex(about(rows))}}}", r"\begin{tabular}{lrrrrr}", r"\toprule",
+            r"Method & Size (MB) & Compression (\%) & Loss & $\Delta$ loss (\%) & Perplexity \\", r"\midrule",
+            rf"{_tex(ORIGINAL)} & {first.parameters * 4 / 1e6:.2f} & 0.0 & {first.reference_loss:.4f} & -- & "
+            rf"{first.reference_perplexity:.2f} \\",
+        ]  # fmt: skip
+        bits: float | None = None
+        for row, label in zip(rows, labels(rows), strict=True):
+            if row.bits != bits:
+                lines += [r"\midrule", rf"\multicolumn{{6}}{{l}}{{{row.bits:g} bits per parameter}} \\"]
+                bits = row.bits
+            lines.append(
+                rf"{_tex(label)} & {row.bytes / 1e6:.2f} & {100 * row.compression:.1f} & {row.loss:.4f} & "
+                rf"{100 * row.delta_loss / row.reference_loss:+.2f} & {row.perplexity:.2f} \\"
+            )
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None, how: str) -> str:
+    return "" if value is None else format(value, how)
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _tex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in re.sub(r"\s+", " ", text))
+
+
+def _comment(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def _caption(path: str) -> str:
+    return path.rsplit("/", 1)[-1].rsplit(".", 1)[0].replace("-", " ")
+
+
+def facts_list(results: Results) -> list[tuple[str, Any]]:
+    """What a page says of a run, beside its figures."""
+    known: Mapping[str, Any] = results.facts
+    found: list[tuple[str, Any]] = [("command", results.command)] if results.command else []
+    if "seconds" in known:
+        found.append(("seconds of the last run", f"{known['seconds']:.0f}"))
+    return [*found, ("versions", versions_line().removeprefix("Versions: "))]

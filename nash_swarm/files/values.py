@@ -1,7 +1,9 @@
-"""JSON values back into dataclasses, believing nothing."""
+"""JSON values: back into dataclasses, believing nothing, and without what JSON cannot say."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from nash_swarm.errors import DataError
@@ -38,3 +40,12 @@ def table(values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DataError(f"{str(values)[:40]} is no table of values")
     return values
+
+
+def finite(values: Any) -> Any:
+    """JSON values with `None` where a number is none that JSON has: NaN and the infinities."""
+    if isinstance(values, Mapping):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -8,6 +8,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from nash_swarm.files.values import finite
 from nash_swarm.suite.heatmap import HeatMap
 from nash_swarm.suite.peers import beside
 from nash_swarm.suite.results import Results
@@ -96,7 +97,7 @@ def page(title: str, body: Sequence[str], data: Mapping[str, Any], scripts: Sequ
         scripts: names of files in `assets/`, in order.
     """
     # what ends a script element, or begins a comment in it, must not stand in one
-    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e")
+    text = json.dumps(finite(data), separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e")
     return "\n".join(
         [
             "<!doctype html>",

@@ -11,6 +11,7 @@ from typing import Any
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_file
+from nash_swarm.files.values import finite
 from nash_swarm.suite.rows import COLUMNS, NUMBERS, Row, library_versions
 
 CSV = "results.csv"
@@ -88,7 +89,7 @@ def save_json(results: Results, path: str | Path) -> None:
         "failures": [dict(failure) for failure in results.failures],
     }
     with new_file(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(finite(values), indent=1) + "\n", encoding="utf-8")
 
 
 def write_results(results: Results, folder: str | Path) -> list[Path]:

@@ -6,7 +6,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,8 @@ def run(
     check_backend(jobs, backend)
     text = load_text(settings.text)
     eval_text = load_text(settings.eval_text) if settings.eval_text else text
+    # one name for one model, here and in workers that may be in other folders
+    settings = replace(settings, models=tuple(_absolute(model) for model in settings.models))
     _check_budgets(settings)
     folder = ReportFolder(out)
     games = [game for model in settings.models for game in _measure(settings, folder, model, text, eval_text, quiet)]
@@ -97,7 +99,7 @@ def run(
     rows, failures, details = _rows(settings, folder, cells, packings, text, eval_text)
     forget_sources()
     facts = {
-        "settings": settings.facts(),
+        "settings": settings.facts() | {"models": list(dict.fromkeys(game.name for game in games))},
         "seconds": time.perf_counter() - started,
         "cells": len(cells),
         "cells_found_finished": found,
@@ -228,7 +230,7 @@ def _try(
         packings[cell.key, cell.quantizer] = key
         if key not in tasks and folder.find("packings", key) is None:
             tasks[key] = Trying(
-                str(folder.path.resolve()), key, solved["allocation"], _absolute(cell.game.model),
+                str(folder.path.resolve()), key, solved["allocation"], cell.game.model,
                 settings.trust_remote_code, rounding, settings.activations, cell.game.windows, text, threads,
             )  # fmt: skip
     done = len(set(packings.values())) - len(tasks)
@@ -303,5 +305,5 @@ def _digest(array: Any) -> str:
 
 
 def _absolute(model: str) -> str:
-    """A path that workers in other directories find; names stay names."""
+    """The whole path of what is a path; names stay names."""
     return str(Path(model).resolve()) if Path(model).exists() else model

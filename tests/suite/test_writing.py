@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -106,6 +107,18 @@ def test_the_page_is_one_file_and_escapes_what_is_in_it(tmp_path: Path) -> None:
     assert not re.findall(r"(?<!w3\.org/2000/svg)https?://(?!www\.w3\.org)", text)
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert data is not None and json.loads(data[1])["models"][0]["name"] == EVIL
+
+
+def test_what_json_cannot_say_is_left_out(tmp_path: Path) -> None:
+    results = some_results()
+    rows = (replace(results.rows[0], gap=math.inf), *results.rows[1:])
+    details = {**results.details, "cell1": {**results.details["cell1"], "trace": [{"iteration": 0, "price": math.nan}]}}
+    write_report(replace(results, rows=rows, details=details), tmp_path)
+    refuse = {"parse_constant": lambda name: pytest.fail(name)}
+    assert json.loads((tmp_path / "results.json").read_text(), **refuse)["rows"][0]["gap"] is None
+    data = re.search(r'id="data">(.*?)</script>', (tmp_path / "report.html").read_text(), re.DOTALL)
+    assert data is not None
+    json.loads(data[1], **refuse)
 
 
 def test_peers_come_from_any_table_that_says_enough(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from nash_swarm.files.atomic import new_file
 from nash_swarm.suite.peers import beside
@@ -93,7 +95,7 @@ def _pareto(figure: Figure, rows: Sequence[Row], peers: Sequence[Mapping[str, An
                               textcoords="offset points")  # fmt: skip
         if name == "perplexity":
             axes.axhline(rows[0].reference_perplexity, color="0.5", lw=0.8, ls="--")
-        axes.set_yscale("log")
+        _logarithmic(axes.set_yscale, axes.yaxis)
         axes.set(xlabel="MB on disk", ylabel=title)
     figure.axes[0].legend()
 
@@ -124,8 +126,8 @@ def _times(figure: Figure, rows: Sequence[Row], details: Mapping[str, Mapping[st
         points = sorted((each["agents"], each["seconds"]) for each in timings)
         if points:
             axes.plot(*zip(*points, strict=True), _MARKERS[place % 10], markersize=4, label=label)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    _logarithmic(axes.set_xscale, axes.xaxis)
+    _logarithmic(axes.set_yscale, axes.yaxis)
     axes.set(xlabel="agents", ylabel="seconds to solve and certify")
     axes.legend()
 
@@ -137,7 +139,11 @@ def _traces(figure: Figure, rows: Sequence[Row], details: Mapping[str, Mapping[s
     for label, of in _series([row for row in rows if row.bits == bits]).items():
         for name, title in panels:
             trace = details.get(of[0].key, {}).get("trace", ())[:_MOST_RECORDS]
-            points = [(record["iteration"], record[name]) for record in trace if 0 < record.get(name, 0) < _PROHIBITIVE]
+            points = [
+                (record["iteration"], record[name]) for record in trace if 0 <= record.get(name, -1) < _PROHIBITIVE
+            ]
+            # a logarithmic scale has no zero, but a regret that is zero all along is worth showing
+            points = [point for point in points if point[1] > 0] or points
             found += [(name, title, label, points)] if points else []
     if not found:
         return
@@ -147,7 +153,8 @@ def _traces(figure: Figure, rows: Sequence[Row], details: Mapping[str, Mapping[s
                 axes.plot(*zip(*points, strict=True), marker=_MARKERS[place % 10], markersize=3, lw=1, label=label)
         axes.set(xlabel="iteration", ylabel=title, title=f"{bits:g} bits per parameter")
         if axes.lines:
-            axes.set_yscale("log")
+            if any(y > 0 for line in axes.lines for y in line.get_ydata()):
+                _logarithmic(axes.set_yscale, axes.yaxis)
             axes.legend()
 
 
@@ -171,3 +178,10 @@ def _widths(figure: Figure, found: Mapping[str, Any], title: str) -> None:
     bars = axes.bar(list(found["shares"]), [100 * share for share in found["shares"].values()])
     axes.bar_label(bars, fmt="%.1f")
     axes.set(xlabel="bits", ylabel="% of the weights", title=title)
+
+
+def _logarithmic(scale: Callable[[str], None], axis: Axis) -> None:
+    """A logarithmic scale that is labelled with plain numbers."""
+    scale("log")
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))

@@ -64,13 +64,16 @@ function times(model) {
 
 /** Records that can be drawn: solvers begin at a price that nobody would pay, which would hide all others. */
 function drawable(row, name) {
-  return (row.trace ?? []).filter((record) => record[name] > 0 && record[name] < 1e30);
+  const found = (row.trace ?? []).filter((record) => record[name] >= 0 && record[name] < 1e30);
+  const positive = found.filter((record) => record[name] > 0);
+  // a logarithmic scale has no zero, but a regret that is zero all along is worth showing
+  return positive.length ? positive : found;
 }
 
 function trace(row, name, title, label) {
   const points = drawable(row, name);
   return chart({
-    title, x: { label: "iteration" }, y: { label, log: true },
+    title, x: { label: "iteration" }, y: { label, log: points.some((record) => record[name] > 0) },
     series: [{ name: row.label, line: true, points: points.map((record) => ({
       x: record.iteration, y: record[name],
       tip: `iteration ${record.iteration}\n${Object.entries(record).filter(([key]) => key !== "iteration").map(([key, value]) => `${key.replaceAll("_", " ")} ${short(value)}`).join("\n")}`,

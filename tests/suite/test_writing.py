@@ -66,7 +66,9 @@ def test_markdown_has_every_row_and_says_what_the_figures_are_of() -> None:
 
 
 def test_latex_is_balanced_and_escaped() -> None:
-    text = latex(Results((a_row(method="a_b & 50%", model="x{y}"), a_row(method="nash", bits=4)), "bench $x"))
+    text = latex(
+        Results((a_row(method="a_b & 50%", model="x{y}"), a_row(method="nash", model="x{y}", bits=4)), "bench $x")
+    )
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
     assert r"a\_b \& 50\% & 0.00 & 90.7 & 3.6000 & +2.86 & 36.60 \\" in text
     body = text.replace(r"\{", "").replace(r"\}", "")

@@ -6,10 +6,10 @@ Usage::
     python benchmarks/gpt2_model.py iglm
 
 writes ``iglm/`` (safetensors, configuration, tokenizer) and ``iglm/sampled.txt``: antibody sequences, one a line, drawn
-from the model itself at temperature 1 with a fixed seed, because the package brings no text. The model knows nothing but
-single sequences that begin at position 0, so all lines are cut to 104 tokens (shorter ones are left out), and windows
-of that length are exactly the lines (``nash-swarm bench --length 104``). IgLM (R. W. Shuai,
-J. A. Ruffolo, J. J. Gray 2023) is under an academic licence: measure with it, do not pass it on.
+from the model itself at temperature 1 with a fixed seed, because the package brings no text. The model knows nothing
+but single sequences that begin at position 0, so all lines are cut to 104 tokens (shorter ones are left out), and
+windows of that length are exactly the lines (``nash-swarm bench --length 104``). IgLM (R. W. Shuai, J. A. Ruffolo,
+J. J. Gray 2023) is under an academic licence: measure with it, do not pass it on.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ def bench(
         tuple(models), quantizers=_names(quantizer), damages=_names(damage),
         granularities=tuple(options.read_granularity(name) for name in _names(granularity)),
         scope=options.read_scope(scope), strategies=options.read_widths(strategies), group_size=group_size,
-        text=text, eval_text=eval_text, length=length, activations=activations, seed=seed, trust_remote_code=trust_remote_code,
-        **chosen,
+        text=text, eval_text=eval_text, length=length, activations=activations, seed=seed,
+        trust_remote_code=trust_remote_code, **chosen,
     )  # fmt: skip
     others = () if peers is None else tuple(read_peers(peers))
     command = shlex.join(["nash-swarm", *sys.argv[1:]])

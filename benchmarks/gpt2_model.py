@@ -6,8 +6,10 @@ Usage::
     python benchmarks/gpt2_model.py iglm
 
 writes ``iglm/`` (safetensors, configuration, tokenizer) and ``iglm/sampled.txt``: antibody sequences, one a line, drawn
-from the model itself at temperature 1 with a fixed seed, because the package brings no text. IgLM (R. W. Shuai,
-J. A. Ruffolo, J. J. Gray 2023) is under an academic licence: measure with it, do not pass it on.
+from the model itself at temperature 1 with a fixed seed, because the package brings no text. The model knows nothing
+but single sequences that begin at position 0, so all lines are cut to 104 tokens (shorter ones are left out), and
+windows of that length are exactly the lines (``nash-swarm bench --length 104``). IgLM (R. W. Shuai, J. A. Ruffolo,
+J. J. Gray 2023) is under an academic licence: measure with it, do not pass it on.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 SPECIES = ("[HUMAN]", "[MOUSE]", "[CAMEL]", "[RABBIT]", "[RAT]", "[RHESUS]")
 CHAINS = ("[HEAVY]", "[LIGHT]")
 LONGEST = 150
+LENGTH = 104
 
 
 def package() -> Path:
@@ -57,7 +60,7 @@ def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
 
 @torch.no_grad()
 def sample(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, each: int, seed: int) -> list[str]:
-    """`each` sequences of every chain and species."""
+    """`each` sequences of every chain and species, less those that end early."""
     torch.manual_seed(seed)
     ends = {tokenizer.convert_tokens_to_ids(mark) for mark in ("[SEP]", "[CLS]")}
     lines = []
@@ -70,7 +73,8 @@ def sample(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, each: int
             )  # fmt: skip
             for ids in drawn.tolist():
                 stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
-                lines.append(" ".join(tokenizer.convert_ids_to_tokens(ids[: stop + 1])))
+                if stop >= LENGTH:
+                    lines.append(" ".join(tokenizer.convert_ids_to_tokens(ids[:LENGTH])))
     return lines
 
 

@@ -39,12 +39,11 @@ def bench(
     eval_text: Annotated[
         str, typer.Option("--eval-text", help="Text that losses are of. [default: what is held out of --text]")
     ] = "",
-    windows: Annotated[
-        int | None, typer.Option("--windows", min=1, help="Calibration windows of 512 tokens. [default: 16]")
-    ] = None,
+    windows: Annotated[int | None, typer.Option("--windows", min=1, help="Calibration windows. [default: 16]")] = None,
     eval_windows: Annotated[
         int | None, typer.Option("--eval-windows", min=1, help="Windows that losses are of. [default: 16]")
     ] = None,
+    length: Annotated[int, typer.Option("--length", help="Tokens of a window.")] = 512,
     activations: Annotated[
         str, typer.Option("--activations", help="Inputs of packed matrices: int8, int16 or fp32.")
     ] = "int8",
@@ -90,8 +89,8 @@ def bench(
         tuple(models), quantizers=_names(quantizer), damages=_names(damage),
         granularities=tuple(options.read_granularity(name) for name in _names(granularity)),
         scope=options.read_scope(scope), strategies=options.read_widths(strategies), group_size=group_size,
-        text=text, eval_text=eval_text, activations=activations, seed=seed, trust_remote_code=trust_remote_code,
-        **chosen,
+        text=text, eval_text=eval_text, length=length, activations=activations, seed=seed,
+        trust_remote_code=trust_remote_code, **chosen,
     )  # fmt: skip
     others = () if peers is None else tuple(read_peers(peers))
     command = shlex.join(["nash-swarm", *sys.argv[1:]])

@@ -127,10 +127,12 @@ def _measure(
     settings: Settings, folder: ReportFolder, model: str, text: Text, eval_text: Text, quiet: bool
 ) -> Iterator[_Game]:
     source, _ = source_of(model, settings.trust_remote_code)
-    part = cut_windows(text, source.tokenizer, part="calibration")
+    part = cut_windows(text, source.tokenizer, length=settings.length, part="calibration")
     tokens = choose_windows(part, settings.windows, np.random.default_rng(settings.seed))
     same = eval_text.digest == text.digest
-    held_out = cut_windows(eval_text, source.tokenizer, part="held-out" if same else "all")
+    held_out = cut_windows(
+        eval_text, source.tokenizer, length=settings.length, part="held-out" if same else "all"
+    )  # fmt: skip
     windows = choose_windows(held_out, settings.eval_windows, np.random.default_rng(settings.seed))
     weights = weights_digest(source.model)
     for damage, estimator in settings.estimators().items():
@@ -167,7 +169,7 @@ def _measured(
     game = measure(
         source.model, source.tokenizer, text=text, damage=estimator, granularity=granularity,
         strategies=settings.strategies, scope=settings.scope, group_size=settings.group_size,
-        windows=settings.windows, seed=settings.seed, name=source.name, quiet=quiet,
+        windows=settings.windows, length=settings.length, seed=settings.seed, name=source.name, quiet=quiet,
     )  # fmt: skip
     save_game(game, file)
     return game

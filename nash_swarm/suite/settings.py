@@ -29,7 +29,7 @@ class Settings:
         solvers, quantizers, damages: names; every combination of them is a cell.
         bits: budgets, bits per parameter.
         granularities: what an agent is.
-        scope, strategies, group_size, windows: see `measure`.
+        scope, strategies, group_size, windows, length: see `measure`; the windows of losses have that length too.
         text: calibration text.
         eval_text: text that losses are of; if it is the calibration text, the windows that are held out of it.
         eval_windows: windows that losses are of.
@@ -50,6 +50,7 @@ class Settings:
     text: str = BUILT_IN_TEXT
     eval_text: str = ""
     windows: int = 16
+    length: int = 512
     eval_windows: int = 16
     activations: str = "int8"
     seed: int = 0

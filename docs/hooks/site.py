@@ -15,15 +15,12 @@ from mkdocs.structure.files import File, Files
 import nash_swarm
 
 ROOT = Path(__file__).parents[2]
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md",
-         "LICENSE": "LICENSE.md"}  # fmt: skip
+PAGES = {path.name: "index.md" if path.stem == "README" else path.name for path in sorted(ROOT.glob("*.md"))}
 REFERENCE = {
     "reference/game.md": (
-        "The game and its parts: what solvers get and what they return.",
-        ("nash_swarm.game.bitgame.BitGame", "nash_swarm.game.budget.Budget", "nash_swarm.game.layout.TensorLayout",
-         "nash_swarm.game.coupling.Coupling", "nash_swarm.game.allocation.Allocation",
-         "nash_swarm.game.certificate.Certificate", "nash_swarm.game.certificate.certify",
-         "nash_swarm.game.rules.Rules", "nash_swarm.game.arena.Arena", "nash_swarm.errors"),
+        "Parts of the game beside those that `nash_swarm` itself has, which are on the page before.",
+        ("nash_swarm.game.layout.TensorLayout", "nash_swarm.game.coupling.Coupling",
+         "nash_swarm.game.certificate.certify", "nash_swarm.game.arena.Arena"),
     ),
     "reference/plugins.md": (
         "What a plug-in subclasses, the contracts that it is held to, and what there is.",
@@ -38,6 +35,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are not in docs/."""
     for name, page in PAGES.items():
         files.append(File.generated(config, page, content=_moved((ROOT / name).read_text(encoding="utf-8"))))
+    license_text = f"# License\n\n```text\n{(ROOT / 'LICENSE').read_text(encoding='utf-8')}```\n"
+    files.append(File.generated(config, "LICENSE.md", content=license_text))
     python = (
         "Everything here is an attribute of `nash_swarm`, loaded on first use.",
         tuple(f"{nash_swarm._HOMES[name]}.{name}" for name in nash_swarm.__all__ if name in nash_swarm._HOMES),
@@ -51,7 +50,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links from docs/ up to the repository's own pages."""
-    return re.sub(r"\]\(\.\./(README|CONTRIBUTING|CHANGELOG)\.md", _renamed, markdown)
+    return re.sub(r"\]\(\.\./(\w+\.md)", _renamed, markdown)
 
 
 def _moved(text: str) -> str:
@@ -60,7 +59,7 @@ def _moved(text: str) -> str:
 
 
 def _renamed(link: re.Match[str]) -> str:
-    return f"]({PAGES[f'{link[1]}.md']}"
+    return f"]({PAGES.get(link[1], link[1])}"
 
 
 def _home(place: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,12 +71,21 @@ def check_buffers(model: nn.Module, stored_bytes: int) -> None:
         raise DataError(f"config.json asks for {needed:,} bytes of buffers beside {stored_bytes:,} bytes of weights")
 
 
-def check_weights_stored(model: nn.Module, elements: int) -> None:
+def check_weights_stored(model: nn.Module, elements: int, names: Collection[str] = ()) -> None:
     """Refuse a model that has more weights than its files: the rest would be made up.
+
+    Args:
+        model: a model without memory.
+        elements: weights in the files.
+        names: of the tensors in the files, where they are those of the model's.
 
     Raises:
         DataError: it has.
     """
     needed = sum(parameter.numel() for parameter in model.parameters())
     if needed > elements:
-        raise DataError(f"config.json asks for {needed:,} weights where the files hold {elements:,}")
+        missing = sorted({name for name, _ in model.named_parameters()} - set(names)) if names else []
+        example = f", without {missing[0]!r}" if missing else ""
+        raise DataError(
+            f"the model is incomplete: config.json asks for {needed:,} weights, the files hold {elements:,}{example}"
+        )

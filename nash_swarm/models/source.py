@@ -142,7 +142,7 @@ def check_claims(folder: Path) -> None:
     size = sum(file.stat().st_size for file in {file for file, _ in stored.values()})
     with quiet_transformers(), bounded_modules(len(stored)):
         model = skeleton(AutoConfig.from_pretrained(folder), stored_bytes=size)
-    check_weights_stored(model, sum(math.prod(shape) for _, shape in stored.values()))
+    check_weights_stored(model, sum(math.prod(shape) for _, shape in stored.values()), stored)
 
 
 def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None, scratch: Path) -> Source:

@@ -101,5 +101,5 @@ def test_games_without_text_or_of_single_weights_are_refused() -> None:
     model = tiny_llama(tied=True)
     with pytest.raises(UsageError, match="calibration text"):
         couple(model, ns.measure(model, text=None, damage="magnitude", quiet=True))
-    with pytest.raises(UsageError, match="granularity"):
+    with pytest.raises(UsageError, match="single weights"):
         couple(model, ns.measure(model, tokens=TOKENS, granularity="parameter", quiet=True))

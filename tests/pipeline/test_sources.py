@@ -46,7 +46,7 @@ def test_a_checkpoint_without_some_weights_is_refused(folder: Path, missing: str
 def test_a_truncated_checkpoint_is_refused(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(DataError, match="cannot load a causal language model"):
+    with pytest.raises(DataError, match="damaged or cut short"):
         load_source(str(folder))
 
 
@@ -73,7 +73,7 @@ def test_places_without_a_model(tmp_path: Path) -> None:
         (str(tmp_path / "missing"), "does not exist"),
         ("./missing", "does not exist"),
         (str(tmp_path / "missing.gguf"), "no GGUF file"),
-        (str(tmp_path / "bad.gguf"), "cannot read .* as GGUF"),
+        (str(tmp_path / "bad.gguf"), "GGUF version 0"),
     ):
         with pytest.raises(DataError, match=message) as raised:
             load_source(name)

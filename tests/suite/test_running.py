@@ -19,6 +19,7 @@ from support.bench import Bench
 import nash_swarm as ns
 from nash_swarm.errors import BudgetError, DataError, UsageError
 from nash_swarm.evaluation.text import cut_windows, load_text
+from nash_swarm.files.accounting import REPORT_BYTES
 from nash_swarm.models.source import load_source
 from nash_swarm.suite.results import Results
 from nash_swarm.suite.running import run
@@ -130,14 +131,16 @@ def test_damaged_work_is_done_again(results: Results, bench: Bench, tmp_path: Pa
 def test_jobs_find_what_one_finds(results: Results, bench: Bench, tmp_path: Path) -> None:
     found = run(_settings(bench), tmp_path, jobs=2, backend="threading", quiet=True)
     for one, two in zip(results.rows, found.rows, strict=True):
-        assert (one.method, one.bytes, one.predicted_damage) == (two.method, two.bytes, two.predicted_damage)
+        assert (one.method, one.predicted_damage) == (two.method, two.predicted_damage)
+        assert abs(one.bytes - two.bytes) <= REPORT_BYTES  # the report in a model's folder holds its figures
         assert two.loss == pytest.approx(one.loss, abs=1e-3)  # another number of threads may add up differently
 
 
 @pytest.mark.slow
 def test_processes_find_what_one_finds(results: Results, bench: Bench, tmp_path: Path) -> None:
     found = run(_settings(bench), tmp_path, jobs=2, backend="loky", quiet=True)
-    assert [(row.method, row.bytes) for row in found.rows] == [(row.method, row.bytes) for row in results.rows]
+    for one, two in zip(results.rows, found.rows, strict=True):
+        assert one.method == two.method and abs(one.bytes - two.bytes) <= REPORT_BYTES
 
 
 def test_a_solver_that_cannot_is_no_reason_to_stop(bench: Bench, tmp_path: Path, monkeypatch: Any) -> None:

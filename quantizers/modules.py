@@ -1,8 +1,9 @@
-"""torch modules that hold packed weights: drop-in replacements for Linear, Conv1D, Embedding and a tied output head."""
+"""torch modules that hold packed weights: drop-in replacements for Linear, Conv1D, Embedding and what is tied to one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.quantizers import buffers, ops
+from nash_swarm.quantizers.lazy import DenseOnDemand
 from nash_swarm.quantizers.packing import PackedTensor, description
 
 ACTIVATIONS = ("int8", "fp32")
@@ -28,7 +30,8 @@ class PackedWeight(nn.Module):
     packed: torch.Tensor
 
     def __init__(self, layout: TensorLayout, strategies: tuple[int, ...], size: int) -> None:
-        super().__init__()
+        # not `super()`: next in line may be `nn.Embedding`, which would make a matrix of its own
+        nn.Module.__init__(self)
         self.layout = layout
         self.strategies = strategies
         self.matrix = description.describe(layout, strategies)
@@ -59,8 +62,8 @@ class PackedWeight(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense matrix (rows, columns): slow, for code that insists on reading it."""
-        return self.dense()
+        """The dense matrix (rows, columns), unpacked each time it is computed with: for code that insists on it."""
+        return DenseOnDemand.of(self.dense, (self.layout.rows, self.layout.columns), self.packed)
 
     def extra_repr(self) -> str:
         """Shape, mean width and bytes, for `print(model)`."""
@@ -98,14 +101,18 @@ class PackedLinear(PackedWeight):
         return ops.linear(x, packed, bias, self.matrix, self.activations)  # type: ignore[arg-type]
 
 
-class PackedEmbedding(PackedWeight):
+class PackedEmbedding(PackedWeight, nn.Embedding):
     """Rows of a packed token or position matrix; only the rows asked for are unpacked.
+
+    It is an `nn.Embedding` only so that it can stand in for one between a model's own subclass and its base, see
+    `in_place_of`.
 
     Attributes:
         dtype: of the rows; follows the module's.
     """
 
     dtype: torch.dtype = torch.float32
+    padding_idx = None
 
     def __init__(self, layout: TensorLayout, strategies: tuple[int, ...], size: int) -> None:
         super().__init__(layout, strategies, size)
@@ -127,6 +134,61 @@ class PackedEmbedding(PackedWeight):
         return self
 
 
+class TiedLookup(nn.Embedding):
+    """Looks up rows of a packed embedding that stands elsewhere in the model; owns no weights.
+
+    It is an `nn.Embedding` for the same reason as `PackedEmbedding`.
+    """
+
+    padding_idx = None
+
+    def __init__(self, embedding: PackedEmbedding) -> None:
+        nn.Module.__init__(self)
+        self._embedding: PackedEmbedding
+        object.__setattr__(self, "_embedding", embedding)
+        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
+
+    @property
+    def weight(self) -> torch.Tensor:  # type: ignore[override]
+        """The dense matrix (num_embeddings, embedding_dim), unpacked each time it is computed with."""
+        return self._embedding.weight
+
+    def forward(self, index: torch.Tensor) -> torch.Tensor:
+        """(...) token ids to (..., embedding_dim); raises as `PackedEmbedding`."""
+        return PackedEmbedding.forward(self._embedding, index)
+
+    def extra_repr(self) -> str:
+        """Shape."""
+        return f"{self.num_embeddings} x {self.embedding_dim}, tied"
+
+
+def in_place_of(original: nn.Module, module: nn.Embedding) -> nn.Embedding:
+    """`module`, a look-up, with what the model's own kind of embedding does before and after it looks up.
+
+    Gemma scales the rows, OPT computes the indices: both in the `forward` of a subclass of `nn.Embedding` that calls its
+    base. Put between the two, the packed look-up is what it calls.
+
+    Args:
+        original: what the model has in this place.
+        module: a `PackedEmbedding` or `TiedLookup`; changed in place.
+    """
+    theirs = type(original)
+    if theirs is nn.Embedding or not isinstance(original, nn.Embedding):
+        return module
+    module.__class__ = _between(theirs, type(module))
+    kept = vars(module)
+    for name, value in vars(original).items():
+        kept.setdefault(name, value)
+    for name, buffer in original._buffers.items():
+        module.register_buffer(name, buffer, persistent=name not in original._non_persistent_buffers_set)
+    return module
+
+
+@cache
+def _between(theirs: type, ours: type) -> type:
+    return type(f"Packed{theirs.__name__}", (theirs, ours), {"weight": ours.weight})  # type: ignore[attr-defined]
+
+
 class TiedHead(nn.Module):
     """Output head that multiplies with the packed embedding it is tied to; owns no weights.
 
@@ -145,8 +207,8 @@ class TiedHead(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense matrix (out_features, in_features): slow, for code that insists on reading it."""
-        return self._embedding.dense()
+        """The dense matrix (out_features, in_features), unpacked each time it is computed with."""
+        return self._embedding.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in_features) to (..., out_features), of the type of x.

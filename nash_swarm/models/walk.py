@@ -23,12 +23,19 @@ class Matrix:
         kind: see `TensorLayout`.
         module: the module.
         head: path of the output head that is tied to it, if any.
+        aliases: paths of other embeddings that look up in it.
     """
 
     name: str
     kind: Kind
     module: nn.Module
     head: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Paths of everything else that uses it."""
+        return self.aliases if self.head is None else (self.head, *self.aliases)
 
     @property
     def parameter(self) -> torch.Tensor:

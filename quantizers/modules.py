@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +17,9 @@ from nash_swarm.quantizers.packing import PackedTensor, description
 
 ACTIVATIONS = ("int8", "fp32")
 """What users choose from, see `set_activations`."""
+
+
+Lookup = TypeVar("Lookup", "PackedEmbedding", "TiedLookup")
 
 
 class PackedWeight(nn.Module):
@@ -162,7 +166,7 @@ class TiedLookup(nn.Embedding):
         return f"{self.num_embeddings} x {self.embedding_dim}, tied"
 
 
-def in_place_of(original: nn.Module, module: nn.Embedding) -> nn.Embedding:
+def in_place_of(original: nn.Module, module: Lookup) -> Lookup:
     """`module`, a look-up, with what the model's own kind of embedding does before and after it looks up.
 
     Gemma scales the rows, OPT computes the indices: both in the `forward` of a subclass of `nn.Embedding` that calls its
@@ -190,20 +194,24 @@ def _between(theirs: type, ours: type) -> type:
 
 
 class TiedHead(nn.Module):
-    """Output head that multiplies with the packed embedding it is tied to; owns no weights.
+    """Output head that multiplies with the packed embedding it is tied to; owns no weights but a bias, if any.
 
     Attributes:
         activations: `int8`, `int16` or `fp32`, see `set_activations`.
     """
 
+    bias: torch.Tensor | None
     activations: str = "int16"
 
-    def __init__(self, embedding: PackedEmbedding) -> None:
+    def __init__(self, embedding: PackedEmbedding, bias: bool = False) -> None:
         super().__init__()
         # a plain attribute would register the embedding a second time, under the head's name
         self._embedding: PackedEmbedding
         object.__setattr__(self, "_embedding", embedding)
         self.in_features, self.out_features = embedding.embedding_dim, embedding.num_embeddings
+        self.register_parameter(
+            "bias", nn.Parameter(torch.zeros(self.out_features), requires_grad=False) if bias else None
+        )
 
     @property
     def weight(self) -> torch.Tensor:
@@ -218,7 +226,7 @@ class TiedHead(nn.Module):
             UsageError: x has not `in_features` columns.
         """
         packed, matrix = self._embedding._buffers["packed"], self._embedding.matrix
-        return ops.linear(x, packed, None, matrix, self.activations)  # type: ignore[arg-type]
+        return ops.linear(x, packed, self._parameters["bias"], matrix, self.activations)  # type: ignore[arg-type]
 
 
 def set_activations(model: nn.Module, activations: str) -> None:

@@ -21,7 +21,7 @@ def evaluate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Perplexity, KL and top-1 agreement on held-out text.
+    """Perplexity, KL and top-1 agreement on held-out text; cosine to the original (--reference) for an encoder.
 
     If the model was calibrated on the same text, only the windows that calibration never sees are used.
     """
@@ -43,7 +43,7 @@ def evaluate(
         subject, tokenizer, seen = source.model, source.tokenizer, False
     tokenizer = tokenizer or (original.tokenizer if original else None)
     part: Literal["held-out", "all"] = "held-out" if seen else "all"
-    windows = cut_windows(loaded, tokenizer, part=part)
+    windows = cut_windows(loaded, tokenizer, part=part, model=subject)
     count = max(1, tokens // windows.shape[1])
     windows = choose_windows(windows, count, np.random.default_rng(seed))
     models: dict[str, Any] = {"packed": subject}

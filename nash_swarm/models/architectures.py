@@ -27,3 +27,15 @@ def settle_weights(model: Any) -> None:
     for module in model.modules():
         if (settle := SETTLE.get(type(module).__name__)) is not None:
             settle(module)
+
+
+def prepare(model: Any) -> Any:
+    """The model as the stages of the pipeline want it: weights settled, experts opened; itself where nothing is to do.
+
+    Raises:
+        UsageError: see `nash_swarm.models.experts.opened`.
+    """
+    from nash_swarm.models.experts import opened
+
+    settle_weights(model)
+    return opened(model)

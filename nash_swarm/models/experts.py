@@ -65,8 +65,9 @@ def _split(experts: Any, name: str) -> nn.Module:
     split: Any = theirs.__new__(theirs)
     vars(split).update(vars(experts))
     split._parameters, split._modules = {}, dict(experts._modules)
-    # not in the list of the class's parents first: `forward` of the fused experts must be the one that is left out
     split.__class__ = _opened_class(theirs)
+    # transformers fills experts that lack this mark with random numbers, by names that are gone
+    split._is_hf_initialized = True
     for projection in _PROJECTIONS:
         weights = experts._parameters.get(projection)
         if weights is None:

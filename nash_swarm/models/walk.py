@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.layout import Kind
+from nash_swarm.models.architectures import LEFT_IN_HALF
 from nash_swarm.names import SCOPES, Scope
 
 
@@ -62,6 +63,19 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     Raises:
         UsageError: the model has no such list.
     """
+    return max(_outermost_lists(model), key=lambda pair: len(pair[1]))
+
+
+def find_stacks(model: Any) -> list[tuple[str, nn.ModuleList]]:
+    """Paths and lists of all transformer blocks: one list, and in an encoder-decoder those of both.
+
+    Raises:
+        UsageError: as `find_blocks`.
+    """
+    return _outermost_lists(model) if getattr(model.config, "is_encoder_decoder", False) else [find_blocks(model)]
+
+
+def _outermost_lists(model: nn.Module) -> list[tuple[str, nn.ModuleList]]:
     lists = [
         (name, module)
         for name, module in model.named_modules()
@@ -71,7 +85,7 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     lists = [(name, found) for name, found in lists if not any(name.startswith(f"{outer}.") for outer, _ in lists)]
     if not lists:
         raise UsageError(f"{type(model).__name__} has no list of transformer blocks that nash-swarm can walk")
-    return max(lists, key=lambda pair: len(pair[1]))
+    return lists
 
 
 def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
@@ -87,7 +101,7 @@ def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
     if scope not in SCOPES:
         raise UsageError(f"unknown scope {scope!r}; choose one of {', '.join(SCOPES)}")
 
-    blocks = find_blocks(model)[0] + "."
+    blocks = tuple(f"{name}." for name, _ in find_stacks(model))
     found: list[Matrix] = []
     owner: dict[int, int] = {}
     for name, module in model.named_modules():
@@ -96,22 +110,33 @@ def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
             kind = "linear"
         elif isinstance(module, Conv1D):
             kind = "conv1d"
-        elif type(module) is nn.Embedding:
+        elif isinstance(module, nn.Embedding):
             kind = "embedding"
         else:
             continue
-        if scope == "linear" and (kind == "embedding" or not name.startswith(blocks)):
+        if (scope == "linear" and (kind == "embedding" or not name.startswith(blocks))) or _stays(model, name):
             continue
         first = owner.setdefault(id(module.weight), len(found))
         if first == len(found):
             found.append(Matrix(name, kind, module))
-        elif found[first].kind == "embedding" and kind == "linear":
-            found[first] = Matrix(found[first].name, "tied", found[first].module, head=name)
+            continue
+        same = found[first]
+        if same.kind == "embedding" and kind == "linear":
+            found[first] = replace(same, kind="tied", head=name)
+        elif same.kind in ("embedding", "tied") and kind == "embedding":
+            found[first] = replace(same, aliases=(*same.aliases, name))
         else:
-            raise UsageError(f"{name} shares its weight with {found[first].name}: only a tied output head is supported")
+            raise UsageError(
+                f"{name} shares its weight with {same.name}: only embeddings and one output head may share a weight"
+            )
     if not found:
         raise UsageError(f"{type(model).__name__} has no weight matrix in scope {scope!r}")
     return found
+
+
+def _stays(model: nn.Module, name: str) -> bool:
+    parent, _, child = name.rpartition(".")
+    return child in LEFT_IN_HALF.get(type(model.get_submodule(parent)).__name__, ())
 
 
 def check_weights(matrices: Iterable[Matrix]) -> None:

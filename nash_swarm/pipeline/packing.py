@@ -17,12 +17,21 @@ from nash_swarm.files.accounting import dense_tensors, half_dtype
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.integrations.facts import PackedFacts
+from nash_swarm.models.architectures import prepare
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resident
-from nash_swarm.models.streaming import BlockStream, check_tokens
+from nash_swarm.models.passes import place, stream_of
+from nash_swarm.models.streaming import check_tokens
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.quantizers.base import Quantizer
-from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, PackedWeight, TiedHead
+from nash_swarm.quantizers.modules import (
+    PackedEmbedding,
+    PackedLinear,
+    PackedWeight,
+    TiedHead,
+    TiedLookup,
+    in_place_of,
+)
 from nash_swarm.quantizers.packing import PackedTensor
 
 
@@ -48,12 +57,13 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
     rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
     if not allocation.tensors:
         raise UsageError("this allocation comes from a synthetic game: there is no model to pack")
-    packed = copy.deepcopy(model).eval()
+    packed = copy.deepcopy(prepare(model)).eval()
     matrices = _matched(packed, allocation)
     check_weights(matrices.values())
     parameters = count_parameters(packed, list(matrices.values()), allocation.provenance.get("scope", "model"))
-    load_for_good(packed, list(dense_tensors(packed, matrices, [m.head for m in matrices.values() if m.head])))
-    for tensor in dense_tensors(packed, matrices, [m.head for m in matrices.values() if m.head]).values():
+    users = {path: matrix.name for matrix in matrices.values() for path in matrix.users}
+    load_for_good(packed, list(dense_tensors(packed, matrices, users)))
+    for tensor in dense_tensors(packed, matrices, users).values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.to(half_dtype(tensor)))
     work = _Work(packed, allocation, rounding)
@@ -70,41 +80,37 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
         else:
             check_tokens(calibration.tokens, packed)
             _pack_streaming(work, matrices, torch.from_numpy(calibration.tokens.astype(np.int64)))
-    heads = {matrix.head: matrix.name for matrix in matrices.values() if matrix.head}
     scope = allocation.provenance.get("scope", "model")
-    packed.nash_swarm_facts = PackedFacts(scope, parameters, heads)
+    packed.nash_swarm_facts = PackedFacts(scope, parameters, users)
     packed.nash_swarm_allocation = allocation
-    if heads:
-        packed.config.tie_word_embeddings = False
     attach(packed, describe(packed), settled=checkpoint_of(packed) is None)
     return packed
 
 
 def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tensor) -> None:
-    stream = BlockStream(work.model, tokens)
-    left = dict(matrices)
-    tables = [matrix for matrix in matrices.values() if matrix.kind == "embedding"]
+    stream = stream_of(work.model, tokens)
+    placed = place(stream, matrices.values())
+    tables = [matrix for matrix in placed.tables if matrix.kind == "embedding"]
     for matrix in tables:
         with resident(work.model, matrix.name):
-            work.replace(left.pop(matrix.name), None)
+            work.replace(matrix, None)
     work.put_aside(tables)
     stream.embed()
-    for index in range(len(stream.blocks)):
-        inside = [left.pop(name) for name in matrices if name.startswith(stream.block_prefix(index))]
+    for index, inside in enumerate(placed.inside):
         with stream.resident(index):
             with collecting(work.model, inside) as found:
                 stream.forward(index, advance=False)
             for matrix in inside:
                 work.replace(matrix, found[matrix.name].hessian())
-        stream.forward(index)
+        stream.advance(index)
         work.put_aside(inside)
     # a tied matrix is rounded last, for the hidden states that its packed blocks give it
-    with collecting(work.model, list(left.values())) as found:
+    with collecting(work.model, placed.outside) as found:
         stream.head()
-    for matrix in left.values():
+    for matrix in placed.outside:
         with resident(work.model, matrix.name):
             work.replace(matrix, found[matrix.name].hessian())
-    work.put_aside(left.values())
+    work.put_aside(placed.outside)
 
 
 class _Work:
@@ -130,14 +136,13 @@ class _Work:
         agent_widths = np.array(strategies, np.uint8)[self.allocation.choices[layout.span]]
         tensor = PackedTensor.pack(rounded, agent_widths, layout, order, strategies)
         bias = getattr(matrix.module, "bias", None)
-        module = build_module(layout, strategies, len(tensor.buffer), bias is not None)
+        module = build_module(layout, strategies, len(tensor.buffer), matrix.module)
         module.packed = torch.from_numpy(tensor.buffer)
         if bias is not None:
             module.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
         self.model.set_submodule(matrix.name, module)
-        if matrix.head:
-            assert isinstance(module, PackedEmbedding)
-            self.model.set_submodule(matrix.head, TiedHead(module))
+        for path in matrix.users:
+            self.model.set_submodule(path, build_tied(module, self.model.get_submodule(path)))
         self.bar.update()
 
     def put_aside(self, matrices: Iterable[Matrix]) -> None:
@@ -150,11 +155,34 @@ class _Work:
             module.packed = mapped(module.packed, checkpoint.scratch)
 
 
-def build_module(layout: TensorLayout, strategies: tuple[int, ...], size: int, bias: bool) -> PackedWeight:
-    """The empty packed module for a layout."""
+def build_module(
+    layout: TensorLayout, strategies: tuple[int, ...], size: int, original: nn.Module, *, bias: bool | None = None
+) -> PackedWeight:
+    """The empty packed module for a layout.
+
+    Args:
+        layout, strategies, size: see `PackedWeight`.
+        original: the module it replaces.
+        bias: whether there is one; as in `original` by default.
+    """
     if layout.kind in ("embedding", "tied"):
-        return PackedEmbedding(layout, strategies, size)
-    return PackedLinear(layout, strategies, size, bias)
+        return in_place_of(original, PackedEmbedding(layout, strategies, size))
+    return PackedLinear(layout, strategies, size, _has_bias(original) if bias is None else bias)
+
+
+def build_tied(embedding: nn.Module, original: nn.Module) -> nn.Module:
+    """What takes the place of a module that shares the weight of a packed embedding."""
+    assert isinstance(embedding, PackedEmbedding)
+    if isinstance(original, nn.Embedding):
+        return in_place_of(original, TiedLookup(embedding))
+    head = TiedHead(embedding, bias=_has_bias(original))
+    if head.bias is not None:
+        head.bias = original.bias  # type: ignore[assignment]
+    return head
+
+
+def _has_bias(module: nn.Module) -> bool:
+    return getattr(module, "bias", None) is not None
 
 
 def _matched(model: Any, allocation: Allocation) -> dict[str, Matrix]:

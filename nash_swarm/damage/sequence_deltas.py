@@ -19,7 +19,7 @@ from nash_swarm.models.architectures import prepare
 from nash_swarm.models.collect import watching_lookups
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import require_in_memory
-from nash_swarm.models.passes import place, stream_of
+from nash_swarm.models.passes import Placed, stream_of
 from nash_swarm.models.walk import Matrix, find_matrices
 from nash_swarm.quantizers.grid import dequantize
 from nash_swarm.quantizers.kernels.threads import share_rows
@@ -54,7 +54,7 @@ def sequence_deltas(model: Any, game: BitGame, *, quiet: bool = False) -> Floats
     tokens = torch.from_numpy(game.calibration.tokens.astype(np.int64))
     stream = stream_of(model, tokens, batch=1)
     deltas = np.zeros((len(tokens), game.agents, len(game.strategies)), np.float32)
-    placed = place(stream, matrices)
+    placed = Placed.on(stream, matrices)
     with (
         inference(model),
         tqdm(total=len(stream.blocks) + 2, desc="measure coupling", unit="block", disable=quiet) as bar,

@@ -18,9 +18,7 @@ from nash_swarm.game.layout import TensorLayout
 _NAMED = 3
 
 
-def judge_unreached(
-    layout: TensorLayout, weight: npt.NDArray[np.float32], losses: Mapping[str, float]
-) -> Sensitivity:
+def judge_unreached(layout: TensorLayout, weight: npt.NDArray[np.float32], losses: Mapping[str, float]) -> Sensitivity:
     """Relative weight error (`magnitude`), in the unit of the matrices that were reached.
 
     Losing the matrix counts as much as losing a typical one: the median over its siblings (the other experts of its

@@ -33,21 +33,21 @@ class Placed:
     outside: list[Matrix]
     tables: list[Matrix]
 
-
-def place(stream: BlockStream | WholeModel, matrices: Iterable[Matrix]) -> Placed:
-    """Sort matrices by where a walk meets them."""
-    everything = list(matrices)
-    multiply = [matrix for matrix in everything if matrix.kind != "embedding"]
-    inside = [
-        [matrix for matrix in multiply if matrix.name.startswith(stream.block_prefix(index))]
-        for index in range(len(stream.blocks))
-    ]
-    in_blocks = {matrix.name for group in inside for matrix in group}
-    return Placed(
-        inside,
-        [matrix for matrix in multiply if matrix.name not in in_blocks],
-        [matrix for matrix in everything if matrix.kind in ("embedding", "tied")],
-    )
+    @classmethod
+    def on(cls, stream: BlockStream | WholeModel, matrices: Iterable[Matrix]) -> Placed:
+        """Sort matrices by where a walk meets them."""
+        everything = list(matrices)
+        multiply = [matrix for matrix in everything if matrix.kind != "embedding"]
+        inside = [
+            [matrix for matrix in multiply if matrix.name.startswith(stream.block_prefix(index))]
+            for index in range(len(stream.blocks))
+        ]
+        in_blocks = {matrix.name for group in inside for matrix in group}
+        return cls(
+            inside,
+            [matrix for matrix in multiply if matrix.name not in in_blocks],
+            [matrix for matrix in everything if matrix.kind in ("embedding", "tied")],
+        )
 
 
 def stream_of(model: Any, tokens: torch.Tensor, batch: int = 2) -> BlockStream | WholeModel:
@@ -149,13 +149,15 @@ class WholeModel:
 
     @torch.no_grad()
     def _run(self) -> None:
-        for self.current, batch in enumerate(self.batches):  # noqa: B007
+        for number, batch in enumerate(self.batches):
+            self.current = number
             with suppress(_Stop):
                 self.model(**self.task.inputs(batch))
 
     def _backward(self, batches: Any) -> float:
         total, count = 0.0, 0
-        for self.current, batch in enumerate(batches):  # noqa: B007
+        for number, batch in enumerate(batches):
+            self.current = number
             with torch.enable_grad(), _rooted(self.model):
                 loss, tokens = self.task.loss(self.task.answer(self.model(**self.task.inputs(batch))), batch)
                 loss.backward()
@@ -170,9 +172,7 @@ def _rooted(model: nn.Module) -> Iterator[None]:
     def root(_module: nn.Module, _args: Any, output: torch.Tensor) -> torch.Tensor:
         return output if output.requires_grad else output.detach().requires_grad_()
 
-    handles = [
-        module.register_forward_hook(root) for module in model.modules() if isinstance(module, nn.Embedding)
-    ]
+    handles = [module.register_forward_hook(root) for module in model.modules() if isinstance(module, nn.Embedding)]
     try:
         yield
     finally:

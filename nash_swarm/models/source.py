@@ -204,7 +204,11 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
             f"{_first_line(error)}"
         ) from error
     # an encoder that was saved with a head for masked tokens
-    left_out = sorted({key.partition(".")[0] for key in info["unexpected_keys"]}) if isinstance(task_of(model), Embedding) else []
+    left_out = (
+        sorted({key.partition(".")[0] for key in info["unexpected_keys"]})
+        if isinstance(task_of(model), Embedding)
+        else []
+    )
     note = f"without its {', '.join(left_out)}: only the encoder is packed" if left_out else ""
     return Source(model.eval(), _tokenizer(name, trust_remote_code), _public(name), note)
 

@@ -81,7 +81,8 @@ class BlockStream:
                 raise _Stop
             return hidden
 
-        for self.current, batch in enumerate(self.batches):  # noqa: B007
+        for number, batch in enumerate(self.batches):
+            self.current = number
             with self._collecting(), _replaced(self.blocks, stand_in), suppress(_Stop):
                 self.model(**self.task.inputs(batch))
         self._outputs = list(self._inputs[0])
@@ -159,7 +160,8 @@ class BlockStream:
         """
         windows = [window for batch in self.batches for window in batch.split(1)]
         gradients = [gradient for batch in self._gradients for gradient in batch.split(1)]
-        for self.current, (window, gradient) in enumerate(zip(windows, gradients, strict=True)):
+        for number, (window, gradient) in enumerate(zip(windows, gradients, strict=True)):
+            self.current = number
             reached: list[Hidden] = []
 
             def first(_: int, hidden: Hidden, reached: list[Hidden] = reached) -> Hidden:

@@ -24,7 +24,7 @@ from nash_swarm.models.architectures import prepare
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import resident
-from nash_swarm.models.passes import WholeModel, place, stream_of
+from nash_swarm.models.passes import Placed, WholeModel, stream_of
 from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.tasks import task_of
 from nash_swarm.models.walk import Matrix, check_weights, find_matrices
@@ -180,7 +180,7 @@ def _statistics(
                 yield matrix, Statistics()
         return
     stream = stream_of(model, torch.from_numpy(calibration.tokens.astype(np.int64)))
-    placed = place(stream, matrices)
+    placed = Placed.on(stream, matrices)
     backward = estimator.needs == "gradients"
     found: dict[str, Statistics]
     with inference(model):

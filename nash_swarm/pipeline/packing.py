@@ -20,7 +20,7 @@ from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resident
-from nash_swarm.models.passes import place, stream_of
+from nash_swarm.models.passes import Placed, stream_of
 from nash_swarm.models.streaming import check_tokens
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.quantizers.base import Quantizer
@@ -89,7 +89,7 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
 
 def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tensor) -> None:
     stream = stream_of(work.model, tokens)
-    placed = place(stream, matrices.values())
+    placed = Placed.on(stream, matrices.values())
     tables = [matrix for matrix in placed.tables if matrix.kind == "embedding"]
     for matrix in tables:
         with resident(work.model, matrix.name):

@@ -21,7 +21,8 @@ from nash_swarm.quantizers.modules import PackedWeight
 
 BITS = 3.5
 _PARAMETERS = [
-    pytest.param(small, id=name, marks=[pytest.mark.slow] if small.slow else []) for name, small in ARCHITECTURES.items()
+    pytest.param(small, id=name, marks=[pytest.mark.slow] if small.slow else [])
+    for name, small in ARCHITECTURES.items()
 ]
 
 

@@ -95,8 +95,15 @@ ARCHITECTURES: dict[str, Small] = {
         slow=True,
     ),
     "rwkv": Small(
-        "RwkvForCausalLM", "RwkvConfig",
-        {"hidden_size": 120, "num_hidden_layers": 2, "intermediate_size": 200, "context_length": 64, "rescale_every": 1},
+        "RwkvForCausalLM",
+        "RwkvConfig",
+        {
+            "hidden_size": 120,
+            "num_hidden_layers": 2,
+            "intermediate_size": 200,
+            "context_length": 64,
+            "rescale_every": 1,
+        },
     ),  # fmt: skip
     "mixtral": Small("MixtralForCausalLM", "MixtralConfig", _LOCAL_EXPERTS, half=("mlp.gate",)),
     "qwen2-moe": Small(
@@ -108,9 +115,11 @@ ARCHITECTURES: dict[str, Small] = {
     ),
     "qwen3-moe": Small("Qwen3MoeForCausalLM", "Qwen3MoeConfig", {**_LLAMA, **_EXPERTS}, half=("mlp.gate",), slow=True),
     "gpt-oss": Small(
-        "GptOssForCausalLM", "GptOssConfig",
+        "GptOssForCausalLM",
+        "GptOssConfig",
         {**_LOCAL_EXPERTS, "sliding_window": 16, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
-        half=("mlp.router",), slow=True,
+        half=("mlp.router",),
+        slow=True,
     ),  # fmt: skip
     "bert": Small("BertModel", "BertConfig", _PLAIN, unreached=("pooler.dense",)),
     "modernbert": Small("ModernBertModel", "ModernBertConfig", {**_PLAIN, "local_attention": 16}, slow=True),

@@ -1,4 +1,4 @@
-"""A packed module's `weight`: knows its shape and type at once, and its values only when somebody computes with them."""
+"""A packed module's `weight`: shape and type are known at once, values are unpacked when somebody computes with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch modules that hold packed weights: drop-in replacements for Linear, Conv1D, Embedding and what is tied to one."""
+"""torch modules that hold packed weights: in place of Linear, Conv1D, Embedding and what is tied to one."""
 
 from __future__ import annotations
 
@@ -169,8 +169,8 @@ class TiedLookup(nn.Embedding):
 def in_place_of(original: nn.Module, module: Lookup) -> Lookup:
     """`module`, a look-up, with what the model's own kind of embedding does before and after it looks up.
 
-    Gemma scales the rows, OPT computes the indices: both in the `forward` of a subclass of `nn.Embedding` that calls its
-    base. Put between the two, the packed look-up is what it calls.
+    Gemma scales the rows, OPT computes the indices: both in the `forward` of a subclass of `nn.Embedding` that calls
+    its base. Put between the two, the packed look-up is what it calls.
 
     Args:
         original: what the model has in this place.

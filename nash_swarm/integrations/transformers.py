@@ -81,9 +81,7 @@ class NashSwarmQuantizer(HfQuantizer):
             check_buffers(model, sum(Path(file).stat().st_size for file in files))
         dtype = next(iter(model.parameters())).dtype
         open_experts(model)
-        if getattr(model, "pooler", None) is not None and not any(
-            name.startswith("pooler.") for name in packed.tensors
-        ):
+        if getattr(model, "pooler", None) is not None and "pooler.dense" not in packed.tensors:
             model.pooler = None
         with torch.device("meta"):
             for name, entry in packed.tensors.items():

@@ -79,8 +79,8 @@ def _look_up(statistics: Statistics, matrix: Matrix, index: torch.Tensor, rows: 
 class watching_lookups(TorchFunctionMode):
     """Context in which every look-up in one of some matrices, by whatever module, goes through `watch`.
 
-    Not hooks on the modules: what OPT's positions are called with are no indices, and what Gemma's embedding returns are
-    not the rows as they are stored.
+    Not hooks on the modules: what OPT's positions are called with are no indices, and what Gemma's embedding returns
+    are not the rows as they are stored.
 
     Args:
         matrices: embeddings.

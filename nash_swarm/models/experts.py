@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from nash_swarm.errors import UsageError
+from nash_swarm.models.offload import require_in_memory
 
 _PROJECTIONS = ("gate_up_proj", "up_proj", "down_proj")
 _PROTOCOL = ("has_gate", "has_bias", "is_transposed", "_apply_gate")
@@ -25,9 +26,12 @@ def opened(model: Any) -> Any:
     """The model with its experts opened: itself if it has none, else a copy that shares all weights.
 
     Raises:
-        UsageError: its experts follow no convention that is known here.
+        UsageError: its experts follow no convention that is known here, or are on disk.
     """
-    return _open(_structure_of(model)) if any(_is_fused(module) for module in model.modules()) else model
+    if not any(_is_fused(module) for module in model.modules()):
+        return model
+    require_in_memory(model, "experts that are fused in one tensor")
+    return _open(_structure_of(model))
 
 
 def open_experts(model: Any) -> None:

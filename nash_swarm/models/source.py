@@ -203,12 +203,9 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
             f"cannot load a language model from {name!r} (a directory or hub id with safetensors weights): "
             f"{_first_line(error)}"
         ) from error
-    # an encoder that was saved with a head for masked tokens
-    left_out = (
-        sorted({key.partition(".")[0] for key in info["unexpected_keys"]})
-        if isinstance(task_of(model), Embedding)
-        else []
-    )
+    left_out: list[str] = []
+    if isinstance(task_of(model), Embedding):  # perhaps saved with a head for masked tokens
+        left_out = sorted({key.partition(".")[0] for key in info["unexpected_keys"]})
     note = f"without its {', '.join(left_out)}: only the encoder is packed" if left_out else ""
     return Source(model.eval(), _tokenizer(name, trust_remote_code), _public(name), note)
 

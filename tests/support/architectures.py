@@ -104,7 +104,7 @@ ARCHITECTURES: dict[str, Small] = {
             "context_length": 64,
             "rescale_every": 1,
         },
-    ),  # fmt: skip
+    ),
     "mixtral": Small("MixtralForCausalLM", "MixtralConfig", _LOCAL_EXPERTS, half=("mlp.gate",)),
     "qwen2-moe": Small(
         "Qwen2MoeForCausalLM",
@@ -120,7 +120,7 @@ ARCHITECTURES: dict[str, Small] = {
         {**_LOCAL_EXPERTS, "sliding_window": 16, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
         half=("mlp.router",),
         slow=True,
-    ),  # fmt: skip
+    ),
     "bert": Small("BertModel", "BertConfig", _PLAIN, unreached=("pooler.dense",)),
     "modernbert": Small("ModernBertModel", "ModernBertConfig", {**_PLAIN, "local_attention": 16}, slow=True),
     "t5": Small("T5ForConditionalGeneration", "T5Config", _T5),

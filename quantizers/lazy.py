@@ -29,9 +29,7 @@ class DenseOnDemand(torch.Tensor):
     @classmethod
     def of(cls, dense: Callable[[], torch.Tensor], shape: tuple[int, int], like: torch.Tensor) -> DenseOnDemand:
         """The matrix that `dense` returns: float32 of `shape` (rows, columns), on the device of `like`."""
-        made: DenseOnDemand = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, shape, dtype=torch.float32, device=like.device
-        )
+        made: DenseOnDemand = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=like.device)
         made._dense = dense
         # transformers fills what lacks this mark with random numbers, here those of a copy
         made._is_hf_initialized = True  # type: ignore[attr-defined]
@@ -45,12 +43,6 @@ class DenseOnDemand(torch.Tensor):
             if func in _FACTS:
                 return func(*args, **(kwargs or {}))
             return func(*_unpacked(args), **_unpacked(kwargs or {}))
-
-    @classmethod
-    def __torch_dispatch__(
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return func(*_unpacked(args), **_unpacked(kwargs or {}))
 
 
 def _unpacked(values: Any) -> Any:

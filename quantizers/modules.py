@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -105,7 +105,7 @@ class PackedLinear(PackedWeight):
         return ops.linear(x, packed, bias, self.matrix, self.activations)  # type: ignore[arg-type]
 
 
-class PackedEmbedding(PackedWeight, nn.Embedding):
+class PackedEmbedding(PackedWeight, nn.Embedding):  # type: ignore[override]
     """Rows of a packed token or position matrix; only the rows asked for are unpacked.
 
     It is an `nn.Embedding` only so that it can stand in for one between a model's own subclass and its base, see
@@ -189,8 +189,18 @@ def in_place_of(original: nn.Module, module: Lookup) -> Lookup:
 
 
 @cache
-def _between(theirs: type, ours: type) -> type:
-    return type(f"Packed{theirs.__name__}", (theirs, ours), {"weight": ours.weight})  # type: ignore[attr-defined]
+def _between(theirs: Any, ours: Any) -> Any:
+    return type(f"Packed{theirs.__name__}", (theirs, ours), {"weight": ours.weight, "__reduce__": _reduce})
+
+
+def _reduce(module: nn.Module) -> tuple[Any, ...]:
+    # the class has no name that could be pickled
+    return _blank, type(module).__bases__, vars(module)
+
+
+def _blank(theirs: Any, ours: Any) -> Any:
+    made = _between(theirs, ours)
+    return made.__new__(made)
 
 
 class TiedHead(nn.Module):

@@ -103,7 +103,8 @@ def cut_windows(
         raise UsageError("this model has no tokenizer; pass token ids instead of text")
     if length < _SHORTEST_WINDOW:
         raise UsageError(f"windows need at least {_SHORTEST_WINDOW} tokens, not {length}")
-    before, after = [], []
+    before: list[int] = []
+    after: list[int] = []
     if model is not None:
         task = task_of(model)
         before, after = task.frame(tokenizer)

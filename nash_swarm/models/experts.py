@@ -53,7 +53,7 @@ def _open(model: Any) -> Any:
 def _structure_of(model: nn.Module) -> nn.Module:
     """A copy of all modules that shares their parameters and buffers."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)  # type: ignore[arg-type]
+    return copy.deepcopy(model, shared)
 
 
 def _is_fused(module: nn.Module) -> bool:
@@ -63,7 +63,7 @@ def _is_fused(module: nn.Module) -> bool:
 
 
 def _split(experts: Any, name: str) -> nn.Module:
-    theirs = type(experts)
+    theirs: Any = type(experts)
     if not all(hasattr(experts, fact) for fact in _PROTOCOL) or getattr(experts, "has_post_expert_norm", False):
         raise UsageError(f"{name}: nash-swarm cannot cut the fused experts of a {theirs.__name__}")
     split: Any = theirs.__new__(theirs)
@@ -81,7 +81,8 @@ def _split(experts: Any, name: str) -> nn.Module:
             _linear(weight.T if experts.is_transposed else weight, None if biases is None else biases[place])
             for place, weight in enumerate(weights.detach())
         )
-    return split  # type: ignore[no-any-return]
+    opened_experts: nn.Module = split
+    return opened_experts
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
@@ -95,6 +96,10 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
 
 class _Opened:
     """Experts as linear layers: `gate_up_proj` (or `up_proj`) and `down_proj` are lists with one for each."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the class itself has no name that could be pickled
+        return _blank, (type(self).__bases__[1],), vars(self)
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Weighted sum of what the chosen experts make of each token.
@@ -120,5 +125,10 @@ class _Opened:
 
 
 @cache
-def _opened_class(theirs: type) -> type:
+def _opened_class(theirs: Any) -> Any:
     return type(f"Opened{theirs.__name__}", (_Opened, theirs), {})
+
+
+def _blank(theirs: Any) -> Any:
+    made = _opened_class(theirs)
+    return made.__new__(made)

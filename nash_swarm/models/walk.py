@@ -72,7 +72,11 @@ def find_stacks(model: Any) -> list[tuple[str, nn.ModuleList]]:
     Raises:
         UsageError: as `find_blocks`.
     """
-    return _outermost_lists(model) if getattr(model.config, "is_encoder_decoder", False) else [find_blocks(model)]
+    return (
+        _outermost_lists(model)
+        if getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+        else [find_blocks(model)]
+    )
 
 
 def _outermost_lists(model: nn.Module) -> list[tuple[str, nn.ModuleList]]:

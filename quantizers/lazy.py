@@ -44,6 +44,12 @@ class DenseOnDemand(torch.Tensor):
                 return func(*args, **(kwargs or {}))
             return func(*_unpacked(args), **_unpacked(kwargs or {}))
 
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*_unpacked(args), **_unpacked(kwargs or {}))
+
 
 def _unpacked(values: Any) -> Any:
     if isinstance(values, DenseOnDemand):

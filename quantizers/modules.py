@@ -176,10 +176,11 @@ def in_place_of(original: nn.Module, module: Lookup) -> Lookup:
         original: what the model has in this place.
         module: a `PackedEmbedding` or `TiedLookup`; changed in place.
     """
-    theirs = type(original)
+    theirs: Any = type(original)
+    ours: Any = type(module)
     if theirs is nn.Embedding or not isinstance(original, nn.Embedding):
         return module
-    module.__class__ = _between(theirs, type(module))
+    module.__class__ = _between(theirs, ours)
     kept = vars(module)
     for name, value in vars(original).items():
         kept.setdefault(name, value)

@@ -35,10 +35,10 @@ class Small:
     unreached: tuple[str, ...] = ()
     slow: bool = False
 
-    def make(self, seed: int = 0) -> Any:
-        """The model in eval mode, weights and biases random."""
+    def make(self, seed: int = 0, **more: Any) -> Any:
+        """The model in eval mode, weights and biases random; `more` settings go before its own."""
         torch.manual_seed(seed)
-        config = getattr(transformers, self.config)(**{**_PER_FAMILY, **self.settings})
+        config = getattr(transformers, self.config)(**{**_PER_FAMILY, **self.settings, **more})
         model = getattr(transformers, self.model)(config).eval()
         for name, parameter in model.named_parameters():
             # transformers starts biases at zero, where a lost one would not be noticed

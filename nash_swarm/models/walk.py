@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,15 +142,15 @@ def _stays(model: nn.Module, name: str) -> bool:
     return child in LEFT_IN_HALF.get(type(model.get_submodule(parent)).__name__, ())
 
 
-def check_weights(matrices: Iterable[Matrix]) -> None:
-    """Refuse matrices with weights that are no numbers; those that stay on disk are checked whenever they are read.
+def check_weights(model: nn.Module) -> None:
+    """Refuse a model with weights that are no numbers; those that stay on disk are checked whenever they are read.
 
     Raises:
         DataError: there is one; the message names it.
     """
-    for matrix in matrices:
-        if not matrix.parameter.is_meta and not torch.isfinite(matrix.parameter).all():
-            raise DataError(f"{matrix.name} holds NaN or infinite weights; the checkpoint is damaged")
+    for name, parameter in model.named_parameters():
+        if not parameter.is_meta and not torch.isfinite(parameter).all():
+            raise DataError(f"{name.removesuffix('.weight')} holds NaN or infinite weights; the checkpoint is damaged")
 
 
 def count_parameters(model: nn.Module, matrices: list[Matrix], scope: Scope) -> int:

@@ -86,7 +86,7 @@ def measure(
     agents = find_agents(
         model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
     )
-    check_weights(agents.matrices)
+    check_weights(model)
     calibration: Calibration | None = None
     provenance: dict[str, Any] = {}
     if tokens is None and text is not None and tokenizer is not None:

@@ -59,7 +59,7 @@ def pack(model: Any, allocation: Allocation, *, quantizer: str | Quantizer = "gp
         raise UsageError("this allocation comes from a synthetic game: there is no model to pack")
     packed = copy.deepcopy(prepare(model)).eval()
     matrices = _matched(packed, allocation)
-    check_weights(matrices.values())
+    check_weights(packed)
     parameters = count_parameters(packed, list(matrices.values()), allocation.provenance.get("scope", "model"))
     users = {path: matrix.name for matrix in matrices.values() for path in matrix.users}
     load_for_good(packed, list(dense_tensors(packed, matrices, users)))

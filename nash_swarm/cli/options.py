@@ -66,7 +66,7 @@ EffortName = Annotated[
     str,
     typer.Option(
         "--effort",
-        help="Minutes for quality: fast (8 windows, no contest), default, or best (64 windows, errors propagated, "
+        help="Minutes for quality: fast (8 windows, no contest), default, or best (64 windows, "
         "the packed model tuned against the original).",
     ),
 ]

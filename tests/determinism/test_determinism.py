@@ -27,6 +27,7 @@ print(json.dumps({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for f
 
 def digests(folder: Path, threads: int, model: str, **settings: object) -> dict[str, str]:
     """SHA-256 of every file that `compress` writes in a process with so many threads."""
+    folder.mkdir()
     # the folder's name stands in the model card: it is the same each time
     done = subprocess.run(
         [sys.executable, "-c", _COMPRESS, str(threads), model, str(folder / "packed"), json.dumps(settings)],

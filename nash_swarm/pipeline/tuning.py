@@ -135,6 +135,7 @@ class _Run:
         self.student.become(packed, model)
         self._dense = self.student.masters
         self._optimizer = torch.optim.Adam(list(self._dense.values()), betas=(0.9, 0.95)) if self._dense else None
+        self._whole_from = round(settings.between * settings.steps)
         self.history: dict[int, float] = {}
         self.kept = 0
 
@@ -142,19 +143,17 @@ class _Run:
         """All steps, with a look at the held-out windows every now and then."""
         settings = self.settings
         order: list[int] = []
-        between = settings.between > 0
-        self._look(0, bar, between)
+        self._look(0, bar)
         for step in range(settings.steps):
             if len(order) < settings.batch:
                 order += self.rng.permutation(len(self.train_windows)).tolist()
             chosen, order = order[: settings.batch], order[settings.batch :]
-            if step == round(settings.between * settings.steps):
+            if step == self._whole_from:
                 self.student.round_scales(True)
-                between = False
             self._step(chosen, settings.rate(step))
             bar.update()
             if (step + 1) % settings.check == 0 or step + 1 == settings.steps:
-                self._look(step + 1, bar, between)
+                self._look(step + 1, bar)
 
     def result(self, packed: Any) -> Any:
         """The packed model with the state that was kept."""
@@ -195,7 +194,7 @@ class _Run:
         student.refresh()
 
     @torch.no_grad()
-    def _look(self, step: int, bar: Any, between: bool) -> None:
+    def _look(self, step: int, bar: Any) -> None:
         self.student.round_scales(True)
         total = 0.0
         for window, taught in zip(self.held_out, self._taught[1], strict=True):
@@ -204,7 +203,8 @@ class _Run:
         kl = total / len(self.held_out)
         self.history[step] = kl
         bar.set_postfix_str(f"held-out KL {kl:.4f}")
-        self.student.round_scales(not between)
+        if step < self._whole_from:
+            self.student.round_scales(False)
         if kl <= min(self.history.values()):
             self.kept = step
             self._best: dict[str, Rounded] = {name: m.rounded() for name, m in self.student.matrices.items()}

@@ -66,7 +66,8 @@ class Student:
 
     def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
         """What the output head sees, bfloat16 (windows, length, hidden)."""
-        return self._run(tokens)
+        logits: torch.Tensor = self.model(tokens, use_cache=False).logits
+        return logits
 
     def become(self, packed: Any, originals: Any) -> None:
         """Take over the packed model's weights: until now this was the teacher.
@@ -138,7 +139,3 @@ class Student:
         elif matrix.name != self._head_name:
             bias = getattr(self.model.get_submodule(matrix.name), "bias", None)
             self.model.set_submodule(matrix.name, LatentLinear(latent, bias))
-
-    def _run(self, tokens: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(tokens, use_cache=False).logits
-        return logits

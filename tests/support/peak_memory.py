@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import nash_swarm as ns
 from nash_swarm.files.packed_model import WEIGHTS
 from nash_swarm.models.offload import offloaded
 from nash_swarm.models.source import Source, load_source
+from nash_swarm.suite.memory import peak_memory
 from support.bench import make_bench
 
 
@@ -30,10 +30,6 @@ def make(folder: Path) -> None:
     transformers.AutoTokenizer.from_pretrained(bench.model).save_pretrained(folder / "large")
 
 
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def compress(folder: Path, kind: str) -> dict[str, object]:
     common = {
         "bits": 6, "damage": "activation", "quantizer": "rtn", "strategies": (3, 8), "text": str(folder / "text.txt"),
@@ -41,7 +37,7 @@ def compress(folder: Path, kind: str) -> dict[str, object]:
     }  # fmt: skip
     # libraries, and compiled kernels
     ns.compress(str(folder / "model"), out=folder / f"small-{kind}", **common)  # type: ignore[arg-type]
-    before = peak()
+    before = peak_memory()
     large = folder / "large"
     if kind == "memory":
         source = load_source(str(large))
@@ -50,7 +46,7 @@ def compress(folder: Path, kind: str) -> dict[str, object]:
         source = Source(model, transformers.AutoTokenizer.from_pretrained(large), "large")
     ns.compress(source, out=folder / "out", **common)  # type: ignore[arg-type]
     return {
-        "peak": peak() - before,
+        "peak": peak_memory() - before,
         "parameters": sum(parameter.numel() for parameter in source.model.parameters()),
         "digest": hashlib.blake2b((folder / "out" / WEIGHTS).read_bytes()).hexdigest(),
     }

@@ -32,7 +32,9 @@ function short(value) {
 
 const tip = {
   box: document.getElementById("tip"),
+  of: null,
   show(element) {
+    this.of = element;
     this.box.textContent = element.dataset.tip;
     this.box.hidden = false;
     const at = element.getBoundingClientRect(), own = this.box.getBoundingClientRect();
@@ -41,7 +43,7 @@ const tip = {
     this.box.style.left = `${left}px`;
     this.box.style.top = `${top}px`;
   },
-  hide() { this.box.hidden = true; },
+  hide() { this.of = null; this.box.hidden = true; },
 };
 for (const kind of ["pointerover", "focusin"]) {
   document.addEventListener(kind, (event) => {
@@ -51,7 +53,10 @@ for (const kind of ["pointerover", "focusin"]) {
 }
 document.addEventListener("focusout", () => tip.hide());
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hide(); });
-document.addEventListener("scroll", () => tip.hide(), true);
+// pointing and keys scroll what they reach into view: what is still pointed at keeps its tip
+document.addEventListener("scroll", () => {
+  if (tip.of?.matches(":hover, :focus")) tip.show(tip.of); else tip.hide();
+}, true);
 
 /** The shape of a series' points. */
 function mark(kind, x, y, r, attributes) {

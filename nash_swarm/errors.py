@@ -19,3 +19,7 @@ class BudgetError(UsageError):
 
 class DataError(NashSwarmError, ValueError):
     """A model, text or file is missing, damaged, or not what it claims to be."""
+
+
+class CalibrationWarning(UserWarning):
+    """Part of a model was not reached by the calibration text, and is judged by its weights alone."""

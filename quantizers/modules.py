@@ -1,8 +1,10 @@
-"""torch modules that hold packed weights: drop-in replacements for Linear, Conv1D, Embedding and a tied output head."""
+"""torch modules that hold packed weights: in place of Linear, Conv1D, Embedding and what is tied to one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -10,10 +12,14 @@ from torch import nn
 from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.quantizers import buffers, ops
+from nash_swarm.quantizers.lazy import DenseOnDemand
 from nash_swarm.quantizers.packing import PackedTensor, description
 
 ACTIVATIONS = ("int8", "fp32")
 """What users choose from, see `set_activations`."""
+
+
+Lookup = TypeVar("Lookup", "PackedEmbedding", "TiedLookup")
 
 
 class PackedWeight(nn.Module):
@@ -28,7 +34,8 @@ class PackedWeight(nn.Module):
     packed: torch.Tensor
 
     def __init__(self, layout: TensorLayout, strategies: tuple[int, ...], size: int) -> None:
-        super().__init__()
+        # not `super()`: next in line may be `nn.Embedding`, which would make a matrix of its own
+        nn.Module.__init__(self)
         self.layout = layout
         self.strategies = strategies
         self.matrix = description.describe(layout, strategies)
@@ -59,8 +66,8 @@ class PackedWeight(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense matrix (rows, columns): slow, for code that insists on reading it."""
-        return self.dense()
+        """The dense matrix (rows, columns), unpacked each time it is computed with: for code that insists on it."""
+        return DenseOnDemand.of(self.dense, (self.layout.rows, self.layout.columns), self.packed)
 
     def extra_repr(self) -> str:
         """Shape, mean width and bytes, for `print(model)`."""
@@ -98,14 +105,18 @@ class PackedLinear(PackedWeight):
         return ops.linear(x, packed, bias, self.matrix, self.activations)  # type: ignore[arg-type]
 
 
-class PackedEmbedding(PackedWeight):
+class PackedEmbedding(PackedWeight, nn.Embedding):  # type: ignore[override]
     """Rows of a packed token or position matrix; only the rows asked for are unpacked.
+
+    It is an `nn.Embedding` only so that it can stand in for one between a model's own subclass and its base, see
+    `in_place_of`.
 
     Attributes:
         dtype: of the rows; follows the module's.
     """
 
     dtype: torch.dtype = torch.float32
+    padding_idx = None
 
     def __init__(self, layout: TensorLayout, strategies: tuple[int, ...], size: int) -> None:
         super().__init__(layout, strategies, size)
@@ -127,26 +138,96 @@ class PackedEmbedding(PackedWeight):
         return self
 
 
+class TiedLookup(nn.Embedding):
+    """Looks up rows of a packed embedding that stands elsewhere in the model; owns no weights.
+
+    It is an `nn.Embedding` for the same reason as `PackedEmbedding`.
+    """
+
+    padding_idx = None
+
+    def __init__(self, embedding: PackedEmbedding) -> None:
+        nn.Module.__init__(self)
+        self._embedding: PackedEmbedding
+        object.__setattr__(self, "_embedding", embedding)
+        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
+
+    @property
+    def weight(self) -> torch.Tensor:  # type: ignore[override]
+        """The dense matrix (num_embeddings, embedding_dim), unpacked each time it is computed with."""
+        return self._embedding.weight
+
+    def forward(self, index: torch.Tensor) -> torch.Tensor:
+        """(...) token ids to (..., embedding_dim); raises as `PackedEmbedding`."""
+        return PackedEmbedding.forward(self._embedding, index)
+
+    def extra_repr(self) -> str:
+        """Shape."""
+        return f"{self.num_embeddings} x {self.embedding_dim}, tied"
+
+
+def in_place_of(original: nn.Module, module: Lookup) -> Lookup:
+    """`module`, a look-up, with what the model's own kind of embedding does before and after it looks up.
+
+    Gemma scales the rows, OPT computes the indices: both in the `forward` of a subclass of `nn.Embedding` that calls
+    its base. Put between the two, the packed look-up is what it calls.
+
+    Args:
+        original: what the model has in this place.
+        module: a `PackedEmbedding` or `TiedLookup`; changed in place.
+    """
+    theirs: Any = type(original)
+    ours: Any = type(module)
+    if theirs is nn.Embedding or not isinstance(original, nn.Embedding):
+        return module
+    module.__class__ = _between(theirs, ours)
+    kept = vars(module)
+    for name, value in vars(original).items():
+        kept.setdefault(name, value)
+    for name, buffer in original._buffers.items():
+        module.register_buffer(name, buffer, persistent=name not in original._non_persistent_buffers_set)
+    return module
+
+
+@cache
+def _between(theirs: Any, ours: Any) -> Any:
+    return type(f"Packed{theirs.__name__}", (theirs, ours), {"weight": ours.weight, "__reduce__": _reduce})
+
+
+def _reduce(module: nn.Module) -> tuple[Any, ...]:
+    # the class has no name that could be pickled
+    return _blank, type(module).__bases__, vars(module)
+
+
+def _blank(theirs: Any, ours: Any) -> Any:
+    made = _between(theirs, ours)
+    return made.__new__(made)
+
+
 class TiedHead(nn.Module):
-    """Output head that multiplies with the packed embedding it is tied to; owns no weights.
+    """Output head that multiplies with the packed embedding it is tied to; owns no weights but a bias, if any.
 
     Attributes:
         activations: `int8`, `int16` or `fp32`, see `set_activations`.
     """
 
+    bias: torch.Tensor | None
     activations: str = "int16"
 
-    def __init__(self, embedding: PackedEmbedding) -> None:
+    def __init__(self, embedding: PackedEmbedding, bias: bool = False) -> None:
         super().__init__()
         # a plain attribute would register the embedding a second time, under the head's name
         self._embedding: PackedEmbedding
         object.__setattr__(self, "_embedding", embedding)
         self.in_features, self.out_features = embedding.embedding_dim, embedding.num_embeddings
+        self.register_parameter(
+            "bias", nn.Parameter(torch.zeros(self.out_features), requires_grad=False) if bias else None
+        )
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense matrix (out_features, in_features): slow, for code that insists on reading it."""
-        return self._embedding.dense()
+        """The dense matrix (out_features, in_features), unpacked each time it is computed with."""
+        return self._embedding.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in_features) to (..., out_features), of the type of x.
@@ -156,7 +237,7 @@ class TiedHead(nn.Module):
             UsageError: x has not `in_features` columns.
         """
         packed, matrix = self._embedding._buffers["packed"], self._embedding.matrix
-        return ops.linear(x, packed, None, matrix, self.activations)  # type: ignore[arg-type]
+        return ops.linear(x, packed, self._parameters["bias"], matrix, self.activations)  # type: ignore[arg-type]
 
 
 def set_activations(model: nn.Module, activations: str) -> None:

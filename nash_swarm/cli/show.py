@@ -101,15 +101,23 @@ def certificate_values(allocation: Allocation) -> dict[str, Any]:
 
 def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation as JSON values."""
-    return {**asdict(evaluation), "perplexity": evaluation.perplexity}
+    values = {**asdict(evaluation), "perplexity": evaluation.perplexity}
+    return values if evaluation.cosine is not None else {k: v for k, v in values.items() if k != "cosine"}
 
 
 def evaluation_rows(packed: Evaluation, reference: Evaluation | None, text: str) -> list[tuple[str, str]]:
     """A model, beside its original if there is one, as a table's rows."""
-    original = "" if reference is None else f" (original {reference.perplexity:.3f})"
-    rows = [("tokens", f"{packed.tokens:,} of {text}"), ("perplexity", f"{packed.perplexity:.3f}{original}")]
-    if packed.kl is not None and packed.top1 is not None:
-        rows += [("KL to the original", f"{packed.kl:.4f} nats per token"), ("top-1 agreement", f"{packed.top1:.2%}")]
+    rows = [("tokens", f"{packed.tokens:,} of {text}")]
+    if packed.perplexity is not None:
+        original = "" if reference is None else f" (original {reference.perplexity:.3f})"
+        rows.append(("perplexity", f"{packed.perplexity:.3f}{original}"))
+    if packed.kl is not None:
+        rows.append(("KL to the original", f"{packed.kl:.4f} nats per token"))
+    if packed.cosine is not None:
+        rows.append(("cosine to the original", f"{packed.cosine:.5f}, mean of the windows' embeddings"))
+    if packed.top1 is not None:
+        what = "top-1 agreement" if packed.cosine is None else "same nearest window"
+        rows.append((what, f"{packed.top1:.2%}"))
     return rows
 
 

@@ -28,6 +28,12 @@ class Sensitivity:
     columns: npt.NDArray[np.float32]
     order: npt.NDArray[np.int64] | None = None
 
+    def loss_of_all(self, weight: npt.NDArray[np.float32]) -> float:
+        """What it would cost to round all of `weight` (rows, columns), in the model's order, to zero."""
+        stored = weight if self.order is None else weight[:, self.order]
+        squares = np.square(stored, dtype=np.float64)
+        return float(np.einsum("tr,rc,tc->", self.rows.astype(np.float64), squares, self.columns.astype(np.float64)))
+
 
 @dataclass(frozen=True)
 class DamageEstimator(ABC):

@@ -22,8 +22,8 @@ class Fisher(DamageEstimator):
     `1/2 sum_i g_i sum_j e_ij^2 / U_jj^2` with g_i = E[(dL/dy_i)^2] and U the upper Cholesky factor of the inverse of
     E[x x^T] in activation order: Martens & Grosse 2015 (K-FAC, arXiv 1503.05671) for the factors, Frantar et al. 2023
     (GPTQ, arXiv 2210.17323) for U, which is what a column's error still costs once later columns have taken up their
-    part. An embedding row counts by its share of look-ups times the mean squared gradient there; a tied matrix pays for
-    both its uses.
+    part. An expert pays for its share of the tokens. An embedding row counts by its share of look-ups times the mean
+    squared gradient there; a tied matrix pays for both its uses.
 
     Attributes:
         damping: as `Gptq.damping`.
@@ -65,7 +65,7 @@ class Fisher(DamageEstimator):
         if hessian is not None:
             assert statistics.outputs is not None
             order = statistics.activation_order()
-            rows.append(0.5 * statistics.outputs.numpy() / max(1, statistics.tokens))
+            rows.append(0.5 * statistics.share * statistics.outputs.numpy() / max(1, statistics.tokens))
             columns.append(weights(np.ascontiguousarray(hessian[np.ix_(order, order)])))
         if statistics.lookups is not None:
             assert statistics.gradients is not None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from tqdm import tqdm
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.layout import HALF, TensorLayout
+from nash_swarm.models.architectures import prepare
+from nash_swarm.models.collect import watching_lookups
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import require_in_memory
-from nash_swarm.models.streaming import BlockStream
+from nash_swarm.models.passes import Placed, stream_of
 from nash_swarm.models.walk import Matrix, find_matrices
 from nash_swarm.quantizers.grid import dequantize
 from nash_swarm.quantizers.kernels.threads import share_rows
@@ -45,68 +48,71 @@ def sequence_deltas(model: Any, game: BitGame, *, quiet: bool = False) -> Floats
         raise UsageError("coupling needs a game that was measured on a model with calibration text")
     if any(tensor.per_weight for tensor in game.tensors):
         raise UsageError("couple() is for layer, block and tile agents; single weights: measure(..., coupling=True)")
+    model = prepare(model)
     layouts = {tensor.name: tensor for tensor in game.tensors}
     matrices = [matrix for matrix in find_matrices(model) if matrix.name in layouts]
     tokens = torch.from_numpy(game.calibration.tokens.astype(np.int64))
-    stream = BlockStream(model, tokens, batch=1)
+    stream = stream_of(model, tokens, batch=1)
     deltas = np.zeros((len(tokens), game.agents, len(game.strategies)), np.float32)
-    inside = {
-        index: [m for m in matrices if m.name.startswith(stream.block_prefix(index))]
-        for index in range(len(stream.blocks))
-    }
-    in_blocks = {id(m) for group in inside.values() for m in group}
-    outside = [matrix for matrix in matrices if id(matrix) not in in_blocks]
-    tables = [matrix for matrix in outside if matrix.kind in ("embedding", "tied")]
+    placed = Placed.on(stream, matrices)
     with (
         inference(model),
         tqdm(total=len(stream.blocks) + 2, desc="measure coupling", unit="block", disable=quiet) as bar,
     ):
         stream.keep_all()
-        with _Deltas(model, game, layouts, [m for m in outside if m.kind != "embedding"], deltas, lookups=False):
+        with _Deltas(stream, game, layouts, placed.outside, deltas).multiplying():
             stream.head_backward()
         bar.update()
         for index in reversed(range(len(stream.blocks))):
-            with _Deltas(model, game, layouts, inside[index], deltas, lookups=False):
+            with _Deltas(stream, game, layouts, placed.inside[index], deltas).multiplying():
                 stream.block_backward(index)
             bar.update()
         # without a table in scope nothing before the first block asks for a gradient
-        if tables:
-            with _Deltas(model, game, layouts, tables, deltas, lookups=True):
+        if placed.tables:
+            with _Deltas(stream, game, layouts, placed.tables, deltas).looked_up():
                 stream.embed_backward()
         bar.update()
     return deltas
 
 
 class _Deltas:
-    """Hooks that add each window's deltas of some matrices while the context is open; windows come one by one."""
+    """Adds each window's deltas of some matrices while one of its contexts is open; windows come one by one."""
 
     def __init__(
-        self,
-        model: Any,
-        game: BitGame,
-        layouts: dict[str, TensorLayout],
-        matrices: Sequence[Matrix],
-        deltas: Floats,
-        *,
-        lookups: bool,
+        self, stream: Any, game: BitGame, layouts: dict[str, TensorLayout], matrices: Sequence[Matrix], deltas: Floats
     ) -> None:
-        self._game, self._deltas, self._handles = game, deltas, []
-        for matrix in matrices:
-            layout = layouts[matrix.name]
-            module = model.get_submodule(matrix.head) if matrix.head and not lookups else matrix.module
-            order = game.permutations.get(matrix.name)
-            errors = _rounding_errors(matrix, layout, order, game.strategies)
-            hook = self._lookup_hook if lookups else self._linear_hook
-            self._handles.append(module.register_forward_hook(hook(layout, order, errors)))
+        self._stream, self._matrices, self._deltas = stream, matrices, deltas
+        self._orders = game.permutations
+        self._layouts = {matrix.name: layouts[matrix.name] for matrix in matrices}
+        self._errors = {
+            matrix.name: _rounding_errors(matrix, layouts[matrix.name], self._orders.get(matrix.name), game.strategies)
+            for matrix in matrices
+        }
 
-    def __enter__(self) -> None:
-        pass
+    @contextmanager
+    def multiplying(self) -> Iterator[None]:
+        """Watch products."""
+        handles = []
+        for matrix in self._matrices:
+            module = self._stream.model.get_submodule(matrix.head) if matrix.head else matrix.module
+            handles.append(module.register_forward_hook(self._hook(matrix)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+    def looked_up(self) -> AbstractContextManager[Any]:
+        """Watch look-ups."""
+        return watching_lookups(self._matrices, self._look_up)
 
-    def _add(self, layout: TensorLayout, window: int, gradient: torch.Tensor, errors: Floats) -> None:
+    def _columns(self, name: str, values: torch.Tensor) -> torch.Tensor:
+        """Columns of (tokens, columns) in stored order."""
+        flat, order = values.flatten(0, -2), self._orders.get(name)
+        return flat if order is None else flat[:, torch.from_numpy(order)]
+
+    def _add(self, name: str, window: int, gradient: torch.Tensor) -> None:
+        layout, errors = self._layouts[name], self._errors[name]
         stored = np.ascontiguousarray(gradient.numpy())
         tiles = np.zeros((layout.row_tiles, layout.groups, len(errors)))
         share_rows(
@@ -115,37 +121,24 @@ class _Deltas:
         )
         self._deltas[window, layout.span] += layout.gather(tiles).astype(np.float32)
 
-    def _linear_hook(self, layout: TensorLayout, order: Any, errors: Floats) -> Any:
-        seen = iter(range(len(self._deltas)))
-
+    def _hook(self, matrix: Matrix) -> Any:
         def hook(_: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            x, window = args[0].detach().flatten(0, -2), next(seen)
-            x = x if order is None else x[:, torch.from_numpy(order)]
-
-            def backward(gradient: torch.Tensor) -> None:
-                self._add(layout, window, gradient.flatten(0, -2).T @ x, errors)
-
-            output.register_hook(backward)
+            if not output.requires_grad:
+                return
+            x, window = self._columns(matrix.name, args[0].detach()), self._stream.current
+            output.register_hook(lambda gradient: self._add(matrix.name, window, gradient.flatten(0, -2).T @ x))
 
         return hook
 
-    def _lookup_hook(self, layout: TensorLayout, order: Any, errors: Floats) -> Any:
-        seen = iter(range(len(self._deltas)))
+    def _look_up(self, matrix: Matrix, index: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        window, leaf = self._stream.current, rows.detach().requires_grad_()
 
-        def hook(_: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-            index, window = args[0].flatten(), next(seen)
-            leaf = output.detach().requires_grad_()
+        def backward(gradient: torch.Tensor) -> None:
+            flat = self._columns(matrix.name, gradient)
+            self._add(matrix.name, window, torch.zeros(*matrix.shape).index_add_(0, index.flatten(), flat))
 
-            def backward(gradient: torch.Tensor) -> None:
-                flat = gradient.flatten(0, -2)
-                flat = flat if order is None else flat[:, torch.from_numpy(order)]
-                whole = torch.zeros(layout.rows, layout.columns).index_add_(0, index, flat)
-                self._add(layout, window, whole, errors)
-
-            leaf.register_hook(backward)
-            return leaf
-
-        return hook
+        leaf.register_hook(backward)
+        return leaf
 
 
 def _rounding_errors(matrix: Matrix, layout: TensorLayout, order: Any, strategies: tuple[int, ...]) -> Floats:

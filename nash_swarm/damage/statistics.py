@@ -15,6 +15,7 @@ class Statistics:
 
     Attributes:
         tokens: inputs seen, as a multiplying matrix.
+        share: `tokens` over those of a matrix that every token passes; below 1 for an expert.
         inputs: sum of x x^T, float32 (columns, columns).
         outputs: sum of (dL/dy)^2, float32 (rows,), L being the summed loss in nats.
         lookups: how often each row was looked up, float64 (rows,), as an embedding.
@@ -24,6 +25,7 @@ class Statistics:
     """
 
     tokens: int = 0
+    share: float = 1.0
     inputs: torch.Tensor | None = None
     outputs: torch.Tensor | None = None
     lookups: torch.Tensor | None = None
@@ -61,6 +63,13 @@ class Statistics:
         """Gradients of the summed loss at looked-up rows, (..., columns)."""
         squares = gradient.detach().reshape(-1, gradient.shape[-1]).float().square().sum(0)
         self.gradients = squares if self.gradients is None else self.gradients + squares
+
+    def reached(self, needs: str) -> bool:
+        """Whether there is what an estimator `needs` (`weights`, `activations` or `gradients`) to judge the matrix."""
+        if needs == "weights":
+            return True
+        multiplied = self.inputs is not None and (needs == "activations" or self.outputs is not None)
+        return multiplied or (self.lookups is not None and (needs == "activations" or self.gradients is not None))
 
     def hessian(self) -> npt.NDArray[np.float32] | None:
         """Mean of x x^T over tokens, (columns, columns)."""

@@ -29,11 +29,13 @@ def continue_text(
         seed: of the sampling.
 
     Raises:
-        UsageError: there is no tokenizer, or no chat template to use.
+        UsageError: the model is no language model, or there is no tokenizer, or no chat template to use.
         DataError: the prompt has no tokens.
     """
     import torch
 
+    if not model.can_generate():
+        raise UsageError(f"a {type(model).__name__} writes no text; use its embeddings")
     if tokenizer is None:
         raise UsageError("this model was saved without a tokenizer; it cannot read a prompt")
     if chat:
@@ -53,4 +55,6 @@ def continue_text(
             do_sample=sample,
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         )
-    return str(tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    # a decoder that stands beside an encoder does not repeat the prompt
+    written = ids[0] if model.config.is_encoder_decoder else ids[0, inputs["input_ids"].shape[1] :]
+    return str(tokenizer.decode(written, skip_special_tokens=True))

@@ -1,4 +1,7 @@
-"""Perplexity, KL divergence and top-1 agreement over non-overlapping windows, every predicted token counting once."""
+"""Perplexity, KL divergence and top-1 agreement over non-overlapping windows, every predicted token counting once.
+
+Encoders predict nothing: they are judged by the cosine between their embeddings of a window and the original's.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from nash_swarm.errors import DataError
+from nash_swarm.errors import DataError, UsageError
 from nash_swarm.models.modes import inference
+from nash_swarm.models.tasks import Embedding, Prediction, task_of
 
 
 @dataclass(frozen=True)
@@ -21,21 +25,37 @@ class Evaluation:
     """How a model does on held-out text.
 
     Attributes:
-        tokens: predicted tokens.
-        loss: mean negative log-likelihood, nats per token.
-        kl: mean KL(reference || model), nats per token; `None` without a reference.
-        top1: share of tokens on which model and reference agree on the most likely one; `None` without a reference.
+        tokens: predicted tokens; those read, for an encoder.
+        loss: mean negative log-likelihood, nats per token; `None` for an encoder.
+        kl: mean KL(reference || model), nats per token; `None` without a reference or for an encoder.
+        top1: share of tokens on which model and reference agree on the most likely one; of an encoder's windows, on the
+            window that is nearest to it among all others. `None` without a reference.
+        cosine: mean cosine between an encoder's embedding of a window and the reference's; `None` for other models.
     """
 
     tokens: int
-    loss: float
+    loss: float | None
     kl: float | None = None
     top1: float | None = None
+    cosine: float | None = None
 
     @property
-    def perplexity(self) -> float:
+    def perplexity(self) -> float | None:
         """exp(loss)."""
-        return math.exp(min(self.loss, 700.0))
+        return None if self.loss is None else math.exp(min(self.loss, 700.0))
+
+    @property
+    def divergence(self) -> float:
+        """How far the model is from the reference, 0 if not at all: KL, or 1 - cosine for an encoder.
+
+        Raises:
+            UsageError: there was no reference.
+        """
+        if self.kl is not None:
+            return self.kl
+        if self.cosine is None:
+            raise UsageError("how far a model is from the original is known only with the original")
+        return 1.0 - self.cosine
 
 
 @torch.no_grad()
@@ -45,49 +65,83 @@ def evaluate(
     """Evaluate several models side by side on the same windows, running the reference once.
 
     Args:
-        models: causal language models by name; may include the reference itself.
-        windows: token ids (windows, length); the first token of each window is context only. No padding.
-        reference: the original model, for KL and top-1 agreement.
+        models: models of one kind by name; may include the reference itself.
+        windows: token ids (windows, length); what of them is only context depends on the kind of model, see
+            `nash_swarm.models.tasks`. No padding.
+        reference: the original model, for KL (or cosine) and top-1 agreement.
         quiet: no progress bar.
 
     Raises:
         DataError: there are no windows, or they are too short to predict anything.
+        UsageError: encoders without a reference, of which there is nothing to say.
     """
     if windows.ndim != 2 or not len(windows) or windows.shape[1] < 2:
         raise DataError(f"evaluation tokens must have the shape (windows, length >= 2), not {windows.shape}")
     everyone = [*models.values()] if reference is None else [*models.values(), reference]
+    task = task_of(everyone[-1])
     with inference(*everyone):
-        return _evaluate(models, windows, reference, quiet)
+        if isinstance(task, Prediction):
+            return _evaluate_predictions(task, models, windows, reference, quiet)
+        if reference is None:
+            raise UsageError("an encoder is judged by its original: name it (--reference)")
+        assert isinstance(task, Embedding)
+        return _evaluate_embeddings(task, models, windows, reference, quiet)
 
 
-def _evaluate(
-    models: Mapping[str, Any], windows: npt.NDArray[np.int32], reference: Any, quiet: bool
+def _evaluate_predictions(
+    task: Prediction, models: Mapping[str, Any], windows: npt.NDArray[np.int32], reference: Any, quiet: bool
 ) -> dict[str, Evaluation]:
     sums = {name: np.zeros(3) for name in models}
-    tokens = 0
+    tokens = dict.fromkeys(models, 0)
+
+    def log_probabilities(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, target = task.predicted(task.answer(model(**task.inputs(ids))), ids)
+        return torch.log_softmax(logits[0].float(), dim=-1), target[0, :, None]
+
     for window in tqdm(windows, desc="evaluate", unit="window", disable=quiet):
         ids = torch.from_numpy(window.astype(np.int64))[None]
-        target = ids[0, 1:, None]
-        tokens += len(target)
-        expected = None if reference is None else _log_probabilities(reference, ids)
+        known = None if reference is None else log_probabilities(reference, ids)
         for name, model in models.items():
-            got = expected if model is reference and expected is not None else _log_probabilities(model, ids)
+            got, target = known if model is reference and known is not None else log_probabilities(model, ids)
             sums[name][0] -= float(got.gather(-1, target).double().sum())
-            if expected is not None:
+            if known is not None:
+                expected = known[0]
                 sums[name][1] += float(torch.nn.functional.kl_div(got, expected, reduction="sum", log_target=True))
                 sums[name][2] += float((got.argmax(-1) == expected.argmax(-1)).sum())
+            tokens[name] += len(target)
     compared = reference is not None
     return {
         name: Evaluation(
-            tokens,
-            float(total) / tokens,
-            float(kl) / tokens if compared else None,
-            float(top) / tokens if compared else None,
+            tokens[name],
+            float(total) / tokens[name],
+            float(kl) / tokens[name] if compared else None,
+            float(top) / tokens[name] if compared else None,
         )
         for name, (total, kl, top) in sums.items()
     }
 
 
-def _log_probabilities(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    logits = model(ids, use_cache=False).logits[0, :-1].float()
-    return torch.log_softmax(logits, dim=-1)
+def _evaluate_embeddings(
+    task: Embedding, models: Mapping[str, Any], windows: npt.NDArray[np.int32], reference: Any, quiet: bool
+) -> dict[str, Evaluation]:
+    everyone = {**models, "": reference}
+    vectors: dict[str, list[torch.Tensor]] = {name: [] for name in everyone}
+    for window in tqdm(windows, desc="evaluate", unit="window", disable=quiet):
+        ids = torch.from_numpy(window.astype(np.int64))[None]
+        for name, model in everyone.items():
+            vectors[name].append(task.vectors(task.answer(model(**task.inputs(ids))))[0].double())
+    found = {name: torch.stack(rows) for name, rows in vectors.items()}
+    return {
+        name: Evaluation(
+            windows.size,
+            None,
+            top1=float((_nearest(found[name]) == _nearest(found[""])).double().mean()),
+            cosine=float((found[name] * found[""]).sum(dim=1).mean()),
+        )
+        for name in models
+    }
+
+
+def _nearest(vectors: torch.Tensor) -> torch.Tensor:
+    """The row most similar to each row, other than itself."""
+    return (vectors @ vectors.T).fill_diagonal_(-2.0).argmax(dim=1)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError, UsageError
+from nash_swarm.models.tasks import longest_window, task_of
 
 BUILT_IN_TEXT = "python-docs"
 """CPython's own documentation (`pydoc_data.topics`), on every machine with Python."""
@@ -75,12 +76,24 @@ def _dataset_text(source: str) -> str:
 
 
 def cut_windows(
-    text: Text, tokenizer: Any, *, length: int = 512, part: Literal["calibration", "held-out", "all"] = "all"
+    text: Text,
+    tokenizer: Any,
+    *,
+    length: int = 512,
+    part: Literal["calibration", "held-out", "all"] = "all",
+    model: Any = None,
 ) -> npt.NDArray[np.int32]:
     """Token ids of the text's consecutive windows, int32 (windows, length); what is left at the end is dropped.
 
     Every fourth window is held out: `calibration` and `held-out` never share a token. A text shorter than eight
     windows gets shorter ones.
+
+    Args:
+        text: what is cut.
+        tokenizer: how it becomes token ids.
+        length: tokens in a window.
+        part: which windows.
+        model: who will read them: windows are no longer than it can read, and framed as its task wants it.
 
     Raises:
         UsageError: there is no tokenizer, or the length is not positive.
@@ -90,15 +103,25 @@ def cut_windows(
         raise UsageError("this model has no tokenizer; pass token ids instead of text")
     if length < _SHORTEST_WINDOW:
         raise UsageError(f"windows need at least {_SHORTEST_WINDOW} tokens, not {length}")
+    before: list[int] = []
+    after: list[int] = []
+    if model is not None:
+        task = task_of(model)
+        before, after = task.frame(tokenizer)
+        length = min(length, task.longest, longest_window(model))
+    framing = len(before) + len(after)
     ids = np.array(tokenizer(text.content, add_special_tokens=False, verbose=False)["input_ids"], np.int32)
-    length = min(length, len(ids) // (2 * _HELD_OUT_EVERY))
-    if length < _SHORTEST_WINDOW:
+    length = min(length - framing, len(ids) // (2 * _HELD_OUT_EVERY))
+    if length + framing < _SHORTEST_WINDOW:
         raise DataError(
             f"the text {text.source} has {len(ids)} tokens; "
             f"at least {2 * _HELD_OUT_EVERY * _SHORTEST_WINDOW} are needed for calibration and evaluation"
         )
     count = len(ids) // length
     windows = ids[: count * length].reshape(count, length)
+    if framing:
+        ends = [np.broadcast_to(np.array(end, np.int32), (count, len(end))) for end in (before, after)]
+        windows = np.concatenate([ends[0], windows, ends[1]], axis=1)
     held_out = np.arange(count) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
     return windows if part == "all" else windows[held_out if part == "held-out" else ~held_out]
 

@@ -24,10 +24,10 @@ def half_dtype(tensor: torch.Tensor) -> torch.dtype:
     return torch.float16 if largest <= torch.finfo(torch.float16).max else torch.bfloat16
 
 
-def dense_tensors(model: torch.nn.Module, packed: Iterable[str], heads: Iterable[str]) -> dict[str, torch.Tensor]:
+def dense_tensors(model: torch.nn.Module, packed: Iterable[str], users: Iterable[str]) -> dict[str, torch.Tensor]:
     """What stays in 16 bits: every parameter and persistent buffer but the packed matrices; shared tensors once."""
     left_out = {f"{name}.{field}" for name in packed for field in ("weight", "packed")}
-    left_out |= {f"{name}.weight" for name in heads}
+    left_out |= {f"{name}.weight" for name in users}
     found: dict[str, torch.Tensor] = {}
     seen: set[tuple[int, tuple[int, ...]]] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -55,9 +55,6 @@ def config_text(model: Any, packed: PackedConfig) -> str:
     values["dtype"] = "float32"
     # `save_pretrained` adds it to the configuration: it must not come as a surprise to the budget
     values["architectures"] = [type(model).__name__]
-    if packed.heads:
-        # the head has no weight of its own to tie: it is rebuilt from `heads`
-        values["tie_word_embeddings"] = False
     values["quantization_config"]["digest"] = config_digest(values)
     return json.dumps(values, indent=1, sort_keys=True) + "\n"
 
@@ -69,14 +66,14 @@ def generation_text(model: Any) -> str:
 
 
 def fixed_bytes(
-    model: Any, tensors: Iterable[TensorLayout], heads: Mapping[str, str], strategies: tuple[int, ...], scope: str
+    model: Any, tensors: Iterable[TensorLayout], users: Mapping[str, str], strategies: tuple[int, ...], scope: str
 ) -> int:
     """Bytes on disk that no choice of widths changes; an upper bound that is tight to a few hundred bytes.
 
     Args:
         model: the original model.
         tensors: layouts of the matrices that will be packed.
-        heads: tied output heads, embedding path -> head path.
+        users: what shares the weight of a packed embedding, path -> path of the embedding.
         strategies: bit-widths.
         scope: `linear` counts only the packed matrices themselves.
     """
@@ -88,7 +85,7 @@ def fixed_bytes(
         layout.name: int(layout.memory(strategies)[:, -1].sum()) // 8 + layout.fixed_bytes(len(strategies))
         for layout in layouts
     }
-    dense = dense_tensors(model, largest, heads.values())
+    dense = dense_tensors(model, largest, users)
     modules = dict(model.named_modules())
     entries = {
         layout.name: PackedEntry(
@@ -98,7 +95,7 @@ def fixed_bytes(
     }
     placeholder = PackedConfig(
         strategies, scope, sum(parameter.numel() for parameter in model.parameters()), entries,
-        dict.fromkeys(dense, "0" * 16), {head: name for name, head in heads.items()},
+        dict.fromkeys(dense, "0" * 16), users,
     )  # fmt: skip
     dense_bytes = {
         name: tensor.numel() * (2 if tensor.is_floating_point() else tensor.element_size())

@@ -106,7 +106,7 @@ class PackedConfig:
         parameters: unique parameters in scope.
         tensors: packed tensors by module path.
         dense: checksums of the 16-bit tensors by their name in the file.
-        heads: output heads that multiply with a packed embedding: head path -> embedding path.
+        heads: output heads and embeddings that share the weight of a packed embedding: their path -> its path.
     """
 
     strategies: tuple[int, ...]
@@ -155,8 +155,8 @@ class PackedConfig:
         assert isinstance(tensors, dict) and isinstance(dense, dict) and isinstance(heads, dict)
         entries = {name: PackedEntry.parse(name, text) for name, text in tensors.items()}
         for head, embedding in heads.items():
-            if embedding not in entries or entries[embedding].layout.kind != "tied":
-                raise DataError(f"config.json: head {head!r} is tied to {embedding!r}, which is no tied tensor")
+            if embedding not in entries or entries[embedding].layout.kind not in ("tied", "embedding"):
+                raise DataError(f"config.json: {head!r} is tied to {embedding!r}, which is no packed embedding")
         parameters = values.get("parameters")
         if not isinstance(parameters, int) or isinstance(parameters, bool) or parameters <= 0:
             raise DataError("config.json: the parameter count cannot be read")

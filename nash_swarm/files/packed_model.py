@@ -84,6 +84,7 @@ def load(path: str | Path, *, activations: str = "int8") -> Any:
     import transformers
 
     import nash_swarm.integrations.transformers  # noqa: F401 - registers the quantizer
+    from nash_swarm.models.kinds import auto_class
     from nash_swarm.models.source import quiet_transformers
     from nash_swarm.quantizers.modules import check_activations, set_activations
 
@@ -95,7 +96,8 @@ def load(path: str | Path, *, activations: str = "int8") -> Any:
         raise DataError(f"{folder} holds an adapter_config.json, which belongs to no packed model")
     try:
         with quiet_transformers(), bounded_modules(len(config.tensors) + len(config.dense)):
-            model = transformers.AutoModelForCausalLM.from_pretrained(
+            plain = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+            model = auto_class(plain).from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
     except DataError:

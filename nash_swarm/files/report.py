@@ -59,12 +59,13 @@ def card_text(report: str, config: PackedConfig, name: str) -> str:
         "",
     ]
     if measured:
-        lines += [
-            f"Measured on {measured.get('tokens')} held-out tokens of {measured.get('text')}: "
-            f"perplexity {measured.get('perplexity')} (original {measured.get('reference_perplexity')}), "
-            f"KL to the original {measured.get('kl')} nats per token, top-1 agreement {measured.get('top1')}.",
-            "",
-        ]
+        found = (
+            f"cosine of its embeddings to the original's {measured['cosine']}"
+            if "cosine" in measured
+            else f"perplexity {measured.get('perplexity')} (original {measured.get('reference_perplexity')}), "
+            f"KL to the original {measured.get('kl')} nats per token, top-1 agreement {measured.get('top1')}"
+        )
+        lines += [f"Measured on {measured.get('tokens')} held-out tokens of {measured.get('text')}: {found}.", ""]
     if len(trial := measured.get("trial_kl", {})) > 1:
         ranking = ", ".join(f"{name} {kl}" for name, kl in trial.items())
         lines += [f"KL on held-out calibration text at the same budget, the best kept: {ranking}.", ""]

@@ -13,7 +13,7 @@ class PackedFacts:
     Attributes:
         scope: what the budget counted, `model` or `linear`.
         parameters: unique parameters in scope.
-        heads: output heads that multiply with a packed embedding, head path -> embedding path.
+        heads: output heads and embeddings that share the weight of a packed embedding, their path -> its path.
     """
 
     scope: str

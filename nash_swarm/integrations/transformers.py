@@ -19,10 +19,11 @@ from nash_swarm.files.packed_config import METHOD, PackedConfig, config_digest
 from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.integrations.single_token.swap import quicken
 from nash_swarm.models.bounds import check_buffers
+from nash_swarm.models.experts import open_experts
 from nash_swarm.models.offload import stored_tensors
-from nash_swarm.pipeline.packing import build_module
+from nash_swarm.pipeline.packing import build_module, build_tied
 from nash_swarm.quantizers.arena import settle
-from nash_swarm.quantizers.modules import ACTIVATIONS, PackedWeight, TiedHead, set_activations
+from nash_swarm.quantizers.modules import ACTIVATIONS, PackedWeight, set_activations
 
 
 @register_quantization_config(METHOD)
@@ -79,16 +80,22 @@ class NashSwarmQuantizer(HfQuantizer):
             check_files(files, packed)
             check_buffers(model, sum(Path(file).stat().st_size for file in files))
         dtype = next(iter(model.parameters())).dtype
+        open_experts(model)
+        if getattr(model, "pooler", None) is not None and "pooler.dense" not in packed.tensors:
+            model.pooler = None
         with torch.device("meta"):
             for name, entry in packed.tensors.items():
-                _check_place(model, name, entry.layout.rows, entry.layout.columns)
-                module = build_module(entry.layout, packed.strategies, entry.size, entry.bias)
+                original = _check_place(model, name, entry.layout.rows, entry.layout.columns)
+                module = build_module(entry.layout, packed.strategies, entry.size, original, bias=entry.bias)
                 model.set_submodule(name, module.to(dtype))
-        for head, embedding in packed.heads.items():
-            model.set_submodule(head, TiedHead(model.get_submodule(embedding)))
+            for path, embedding in packed.heads.items():
+                layout = packed.tensors[embedding].layout
+                original = _check_place(model, path, layout.rows, layout.columns)
+                model.set_submodule(path, build_tied(model.get_submodule(embedding), original))
         _check_complete(model, packed)
         if files:
             _check_shapes(model, packed, Path(files[0]).parent)
+        _untie(model)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
@@ -104,13 +111,15 @@ class NashSwarmQuantizer(HfQuantizer):
         return model
 
 
-def _check_place(model: Any, name: str, rows: int, columns: int) -> None:
+def _check_place(model: Any, name: str, rows: int, columns: int) -> Any:
     try:
-        shape = tuple(model.get_submodule(name).weight.shape)
+        module = model.get_submodule(name)
+        shape = tuple(module.weight.shape)
     except AttributeError:
         raise DataError(f"config.json: this architecture has no matrix at {name!r}") from None
     if shape not in ((rows, columns), (columns, rows)):
         raise DataError(f"config.json: {name!r} is {shape} in this architecture, not {rows} x {columns}")
+    return module
 
 
 def _check_complete(model: Any, packed: PackedConfig) -> None:
@@ -142,6 +151,26 @@ def _check_shapes(model: Any, packed: PackedConfig, folder: Path) -> None:
             raise DataError(f"config.json: {name!r} is {tuple(tensor.shape)} here and {shapes.get(name)} on disk")
 
 
+def _untie(model: Any) -> None:
+    """Have transformers tie nothing that is packed: what was tied to a packed matrix uses that one already."""
+    for name, module in model.named_modules():
+        if keys := getattr(module, "all_tied_weights_keys", None):
+            prefix = f"{name}." * bool(name)
+            module.all_tied_weights_keys = {
+                target: source
+                for target, source in keys.items()
+                if _is_own(model, prefix + target) and _is_own(model, prefix + source)
+            }
+            if not module.all_tied_weights_keys:
+                # what a later `tie_weights()` goes by; the class's table stays as it is
+                module._tied_weights_keys = {}
+
+
+def _is_own(model: Any, path: str) -> bool:
+    parent, _, name = path.rpartition(".")
+    return name in dict(model.get_submodule(parent).named_parameters(recurse=False))
+
+
 def attach(model: Any, packed: PackedConfig, *, settled: bool = True) -> None:
     """Make a model packed in memory what a loaded one is: known as quantized, so that `save_pretrained` works on it.
 
@@ -159,3 +188,4 @@ def attach(model: Any, packed: PackedConfig, *, settled: bool = True) -> None:
     config.owner = model.config
     model.hf_quantizer = NashSwarmQuantizer(config, pre_quantized=True)
     model.is_quantized = True
+    _untie(model)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.models.walk import Matrix
@@ -26,14 +28,14 @@ def collecting(
     """
     found = {matrix.name: Statistics() for matrix in matrices}
     inputs = _SharedInputs()
+    if lookups:
+        with watching_lookups(matrices, lambda matrix, index, rows: _look_up(found[matrix.name], matrix, index, rows)):
+            yield found
+        return
     handles = []
     for matrix in matrices:
-        if lookups:
-            hook = _lookup_hook(found[matrix.name], matrix.shape[0])
-            handles.append(matrix.module.register_forward_hook(hook))
-        else:
-            module = model.get_submodule(matrix.head) if matrix.head else matrix.module
-            handles.append(module.register_forward_hook(_linear_hook(found[matrix.name], inputs)))
+        module = model.get_submodule(matrix.head) if matrix.head else matrix.module
+        handles.append(module.register_forward_hook(_linear_hook(found[matrix.name], inputs)))
     try:
         yield found
     finally:
@@ -109,13 +111,36 @@ def _linear_hook(statistics: Statistics, inputs: _SharedInputs) -> Any:
     return hook
 
 
-def _lookup_hook(statistics: Statistics, rows: int) -> Any:
-    def hook(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
-        statistics.add_lookups(args[0], rows)
-        if not torch.is_grad_enabled():
-            return None
-        leaf = output.detach().requires_grad_()
-        leaf.register_hook(statistics.add_lookup_gradients)
-        return leaf
+def _look_up(statistics: Statistics, matrix: Matrix, index: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    statistics.add_lookups(index, matrix.shape[0])
+    if not torch.is_grad_enabled():
+        return rows
+    leaf = rows.detach().requires_grad_()
+    leaf.register_hook(statistics.add_lookup_gradients)
+    return leaf
 
-    return hook
+
+class watching_lookups(TorchFunctionMode):
+    """Context in which every look-up in one of some matrices, by whatever module, goes through `watch`.
+
+    Not hooks on the modules: what OPT's positions are called with are no indices, and what Gemma's embedding returns
+    are not the rows as they are stored.
+
+    Args:
+        matrices: embeddings.
+        watch: gets the matrix, the indices and the rows; what it returns takes the rows' place.
+    """
+
+    def __init__(
+        self, matrices: Sequence[Matrix], watch: Callable[[Matrix, torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> None:
+        super().__init__()
+        self._matrices, self._watch = matrices, watch
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See `torch.overrides.TorchFunctionMode`."""
+        result = func(*args, **(kwargs or {}))
+        if func is not functional.embedding:
+            return result
+        matrix = next((matrix for matrix in self._matrices if matrix.module.weight is args[1]), None)
+        return result if matrix is None else self._watch(matrix, args[0], result)

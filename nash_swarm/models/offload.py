@@ -20,6 +20,7 @@ from torch import nn
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.models.bounds import check_buffers
+from nash_swarm.models.kinds import auto_class
 from nash_swarm.models.walk import find_blocks
 
 _ATTRIBUTE = "nash_swarm_checkpoint"
@@ -131,7 +132,7 @@ def mapped(tensor: torch.Tensor, folder: Path) -> torch.Tensor:
 
 
 def offloaded(folder: Path, config: Any, scratch: Path) -> Any:
-    """A causal language model in eval mode whose weights stay in `folder`.
+    """A language model in eval mode whose weights stay in `folder`.
 
     Args:
         folder: a directory with safetensors weights under the model's own names.
@@ -188,11 +189,9 @@ def largest_part(model: nn.Module) -> int:
 
 
 def skeleton(config: Any, stored_bytes: int | None = None) -> Any:
-    """A causal language model without memory for its weights; buffers that are not stored hold their values."""
-    from transformers import AutoModelForCausalLM
-
+    """A language model without memory for its weights; buffers that are not stored hold their values."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = auto_class(config).from_config(config, dtype=torch.float32)
     if stored_bytes is not None:
         check_buffers(model, stored_bytes)
     stored = set(model.state_dict())

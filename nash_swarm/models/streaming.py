@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional
 
 from nash_swarm.errors import DataError
 from nash_swarm.models.offload import checkpoint_of, mapped, resident
+from nash_swarm.models.tasks import task_of
 from nash_swarm.models.walk import find_blocks
 
 Hidden = torch.Tensor
@@ -45,13 +45,17 @@ class BlockStream:
     """Calibration windows on their way through a model.
 
     Args:
-        model: a causal language model, in eval mode.
+        model: a transformers model in eval mode whose blocks take and give hidden states, see `stream_of`.
         tokens: token ids (windows, length).
         batch: windows per forward pass.
+
+    Attributes:
+        current: number of the batch that runs.
     """
 
     def __init__(self, model: Any, tokens: torch.Tensor, batch: int = 2) -> None:
-        self.model = model
+        self.model, self.task = model, task_of(model)
+        self.current = 0
         self.name, self.blocks = find_blocks(model)
         self.batches = tokens.split(batch)
         self._calls: list[list[tuple[tuple[Any, ...], dict[str, Any]]]] = [[] for _ in self.blocks]
@@ -77,9 +81,10 @@ class BlockStream:
                 raise _Stop
             return hidden
 
-        for batch in self.batches:
+        for number, batch in enumerate(self.batches):
+            self.current = number
             with self._collecting(), _replaced(self.blocks, stand_in), suppress(_Stop):
-                self.model(batch, use_cache=False)
+                self.model(**self.task.inputs(batch))
         self._outputs = list(self._inputs[0])
 
     @torch.no_grad()
@@ -95,6 +100,18 @@ class BlockStream:
         result = self._run(index, number, self._outputs[number])
         if advance:
             self._outputs[number] = result
+
+    def advance(self, index: int) -> None:
+        """Run block `index` again, as it is now, and take its outputs for the current hidden states."""
+        self.forward(index)
+
+    @torch.no_grad()
+    def answer(self) -> torch.Tensor:
+        """What the model gives for the first batch, block by block."""
+        self.embed()
+        for index in range(len(self.blocks)):
+            self.forward(index)
+        return self._head(0, self._outputs[0])
 
     @torch.no_grad()
     def head(self) -> None:
@@ -114,19 +131,18 @@ class BlockStream:
             self.forward(index)
 
     def head_backward(self) -> float:
-        """Loss and its gradient at the last block's output; returns the mean loss in nats per token."""
+        """Loss and its gradient at the last block's output; returns the mean loss."""
         total, count = 0.0, 0
         self._gradients = []
         for number, batch in enumerate(self.batches):
             hidden = self._outputs[number].detach().requires_grad_()
             with torch.enable_grad():
-                logits = self._head(number, hidden)[:, :-1].float()
-                loss = functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten().long(), reduction="sum")
+                loss, tokens = self.task.loss(self._head(number, hidden), batch)
                 loss.backward()
             assert hidden.grad is not None
             self._gradients.append(hidden.grad)
             total += float(loss.detach())
-            count += batch[:, 1:].numel()
+            count += tokens
         self._outputs = []
         return total / count
 
@@ -149,7 +165,8 @@ class BlockStream:
         """
         windows = [window for batch in self.batches for window in batch.split(1)]
         gradients = [gradient for batch in self._gradients for gradient in batch.split(1)]
-        for window, gradient in zip(windows, gradients, strict=True):
+        for number, (window, gradient) in enumerate(zip(windows, gradients, strict=True)):
+            self.current = number
             reached: list[Hidden] = []
 
             def first(_: int, hidden: Hidden, reached: list[Hidden] = reached) -> Hidden:
@@ -158,19 +175,20 @@ class BlockStream:
 
             with torch.enable_grad(), _replaced(self.blocks, first):
                 try:
-                    self.model(window, use_cache=False)
+                    self.model(**self.task.inputs(window))
                 except _Stop:
                     reached[0].backward(gradient)
 
     def _run(self, index: int, number: int, hidden: Hidden) -> Hidden:
+        self.current = number
         args, kwargs = self._calls[index][number]
         return _hidden(self.blocks[index](hidden, *args, **kwargs))
 
     def _head(self, number: int, last: Hidden) -> torch.Tensor:
         end = len(self.blocks) - 1
+        self.current = number
         with _replaced(self.blocks, lambda index, hidden: last if index == end else hidden):
-            logits: torch.Tensor = self.model(self.batches[number], use_cache=False).logits
-        return logits
+            return self.task.answer(self.model(**self.task.inputs(self.batches[number])))
 
     @contextmanager
     def _collecting(self) -> Iterator[None]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.layout import Kind
+from nash_swarm.models.architectures import LEFT_IN_HALF
 from nash_swarm.names import SCOPES, Scope
 
 
@@ -23,12 +23,19 @@ class Matrix:
         kind: see `TensorLayout`.
         module: the module.
         head: path of the output head that is tied to it, if any.
+        aliases: paths of other embeddings that look up in it.
     """
 
     name: str
     kind: Kind
     module: nn.Module
     head: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Paths of everything else that uses it."""
+        return self.aliases if self.head is None else (self.head, *self.aliases)
 
     @property
     def parameter(self) -> torch.Tensor:
@@ -55,6 +62,23 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     Raises:
         UsageError: the model has no such list.
     """
+    return max(_outermost_lists(model), key=lambda pair: len(pair[1]))
+
+
+def find_stacks(model: Any) -> list[tuple[str, nn.ModuleList]]:
+    """Paths and lists of all transformer blocks: one list, and in an encoder-decoder those of both.
+
+    Raises:
+        UsageError: as `find_blocks`.
+    """
+    return (
+        _outermost_lists(model)
+        if getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+        else [find_blocks(model)]
+    )
+
+
+def _outermost_lists(model: nn.Module) -> list[tuple[str, nn.ModuleList]]:
     lists = [
         (name, module)
         for name, module in model.named_modules()
@@ -64,7 +88,7 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     lists = [(name, found) for name, found in lists if not any(name.startswith(f"{outer}.") for outer, _ in lists)]
     if not lists:
         raise UsageError(f"{type(model).__name__} has no list of transformer blocks that nash-swarm can walk")
-    return max(lists, key=lambda pair: len(pair[1]))
+    return lists
 
 
 def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
@@ -80,7 +104,7 @@ def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
     if scope not in SCOPES:
         raise UsageError(f"unknown scope {scope!r}; choose one of {', '.join(SCOPES)}")
 
-    blocks = find_blocks(model)[0] + "."
+    blocks = tuple(f"{name}." for name, _ in find_stacks(model))
     found: list[Matrix] = []
     owner: dict[int, int] = {}
     for name, module in model.named_modules():
@@ -89,33 +113,44 @@ def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
             kind = "linear"
         elif isinstance(module, Conv1D):
             kind = "conv1d"
-        elif type(module) is nn.Embedding:
+        elif isinstance(module, nn.Embedding):
             kind = "embedding"
         else:
             continue
-        if scope == "linear" and (kind == "embedding" or not name.startswith(blocks)):
+        if (scope == "linear" and (kind == "embedding" or not name.startswith(blocks))) or _stays(model, name):
             continue
         first = owner.setdefault(id(module.weight), len(found))
         if first == len(found):
             found.append(Matrix(name, kind, module))
-        elif found[first].kind == "embedding" and kind == "linear":
-            found[first] = Matrix(found[first].name, "tied", found[first].module, head=name)
+            continue
+        same = found[first]
+        if same.kind == "embedding" and kind == "linear":
+            found[first] = replace(same, kind="tied", head=name)
+        elif same.kind in ("embedding", "tied") and kind == "embedding":
+            found[first] = replace(same, aliases=(*same.aliases, name))
         else:
-            raise UsageError(f"{name} shares its weight with {found[first].name}: only a tied output head is supported")
+            raise UsageError(
+                f"{name} shares its weight with {same.name}: only embeddings and one output head may share a weight"
+            )
     if not found:
         raise UsageError(f"{type(model).__name__} has no weight matrix in scope {scope!r}")
     return found
 
 
-def check_weights(matrices: Iterable[Matrix]) -> None:
-    """Refuse matrices with weights that are no numbers; those that stay on disk are checked whenever they are read.
+def _stays(model: nn.Module, name: str) -> bool:
+    parent, _, child = name.rpartition(".")
+    return child in LEFT_IN_HALF.get(type(model.get_submodule(parent)).__name__, ())
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuse a model with weights that are no numbers; those that stay on disk are checked whenever they are read.
 
     Raises:
         DataError: there is one; the message names it.
     """
-    for matrix in matrices:
-        if not matrix.parameter.is_meta and not torch.isfinite(matrix.parameter).all():
-            raise DataError(f"{matrix.name} holds NaN or infinite weights; the checkpoint is damaged")
+    for name, parameter in model.named_parameters():
+        if not parameter.is_meta and not torch.isfinite(parameter).all():
+            raise DataError(f"{name.removesuffix('.weight')} holds NaN or infinite weights; the checkpoint is damaged")
 
 
 def count_parameters(model: nn.Module, matrices: list[Matrix], scope: Scope) -> int:

@@ -15,6 +15,7 @@ from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.game.rules import Rules
+from nash_swarm.models.architectures import prepare
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
 from nash_swarm.names import Granularity, Scope
 
@@ -83,6 +84,7 @@ def find_agents(
         UsageError: unknown strategies or granularity, or a model that cannot be walked.
     """
     strategies = check_strategies(strategies, granularity)
+    model = prepare(model)
     matrices = find_matrices(model, scope)
     tensors: list[TensorLayout] = []
     for matrix in matrices:
@@ -96,8 +98,8 @@ def find_agents(
         memory = np.broadcast_to(tensors[0].memory(strategies)[:1], (tensors[-1].span.stop, len(strategies)))
     else:
         memory = np.concatenate([tensor.memory(strategies) for tensor in tensors])
-    heads = {matrix.name: matrix.head for matrix in matrices if matrix.head}
-    fixed = fixed_bytes(model, tensors, heads, strategies, scope) * 8
+    users = {path: matrix.name for matrix in matrices for path in matrix.users}
+    fixed = fixed_bytes(model, tensors, users, strategies, scope) * 8
     parameters = count_parameters(model, matrices, scope)
     return Agents(strategies, tuple(matrices), tuple(tensors), memory, fixed, parameters)
 

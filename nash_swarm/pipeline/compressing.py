@@ -48,8 +48,8 @@ class Compressed:
         bits_per_parameter: `file_bytes` * 8 over the parameters in scope (for scope `linear`: of the packed matrices).
         evaluation: the packed model on held-out text; `None` if evaluation was switched off.
         reference: the original model on the same text.
-        trial: KL of every candidate on calibration text held out from the game, best first; the best is what was
-            saved. Empty without a contest.
+        trial: KL (1 - cosine for an encoder) of every candidate on calibration text held out from the game, best first;
+            the best is what was saved. Empty without a contest.
         tuning: KL on calibration windows that tuning left out, by step; the state with the least is what was saved.
             Empty without tuning.
     """
@@ -164,7 +164,7 @@ def compress(
             ranking = play(
                 source.model, game, budget, solver=chosen, quantizer=rounding,
                 propagation=settled.propagation, rounds=rounds, baselines=BASELINES if contest else (), rules=rules,
-                trial=trial_windows(game, loaded, source.tokenizer, rng), seed=seed, quiet=quiet,
+                trial=trial_windows(source.model, game, loaded, source.tokenizer, rng), seed=seed, quiet=quiet,
             )  # fmt: skip
             trial = {candidate.name: candidate.kl for candidate in ranking}
             losses = {candidate.name: candidate.trial.loss for candidate in ranking}
@@ -182,7 +182,7 @@ def compress(
         found: dict[str, Evaluation] = {}
         measured: dict[str, Any] | None = None
         if eval_windows > 0 and source.tokenizer is not None:
-            cut = cut_windows(loaded, source.tokenizer, part="held-out")
+            cut = cut_windows(loaded, source.tokenizer, part="held-out", model=source.model)
             held_out = choose_windows(cut, eval_windows, np.random.default_rng(seed))
             found = evaluate(
                 {"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet
@@ -205,4 +205,4 @@ def figures(packed: Evaluation, reference: Evaluation | None, text: str) -> dict
     values = {"text": text, **asdict(packed), "perplexity": packed.perplexity}
     if reference is not None:
         values["reference_perplexity"] = reference.perplexity
-    return values
+    return {name: value for name, value in values.items() if value is not None}

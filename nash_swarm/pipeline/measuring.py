@@ -16,15 +16,19 @@ from nash_swarm.damage.base import DamageEstimator, Sensitivity
 from nash_swarm.damage.coupling import couple
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.damage.table import damage_table, error_signs
+from nash_swarm.damage.unreached import judge_unreached, warn_of_unreached
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, Text, choose_windows, cut_windows, load_text
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.stencil import Stencil
+from nash_swarm.models.architectures import prepare
 from nash_swarm.models.collect import collecting
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import resident
+from nash_swarm.models.passes import Placed, WholeModel, stream_of
 from nash_swarm.models.streaming import BlockStream, check_tokens
+from nash_swarm.models.tasks import task_of
 from nash_swarm.models.walk import Matrix, check_weights, find_matrices
 from nash_swarm.names import Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, Agents, find_agents
@@ -76,19 +80,24 @@ def measure(
 
     Raises:
         UsageError: unknown estimator, strategies or granularity, or a model that cannot be walked.
-        DataError: a matrix that the text never reaches, weights are not finite, or the text is empty or too short.
+        DataError: no matrix is reached by the text, weights are not finite, or the text is empty or too short.
+
+    Warns:
+        CalibrationWarning: the text does not reach a matrix (an expert that no token is sent to, say), which is then
+            judged by its weights alone, see `judge_unreached`.
     """
     estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
+    model = prepare(model)
     agents = find_agents(
         model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
     )
-    check_weights(agents.matrices)
+    check_weights(model)
     stencil = _Stencils(agents, estimator) if coupling and granularity == "parameter" else None
     calibration: Calibration | None = None
     provenance: dict[str, Any] = {}
     if tokens is None and text is not None and tokenizer is not None:
         loaded = load_text(text) if isinstance(text, str) else text
-        cut = cut_windows(loaded, tokenizer, length=length, part="calibration")
+        cut = cut_windows(loaded, tokenizer, length=length, part="calibration", model=model)
         tokens = choose_windows(cut, windows, np.random.default_rng(seed))
         calibration = Calibration(tokens, loaded.source)
         provenance = {"text": loaded.source, "text_digest": loaded.digest}
@@ -105,16 +114,19 @@ def measure(
     permutations: dict[str, npt.NDArray[np.int64]] = {}
     layouts = {tensor.name: tensor for tensor in agents.tensors}
     originals = {matrix.name: matrix for matrix in agents.matrices}
-    looked_at = agents.matrices if point is None else find_matrices(point, scope)
-    point = model if point is None else point
+    point = model if point is None else prepare(point)
+    looked_at = agents.matrices if point is model else find_matrices(point, scope)
     loss: list[float] = []
+    unreached: list[tuple[Matrix, TensorLayout]] = []
+    losses: dict[str, float] = {}
     with tqdm(total=len(agents.matrices), desc=f"measure {estimator.name}", unit="matrix", disable=quiet) as bar:
         for matrix, statistics in _statistics(point, looked_at, calibration, estimator, loss):
-            if estimator.needs != "weights" and statistics.inputs is None and statistics.lookups is None:
-                raise DataError(f"no calibration token reaches {matrix.name}; damage 'magnitude' needs none")
-            weight = originals[matrix.name].weight().contiguous().numpy()
+            original, layout = originals[matrix.name], layouts.pop(matrix.name)
+            if not statistics.reached(estimator.needs):
+                unreached.append((original, layout))
+                continue
+            weight = original.weight().contiguous().numpy()
             statistics.order = None if orders is None else orders.get(matrix.name)
-            layout = layouts.pop(matrix.name)
             if stencil is None:
                 sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
             else:
@@ -124,13 +136,25 @@ def measure(
             table[layout.span] = damage_table(weight, sensitivity, layout, agents.strategies)
             if sensitivity.order is not None:
                 permutations[matrix.name] = sensitivity.order
+            losses[matrix.name] = sensitivity.loss_of_all(weight)
+            bar.update()
+        for original, layout in unreached:
+            with resident(model, original.name):
+                weight = original.weight().contiguous().numpy()
+            sensitivity = judge_unreached(layout, weight, losses)
+            table[layout.span] = damage_table(weight, sensitivity, layout, agents.strategies)
+            if sensitivity.order is not None:
+                permutations[original.name] = sensitivity.order
             bar.update()
     assert not layouts, f"not measured: {', '.join(layouts)}"
+    if unreached:
+        warn_of_unreached([original.name for original, _ in unreached])
 
+    unit = estimator.unit if estimator.needs != "gradients" else task_of(model).unit
     provenance |= {
         "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
         "damage": estimator.name,
-        "damage_unit": estimator.unit,
+        "damage_unit": unit,
         "damage_settings": asdict(estimator),
         "granularity": granularity,
         "scope": scope,
@@ -197,43 +221,52 @@ def _statistics(
             with resident(model, matrix.name):
                 yield matrix, Statistics()
         return
-    stream = BlockStream(model, torch.from_numpy(calibration.tokens.astype(np.int64)))
-    tables = [matrix for matrix in matrices if matrix.kind in ("embedding", "tied")]
-    inside = {
-        index: [m for m in matrices if m.name.startswith(stream.block_prefix(index))]
-        for index in range(len(stream.blocks))
-    }
-    placed = {id(m) for group in inside.values() for m in group} | {id(m) for m in tables if m.kind == "embedding"}
-    heads = [matrix for matrix in matrices if id(matrix) not in placed]
+    stream = stream_of(model, torch.from_numpy(calibration.tokens.astype(np.int64)))
+    placed = Placed.on(stream, matrices)
     backward = estimator.needs == "gradients"
+    found: dict[str, Statistics]
     with inference(model):
         if backward:
             stream.keep_all()
-            with collecting(model, heads) as found_heads:
+            with collecting(model, placed.outside) as multiplied:
                 loss.append(stream.head_backward())
             for index in reversed(range(len(stream.blocks))):
                 with stream.resident(index):
-                    with collecting(model, inside[index]) as found:
+                    with collecting(model, placed.inside[index]) as found:
                         stream.block_backward(index)
-                    yield from ((matrix, found[matrix.name]) for matrix in inside[index])
-            with collecting(model, tables, lookups=True) as found_tables:
-                if tables:
+                    yield from _shared(stream, placed.inside[index], found)
+            before = [matrix for matrix in placed.outside if multiplied[matrix.name].outputs is None]
+            with collecting(model, placed.tables, lookups=True) as looked_up, collecting(model, before) as found:
+                if placed.tables:
                     stream.embed_backward()
+            multiplied |= found
         else:
-            with collecting(model, tables, lookups=True) as found_tables:
+            with collecting(model, placed.tables, lookups=True) as looked_up:
                 stream.embed()
             for index in range(len(stream.blocks)):
                 with stream.resident(index):
-                    with collecting(model, inside[index]) as found:
+                    with collecting(model, placed.inside[index]) as found:
                         stream.forward(index)
-                    yield from ((matrix, found[matrix.name]) for matrix in inside[index])
-            with collecting(model, heads) as found_heads:
+                    yield from _shared(stream, placed.inside[index], found)
+            with collecting(model, placed.outside) as multiplied:
                 stream.head()
+        seen = {matrix.name for group in placed.inside for matrix in group}
         for matrix in matrices:
-            if id(matrix) in {id(m) for group in inside.values() for m in group}:
-                continue
-            with resident(model, matrix.name):
-                yield matrix, _joined(found_heads.get(matrix.name), found_tables.get(matrix.name))
+            if matrix.name not in seen:
+                joined = _joined(multiplied.get(matrix.name), looked_up.get(matrix.name))
+                with resident(model, matrix.name):
+                    yield from _shared(stream, [matrix], {matrix.name: joined})
+
+
+def _shared(
+    stream: BlockStream | WholeModel, matrices: Sequence[Matrix], found: Mapping[str, Statistics]
+) -> Iterator[tuple[Matrix, Statistics]]:
+    """Statistics that know what share of the text's tokens they saw."""
+    places = sum(stream.task.places(batch) for batch in stream.batches)
+    for matrix in matrices:
+        statistics = found[matrix.name]
+        statistics.share = statistics.tokens / places
+        yield matrix, statistics
 
 
 def _joined(head: Statistics | None, table: Statistics | None) -> Statistics:

@@ -18,14 +18,23 @@ from nash_swarm.files.accounting import dense_tensors, half_dtype
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.integrations.facts import PackedFacts
+from nash_swarm.models.architectures import prepare
 from nash_swarm.models.collect import collecting, comparing
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resident
+from nash_swarm.models.passes import Placed, stream_of
 from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.quantizers.hessian import corrected_weight
-from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, PackedWeight, TiedHead
+from nash_swarm.quantizers.modules import (
+    PackedEmbedding,
+    PackedLinear,
+    PackedWeight,
+    TiedHead,
+    TiedLookup,
+    in_place_of,
+)
 from nash_swarm.quantizers.packing import PackedTensor
 
 _DRIFT_DAMPING = 0.01
@@ -65,12 +74,14 @@ def pack(
         raise UsageError("this allocation comes from a synthetic game: there is no model to pack")
     if not 0 <= propagation <= 1:
         raise UsageError(f"the propagation of errors must be between 0 and 1, not {propagation}")
+    model = prepare(model)
     packed = copy.deepcopy(model).eval()
     matrices = _matched(packed, allocation)
-    check_weights(matrices.values())
+    check_weights(packed)
     parameters = count_parameters(packed, list(matrices.values()), allocation.provenance.get("scope", "model"))
-    load_for_good(packed, list(dense_tensors(packed, matrices, [m.head for m in matrices.values() if m.head])))
-    for tensor in dense_tensors(packed, matrices, [m.head for m in matrices.values() if m.head]).values():
+    users = {path: matrix.name for matrix in matrices.values() for path in matrix.users}
+    load_for_good(packed, list(dense_tensors(packed, matrices, users)))
+    for tensor in dense_tensors(packed, matrices, users).values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.to(half_dtype(tensor)))
     work = _Work(packed, allocation, rounding, propagation)
@@ -87,39 +98,37 @@ def pack(
         else:
             check_tokens(calibration.tokens, packed)
             tokens = torch.from_numpy(calibration.tokens.astype(np.int64))
-            original = BlockStream(model, tokens) if propagation else None
             with inference(model):
-                _pack_streaming(work, matrices, tokens, original)
-    heads = {matrix.head: matrix.name for matrix in matrices.values() if matrix.head}
+                _pack_streaming(work, matrices, tokens, model if propagation else None)
     scope = allocation.provenance.get("scope", "model")
-    packed.nash_swarm_facts = PackedFacts(scope, parameters, heads)
+    packed.nash_swarm_facts = PackedFacts(scope, parameters, users)
     packed.nash_swarm_allocation = allocation
-    if heads:
-        packed.config.tie_word_embeddings = False
     attach(packed, describe(packed), settled=checkpoint_of(packed) is None)
     return packed
 
 
-def _pack_streaming(
-    work: _Work, matrices: dict[str, Matrix], tokens: torch.Tensor, original: BlockStream | None
-) -> None:
-    """Round block after block; with `original`, on how far its inputs have drifted from the original model's."""
-    stream = BlockStream(work.model, tokens)
-    left = dict(matrices)
-    tables = [matrix for matrix in matrices.values() if matrix.kind == "embedding"]
+def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tensor, model: Any) -> None:
+    """Round block after block; with the original model, on how far the inputs have drifted from that one's."""
+    stream = stream_of(work.model, tokens)
+    original: BlockStream | None = None
+    if model is not None:
+        if not isinstance(stream, BlockStream):
+            raise UsageError(f"{type(model).__name__} does not come apart into blocks, so errors cannot be propagated")
+        original = BlockStream(model, tokens)
+    placed = Placed.on(stream, matrices.values())
+    tables = [matrix for matrix in placed.tables if matrix.kind == "embedding"]
     for matrix in tables:
         with resident(work.model, matrix.name):
-            work.replace(left.pop(matrix.name), None)
+            work.replace(matrix, None)
     work.put_aside(tables)
     stream.embed()
     originals = {}
     if original is not None:
         original.embed()
         originals = {matrix.name: matrix for matrix in find_matrices(original.model)}
-    for index in range(len(stream.blocks)):
-        inside = [left.pop(name) for name in matrices if name.startswith(stream.block_prefix(index))]
+    for index, inside in enumerate(placed.inside):
         with stream.resident(index):
-            if original is None:
+            if original is None or not isinstance(stream, BlockStream):
                 with collecting(work.model, inside) as found:
                     stream.forward(index, advance=False)
             else:
@@ -132,15 +141,15 @@ def _pack_streaming(
                         stream.forward_batch(index, number, advance=False)
             for matrix in inside:
                 work.replace(matrix, found[matrix.name])
-        stream.forward(index)
+        stream.advance(index)
         work.put_aside(inside)
     # a tied matrix is rounded last, for the hidden states that its packed blocks give it
-    with collecting(work.model, list(left.values())) as found:
+    with collecting(work.model, placed.outside) as found:
         stream.head()
-    for matrix in left.values():
+    for matrix in placed.outside:
         with resident(work.model, matrix.name):
             work.replace(matrix, found[matrix.name])
-    work.put_aside(left.values())
+    work.put_aside(placed.outside)
 
 
 class _Work:
@@ -170,14 +179,13 @@ class _Work:
         agent_widths = np.array(strategies, np.uint8)[self.allocation.choices[layout.span]]
         tensor = PackedTensor.pack(rounded, agent_widths, layout, order, strategies)
         bias = getattr(matrix.module, "bias", None)
-        module = build_module(layout, strategies, len(tensor.buffer), bias is not None)
+        module = build_module(layout, strategies, len(tensor.buffer), matrix.module)
         module.packed = torch.from_numpy(tensor.buffer)
         if bias is not None:
             module.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
         self.model.set_submodule(matrix.name, module)
-        if matrix.head:
-            assert isinstance(module, PackedEmbedding)
-            self.model.set_submodule(matrix.head, TiedHead(module))
+        for path in matrix.users:
+            self.model.set_submodule(path, build_tied(module, self.model.get_submodule(path)))
         self.bar.update()
 
     def put_aside(self, matrices: Iterable[Matrix]) -> None:
@@ -190,11 +198,34 @@ class _Work:
             module.packed = mapped(module.packed, checkpoint.scratch)
 
 
-def build_module(layout: TensorLayout, strategies: tuple[int, ...], size: int, bias: bool) -> PackedWeight:
-    """The empty packed module for a layout."""
+def build_module(
+    layout: TensorLayout, strategies: tuple[int, ...], size: int, original: nn.Module, *, bias: bool | None = None
+) -> PackedWeight:
+    """The empty packed module for a layout.
+
+    Args:
+        layout, strategies, size: see `PackedWeight`.
+        original: the module it replaces.
+        bias: whether there is one; as in `original` by default.
+    """
     if layout.kind in ("embedding", "tied"):
-        return PackedEmbedding(layout, strategies, size)
-    return PackedLinear(layout, strategies, size, bias)
+        return in_place_of(original, PackedEmbedding(layout, strategies, size))
+    return PackedLinear(layout, strategies, size, _has_bias(original) if bias is None else bias)
+
+
+def build_tied(embedding: nn.Module, original: nn.Module) -> nn.Module:
+    """What takes the place of a module that shares the weight of a packed embedding."""
+    assert isinstance(embedding, PackedEmbedding)
+    if isinstance(original, nn.Embedding):
+        return in_place_of(original, TiedLookup(embedding))
+    head = TiedHead(embedding, bias=_has_bias(original))
+    if head.bias is not None:
+        head.bias = original.bias  # type: ignore[assignment]
+    return head
+
+
+def _has_bias(module: nn.Module) -> bool:
+    return getattr(module, "bias", None) is not None
 
 
 def _matched(model: Any, allocation: Allocation) -> dict[str, Matrix]:

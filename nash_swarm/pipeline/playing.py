@@ -22,6 +22,7 @@ from nash_swarm.game.budget import Budget
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.rules import Rules
 from nash_swarm.game.stencil import Stencil
+from nash_swarm.models.architectures import prepare
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.walk import find_matrices
 from nash_swarm.pipeline.measuring import measure
@@ -53,19 +54,20 @@ class Candidate:
 
     @property
     def kl(self) -> float:
-        """KL to the original on the trial text, nats per token."""
-        assert self.trial.kl is not None
-        return self.trial.kl
+        """KL to the original on the trial text, nats per token; 1 - cosine for an encoder."""
+        return self.trial.divergence
 
 
-def trial_windows(game: BitGame, text: Text, tokenizer: Any, rng: np.random.Generator) -> npt.NDArray[np.int32]:
+def trial_windows(
+    model: Any, game: BitGame, text: Text, tokenizer: Any, rng: np.random.Generator
+) -> npt.NDArray[np.int32]:
     """Windows of the calibration part of a text that the game was not measured on, int32 (windows, length).
 
     If the game used them all, its own windows are returned: a trial on seen text is better than none.
     """
     assert game.calibration is not None
     used = game.calibration.tokens
-    cut = cut_windows(text, tokenizer, length=used.shape[1], part="calibration")
+    cut = cut_windows(text, tokenizer, length=used.shape[1], part="calibration", model=model)
     seen = {window.tobytes() for window in used}
     fresh = cut[[window.tobytes() not in seen for window in cut]]
     return choose_windows(fresh if len(fresh) else used, _TRIAL_WINDOWS, rng)
@@ -170,7 +172,7 @@ def dense_copy(model: Any, packed: Any) -> Any:
         UsageError: its weights are on disk.
     """
     require_in_memory(model, "rounds")
-    copied = copy.deepcopy(model)
+    copied = copy.deepcopy(prepare(model))
     modules = {name: module for name, module in packed.named_modules() if isinstance(module, PackedWeight)}
     for matrix in find_matrices(copied):
         if matrix.name in modules:

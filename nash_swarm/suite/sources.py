@@ -55,15 +55,20 @@ class Remembering(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.config = model.config
         self._logits: dict[bytes, torch.Tensor] = {}
         self._size = 0
 
-    def forward(self, ids: torch.Tensor, **options: Any) -> Any:
+    def can_generate(self) -> bool:
+        """Whether the model writes text."""
+        return bool(self.model.can_generate())
+
+    def forward(self, input_ids: torch.Tensor, **options: Any) -> Any:
         """The model's output for token ids (1, length); only `logits` of it are remembered."""
-        key = ids.numpy().tobytes()
+        key = input_ids.numpy().tobytes()
         logits = self._logits.get(key)
         if logits is None:
-            logits = self.model(ids, **options).logits
+            logits = self.model(input_ids, **options).logits
             if self._size + logits.nbytes <= _MOST:
                 self._logits[key] = logits
                 self._size += logits.nbytes

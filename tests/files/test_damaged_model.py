@@ -105,7 +105,7 @@ def changed(copy: Path, change: dict[str, Any], place: str | None = "quantizatio
         ({"tensors": {"lm_head": "dense"}}, "entry of tensor"),
         ({"tensors": {}}, "."),
         ({"dense": {}}, "."),
-        ({"heads": {"lm_head": "nothing"}}, "no tied tensor"),
+        ({"heads": {"lm_head": "nothing"}}, "no packed embedding"),
         ({"parameters": -1}, "parameter count"),
         ({"parameters": True}, "parameter count"),
         ({"scope": "half"}, "scope"),

@@ -1,0 +1,53 @@
+"""Matrices that no calibration token reaches: experts that the router never chose, a pooler that nobody asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.damage.base import Sensitivity
+from nash_swarm.damage.magnitude import Magnitude
+from nash_swarm.damage.statistics import Statistics
+from nash_swarm.errors import CalibrationWarning, DataError
+from nash_swarm.game.layout import TensorLayout
+
+_NAMED = 3
+
+
+def judge_unreached(layout: TensorLayout, weight: npt.NDArray[np.float32], losses: Mapping[str, float]) -> Sensitivity:
+    """Relative weight error (`magnitude`), in the unit of the matrices that were reached.
+
+    Losing the matrix counts as much as losing a typical one: the median over its siblings (the other experts of its
+    layer and projection), or over all matrices where it has none.
+
+    Args:
+        layout: of the matrix.
+        weight: float32 (rows, columns).
+        losses: what losing each reached matrix would cost, see `Sensitivity.loss_of_all`.
+
+    Raises:
+        DataError: no matrix was reached.
+    """
+    if not losses:
+        raise DataError("no calibration token reaches any matrix; damage 'magnitude' needs none")
+    parent, _, place = layout.name.rpartition(".")
+    beside = [loss for name, loss in losses.items() if place.isdigit() and name.rpartition(".")[0] == parent]
+    typical = float(np.median(beside or list(losses.values())))
+    plain = Magnitude().sensitivity(weight, Statistics(), layout.kind)
+    order = np.arange(layout.columns) if layout.ordered else None
+    return replace(plain, rows=plain.rows * np.float32(typical), order=order)
+
+
+def warn_of_unreached(names: Sequence[str]) -> None:
+    """Say which matrices are judged by their weights alone."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    warnings.warn(
+        f"no calibration token reaches {', '.join(names[:_NAMED])}{more}: judged by their weights alone "
+        "(damage 'magnitude'); more or other calibration text may reach them",
+        CalibrationWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,41 @@
+"""What is special about particular architectures, by the names of their classes; most need no entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+LEFT_IN_HALF: Mapping[str, tuple[str, ...]] = {
+    # their mixers multiply with the weight itself, not with the module: nothing can be watched or packed
+    "MambaMixer": ("dt_proj",),
+    "FalconMambaMixer": ("dt_proj",),
+}
+"""Children that stay at 16 bits, by the class of their parent."""
+
+
+def _rescale(model: Any) -> None:
+    # what its first forward pass does to the weights, unless they are packed by then
+    model._rescale_layers()
+
+
+SETTLE: Mapping[str, Callable[[Any], None]] = {"RwkvModel": _rescale}
+"""What puts a module, by its class, into the state in which its weights are what it multiplies with; in place."""
+
+
+def settle_weights(model: Any) -> None:
+    """Let modules whose first forward pass changes their weights do so now; the model computes the same as before."""
+    for module in model.modules():
+        if (settle := SETTLE.get(type(module).__name__)) is not None:
+            settle(module)
+
+
+def prepare(model: Any) -> Any:
+    """The model as the stages of the pipeline want it: weights settled, experts opened; itself where nothing is to do.
+
+    Raises:
+        UsageError: see `nash_swarm.models.experts.opened`.
+    """
+    from nash_swarm.models.experts import opened
+
+    settle_weights(model)
+    return opened(model)

@@ -1,0 +1,45 @@
+"""A packed model in many threads and processes at once: right answers, and an end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.architectures import ARCHITECTURES
+
+import nash_swarm as ns
+
+_SCENARIOS = Path(__file__).with_name("scenarios.py")
+_SECONDS = 300
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed model whose head is large enough to be shared out over threads."""
+    model = ARCHITECTURES["llama"].make(vocab_size=32_001)
+    game = ns.measure(model, damage="magnitude", text=None, granularity="layer", quiet=True)
+    packed = ns.pack(model, ns.solve(game, bits=4.0), quantizer="rtn", quiet=True)
+    return ns.save(packed, tmp_path_factory.mktemp("concurrency") / "packed")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "threads",
+        pytest.param("joblib_threads", marks=pytest.mark.slow),
+        pytest.param("joblib_processes", marks=pytest.mark.slow),
+        pytest.param("data_loader", marks=pytest.mark.slow),
+        "fork",
+    ],
+)
+def test_nobody_waits_for_ever_and_all_answers_are_those_of_one_thread(name: str, folder: Path) -> None:
+    # in a process of its own: a hang is a failure there, and not one of the whole suite
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(_SCENARIOS), name, str(folder)],
+        capture_output=True, text=True, timeout=_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stdout + done.stderr

@@ -7,6 +7,8 @@ FIELDS = (
     "tiles",  # address of the first byte of each tile in the codes, int64 (row_tiles,)
     "cells",  # address of group * 32 + width in stored order, int32 (row_tiles or 1, groups)
     "cells_stride",  # bytes from one tile's cells to the next tile's, 0 if all tiles share one row of cells
+    "ends",  # address of the number of stored groups of each of WIDTHS and those before it, int32 (row_tiles or 1, 7)
+    "ends_stride",  # bytes from one tile's ends to the next tile's, or 0
     "scale_codes",  # address of uint8 (row_tiles, groups, 16)
     "zeros",  # address of uint8 (row_tiles, groups, 16), in stored order
     "scale_table",  # address of the scales of codes 0..15, float32 (16,)
@@ -18,10 +20,15 @@ FIELDS = (
     "halves",  # 1 if some cell has width 16
 )
 (
-    CODES, TILES, CELLS, CELLS_STRIDE, SCALE_CODES, ZEROS, SCALE_TABLE, PERMUTATION,
-    GROUPS, GROUP_SIZE, COLUMNS, ROWS, HALVES,
+    CODES, TILES, CELLS, CELLS_STRIDE, ENDS, ENDS_STRIDE, SCALE_CODES, ZEROS, SCALE_TABLE,
+    PERMUTATION, GROUPS, GROUP_SIZE, COLUMNS, ROWS, HALVES,
 ) = range(0, 8 * len(FIELDS), 8)  # fmt: skip
 """Byte offsets of the fields."""
 
 WIDTH_BITS = 5
 """Low bits of a cell that hold its width."""
+
+WIDTHS = (16, 8, 6, 5, 4, 3, 2)
+"""In the order in which a tile stores its groups, and `ends` counts them."""
+END_16, END_8, END_6, END_5, END_4, END_3, END_2 = range(0, 4 * len(WIDTHS), 4)
+"""Byte offsets of their ends."""

@@ -37,11 +37,13 @@ class Prepared:
         buffer: the packed bytes, shared with the tensor, uint8.
         scale_start: where in the buffer the scale codes begin, uint8 (row_tiles, groups, 16); codes end before.
         tiles: first byte of each tile's codes, int64 (row_tiles,).
-        cells: group * 32 + width of each stored group, int32 (row_tiles, groups); (1, groups) if all tiles agree.
+        cells: group * 32 + width of each stored group, widest first, int32 (row_tiles, groups); (1, groups) if all
+            tiles agree.
         zeros: zero-points in stored order, uint8 (row_tiles, groups, 16).
         scale_table: scales of codes 0..15, float32 (16,).
         permutation: int32 (columns,), `None` if columns are stored in the model's order.
         halves: some cell has width 16.
+        ends: of `kernels.descriptor`, int32 (row_tiles or 1, 7).
         fields: the table of `kernels.descriptor`, int64.
         input_key: matrices with equal keys may share `Activations`.
 
@@ -58,12 +60,14 @@ class Prepared:
     scale_table: npt.NDArray[np.float32]
     permutation: npt.NDArray[np.int32] | None
     halves: bool = field(init=False)
+    ends: npt.NDArray[np.int32] = field(init=False, repr=False)
     fields: npt.NDArray[np.int64] = field(init=False, repr=False)
     input_key: Hashable = field(init=False)
 
     def __post_init__(self) -> None:
         _check(self)
         layout, order = self.layout, self.permutation
+        ends = ((self.cells & _WIDTH_MASK)[:, :, None] >= np.array(descriptor.WIDTHS)).sum(axis=1, dtype=np.int32)
         halves = bool((self.cells & _WIDTH_MASK == HALF).any())
         digest = b"" if order is None else hashlib.blake2b(order.tobytes(), digest_size=16).digest()
         values = {
@@ -71,6 +75,8 @@ class Prepared:
             "tiles": self.tiles.ctypes.data,
             "cells": self.cells.ctypes.data,
             "cells_stride": self.cells.strides[0] if len(self.cells) > 1 else 0,
+            "ends": ends.ctypes.data,
+            "ends_stride": ends.strides[0] if len(ends) > 1 else 0,
             "scale_codes": self.buffer.ctypes.data + self.scale_start,
             "zeros": self.zeros.ctypes.data,
             "scale_table": self.scale_table.ctypes.data,
@@ -83,6 +89,7 @@ class Prepared:
         }
         fields = np.array([values[key] for key in descriptor.FIELDS], np.int64)
         object.__setattr__(self, "halves", halves)
+        object.__setattr__(self, "ends", ends)
         object.__setattr__(self, "fields", fields)
         object.__setattr__(self, "input_key", (layout.group_size, layout.columns, digest, halves))
         for table in self._tables():
@@ -98,7 +105,7 @@ class Prepared:
         return sum(table.nbytes for table in self._tables())
 
     def _tables(self) -> list[npt.NDArray[Any]]:
-        tables: list[npt.NDArray[Any]] = [self.tiles, self.cells, self.zeros, self.scale_table, self.fields]
+        tables: list[npt.NDArray[Any]] = [self.tiles, self.cells, self.ends, self.zeros, self.scale_table, self.fields]
         return tables if self.permutation is None else [*tables, self.permutation]
 
 
@@ -161,6 +168,8 @@ def _check(prepared: Prepared) -> None:
     widths, group = (cells & _WIDTH_MASK).astype(np.int64), cells >> descriptor.WIDTH_BITS
     if not np.isin(widths, SUPPORTED_WIDTHS).all() or not (np.sort(group, axis=1) == np.arange(groups)).all():
         raise DataError(f"{name}: a width is outside {SUPPORTED_WIDTHS}, or a group is not there once")
+    if (np.diff(widths, axis=1) > 0).any():
+        raise DataError(f"{name}: a tile's groups are not stored widest first")
     sizes = (64 * widths * layout.group_blocks()[group]).sum(axis=1)
     if (prepared.tiles < 0).any() or (prepared.tiles > prepared.scale_start - sizes).any():
         raise DataError(f"{name}: a tile is not inside the codes")

@@ -1,7 +1,8 @@
 """Kernel body: packed tiles times activations.
 
-A tile's groups are taken in stored order, widest first, and their contributions added in that order, so the branches
-below go the same way many times in a row and the result does not depend on how tokens are batched.
+A tile's groups are taken in stored order, widest first, and their contributions added in that order, so the result does
+not depend on how tokens are batched. For one or two tokens the number of groups of each width is read beforehand, and
+nothing in the loop over them asks for a width: where the loop ends the processor guesses wrong, but finds out early.
 """
 
 from __future__ import annotations
@@ -40,6 +41,48 @@ def _write(values: int, rows: int, out: int) -> None:
 
 
 @njit(inline="always")
+def _few_tokens(
+    path: int, lanes: int, bits: int, end: int, matrix: int, tile: int, at: int, activations: int, tokens: int,
+    start: int, sums: int,
+) -> int:  # fmt: skip
+    """Add a tile's groups of one width to the sums of one or two tokens; the address behind their codes."""
+    groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
+    columns, table = load_long(matrix + d.COLUMNS), load_long(matrix + d.SCALE_TABLE)
+    ends = load_long(matrix + d.ENDS) + load_long(matrix + d.ENDS_STRIDE) * tile + end
+    cells = load_long(matrix + d.CELLS) + load_long(matrix + d.CELLS_STRIDE) * tile
+    scale_codes = load_long(matrix + d.SCALE_CODES) + 16 * groups * tile
+    zero_points = load_long(matrix + d.ZEROS) + 16 * groups * tile
+    steps, totals = scales_at(matrix, activations, tokens), totals_at(matrix, activations, tokens)
+    for position in range(load_int(ends - 4), load_int(ends)):
+        group = load_int(cells + 4 * position) >> d.WIDTH_BITS
+        blocks = (min(group_size, columns - group * group_size) + 31) // 32
+        # scale codes stand in column order: unless asked for a tile ahead, they come too late
+        prefetch(scale_codes + 16 * (groups + position))
+        zeros = load_bytes(zero_points + 16 * position)
+        scales = load_scales(path, table, scale_codes + 16 * group)
+        inputs = group * group_size * tokens + 32 * blocks * start
+        index = 4 * (group * tokens + start)
+        add_few_tokens(
+            path, lanes, bits, at, blocks, zeros, scales, activations + inputs, steps + index, totals + index, sums
+        )
+        at += 64 * bits * blocks
+    return at
+
+
+@njit(inline="always")
+def _few_tokens_of_any_width(
+    path: int, lanes: int, matrix: int, tile: int, at: int, activations: int, tokens: int, start: int, sums: int
+) -> None:
+    """All widths that codes have, in stored order."""
+    at = _few_tokens(path, lanes, 8, d.END_8, matrix, tile, at, activations, tokens, start, sums)
+    at = _few_tokens(path, lanes, 6, d.END_6, matrix, tile, at, activations, tokens, start, sums)
+    at = _few_tokens(path, lanes, 5, d.END_5, matrix, tile, at, activations, tokens, start, sums)
+    at = _few_tokens(path, lanes, 4, d.END_4, matrix, tile, at, activations, tokens, start, sums)
+    at = _few_tokens(path, lanes, 3, d.END_3, matrix, tile, at, activations, tokens, start, sums)
+    _few_tokens(path, lanes, 2, d.END_2, matrix, tile, at, activations, tokens, start, sums)
+
+
+@njit(inline="always")
 def multiply(
     path: int, exact: int, lanes: int, float_lanes: int, matrix: int, activations: int, out: int, work: int,
     tokens: int, chunk: int, first: int, past: int,
@@ -47,6 +90,7 @@ def multiply(
     """Rows of tiles `first:past` of out, float32 (tokens, rows), `chunk` tokens at a time."""
     codes, tiles = load_long(matrix + d.CODES), load_long(matrix + d.TILES)
     cells, cells_stride = load_long(matrix + d.CELLS), load_long(matrix + d.CELLS_STRIDE)
+    ends, ends_stride = load_long(matrix + d.ENDS), load_long(matrix + d.ENDS_STRIDE)
     scale_codes, zero_points = load_long(matrix + d.SCALE_CODES), load_long(matrix + d.ZEROS)
     table = load_long(matrix + d.SCALE_TABLE)
     groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
@@ -62,7 +106,9 @@ def multiply(
                 store_floats(sums + 64 * token, nothing)
             at = codes + load_long(tiles + 8 * tile)
             cell = cells + cells_stride * tile
-            for position in range(groups):
+            few = exact == 0 and count <= 2
+            others = load_int(ends + ends_stride * tile + d.END_16) if few else groups
+            for position in range(others):
                 bits = load_int(cell) & WIDTH_MASK
                 group = load_int(cell) >> d.WIDTH_BITS
                 cell += 4
@@ -78,16 +124,6 @@ def multiply(
                     if bits == HALF:
                         scales = one
                     add_products(float_lanes, work, blocks, scales, values + 4 * inputs, sums, count)
-                elif count == 1:
-                    add_few_tokens(
-                        path, 1, bits, at, blocks, zeros, scales, activations + inputs, steps + index, totals + index,
-                        sums,
-                    )  # fmt: skip
-                elif count == 2:
-                    add_few_tokens(
-                        path, 2, bits, at, blocks, zeros, scales, activations + inputs, steps + index, totals + index,
-                        sums,
-                    )  # fmt: skip
                 else:
                     block = at
                     if bits < 8:
@@ -98,6 +134,10 @@ def multiply(
                         totals + index, sums, count,
                     )  # fmt: skip
                 at += 64 * bits * blocks
+            if few and count == 1:
+                _few_tokens_of_any_width(path, 1, matrix, tile, at, activations, tokens, start, sums)
+            elif few:
+                _few_tokens_of_any_width(path, 2, matrix, tile, at, activations, tokens, start, sums)
             for token in range(count):
                 place = out + 4 * ((start + token) * rows + 16 * tile)
                 _write(sums + 64 * token, rows - 16 * tile, place)

@@ -129,6 +129,7 @@ def prepared_lies(rng: np.random.Generator, prepared: Prepared) -> dict[str, Any
         "cells  ": changed(prepared.cells, -28),
         "cells   ": prepared.cells[:, :-1],
         "cells    ": prepared.cells.astype(np.int64),
+        "cells     ": prepared.cells[:, ::-1].copy(),
         "zeros": prepared.zeros[:-1],
         "zeros ": prepared.zeros.astype(np.int16),
         "scale_table": prepared.scale_table[:15],
@@ -238,5 +239,5 @@ def test_tables_are_small_and_read_only() -> None:
     assert np.shares_memory(prepared.buffer, tensor.buffer)
     assert prepared.table_bytes < 0.05 * len(tensor.buffer)
     assert prepare(random_tensor(0, (512, 1024), [2, 6])).table_bytes < 0.06 * len(tensor.buffer)
-    for table in (prepared.tiles, prepared.cells, prepared.zeros, prepared.permutation, prepared.fields):
+    for table in (prepared.tiles, prepared.cells, prepared.ends, prepared.zeros, prepared.permutation, prepared.fields):
         assert table is not None and not table.flags.writeable

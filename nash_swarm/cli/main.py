@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Timer
+from typing import Any
 
 import typer
 
@@ -29,7 +34,8 @@ for command in (
 def main() -> None:
     """Entry point: exit code 0 done, 1 bad data, 2 bad usage, 130 interrupted."""
     try:
-        app()
+        with _insistent_interrupts():
+            app()
     except NashSwarmError as error:
         print(f"nash-swarm: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
@@ -38,3 +44,23 @@ def main() -> None:
         if stop.code == _INTERRUPTED:
             print("nash-swarm: interrupted; no half-written output is left", file=sys.stderr)
         raise
+
+
+@contextmanager
+def _insistent_interrupts() -> Iterator[None]:
+    """An interrupt that comes while a destructor runs, where Python drops it, comes again a moment later."""
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            again = Timer(0.01, _thread.interrupt_main)
+            again.daemon = True
+            again.start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -309,3 +311,26 @@ def test_an_interrupted_run_leaves_nothing(
     monkeypatch.setattr(packed_model, "card_text", interrupt)
     told = command("pack", bench.model, stages.allocation, "-o", tmp_path / "out", "-q")
     assert (told.code, told.err) == (130, "nash-swarm: interrupted; no half-written output is left\n")
+
+
+def test_an_interrupt_during_a_destructor_is_not_lost(
+    bench: Any, stages: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nash_swarm.files import packed_model
+
+    class Dying:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    def work(*_: Any, **__: Any) -> str:
+        Dying()
+        for _ in range(1000):
+            time.sleep(0.01)
+        return "not interrupted"
+
+    hook = sys.unraisablehook
+    monkeypatch.setattr(packed_model, "card_text", work)
+    told = command("pack", bench.model, stages.allocation, "-o", tmp_path / "out", "-q")
+    assert (told.code, told.err) == (130, "nash-swarm: interrupted; no half-written output is left\n")
+    assert not any(tmp_path.iterdir())
+    assert sys.unraisablehook is hook

@@ -1,4 +1,4 @@
-"""Compresses a random Llama of 24 blocks in memory or from disk; prints the rise of this process's peak memory."""
+"""Compresses a random Llama of 36 blocks in memory or from disk; prints the rise of this process's peak memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make(folder: Path) -> None:
     bench = make_bench(folder)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=500, hidden_size=384, intermediate_size=1024, num_hidden_layers=24, num_attention_heads=6,
+        vocab_size=500, hidden_size=384, intermediate_size=1024, num_hidden_layers=36, num_attention_heads=6,
         max_position_embeddings=512, bos_token_id=1, eos_token_id=1,
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config).half()
@@ -32,7 +32,7 @@ def make(folder: Path) -> None:
 
 def compress(folder: Path, kind: str) -> dict[str, object]:
     common = {
-        "bits": 6, "damage": "activation", "quantizer": "rtn", "strategies": (3, 8), "text": str(folder / "text.txt"),
+        "bits": 4, "damage": "activation", "quantizer": "rtn", "strategies": (3, 8), "text": str(folder / "text.txt"),
         "windows": 2, "eval_windows": 0, "contest": False, "overwrite": True, "quiet": True,
     }  # fmt: skip
     # libraries, and compiled kernels

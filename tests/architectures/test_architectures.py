@@ -83,9 +83,9 @@ def test_an_architecture_from_measuring_to_generating(small: Small, tmp_path: Pa
 
 
 def _vectors(model: Any) -> int:
-    """Weights with two axes that multiply nothing: RWKV's time mixing, Mamba's state decay."""
+    """Weights with two axes that multiply nothing: RWKV's time mixing, Mamba's state decay, biases of fused experts."""
     return sum(
         p.numel()
         for name, p in model.named_parameters()
-        if p.ndim >= 2 and ("time_mix" in name or name.endswith("A_log"))
+        if p.ndim >= 2 and ("time_mix" in name or name.endswith(("A_log", "_bias")))
     )

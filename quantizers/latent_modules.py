@@ -24,6 +24,8 @@ class LatentLinear(nn.Module):
         self.matrix, self.bias = matrix, bias
         # an input that asks for a gradient whatever x does
         self._anchor = torch.zeros((), requires_grad=True)
+        # some models ask what type the weights have (T5); nobody computes with them
+        self.weight = torch.empty(matrix.codes.shape, dtype=torch.bfloat16, device="meta")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., columns) to (..., rows), of the type of x."""
@@ -31,18 +33,37 @@ class LatentLinear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
-class LatentEmbedding(nn.Module):
-    """Rows of a latent matrix; gradients go to the matrix. The dense weights are made once a step, by `refresh`."""
+class LatentEmbedding(nn.Embedding):
+    """Rows of a latent matrix; gradients go to the matrix. The dense weights are made once a step, by `refresh`.
 
-    def __init__(self, matrix: LatentMatrix) -> None:
-        super().__init__()
+    It is an `nn.Embedding` for the reason that `modules.PackedEmbedding` is one, see `modules.in_place_of`.
+
+    Args:
+        matrix: the weights.
+        first: another embedding over the same matrix, whose dense weights are used; its `refresh` is enough.
+    """
+
+    padding_idx = None
+
+    def __init__(self, matrix: LatentMatrix, first: LatentEmbedding | None = None) -> None:
+        nn.Module.__init__(self)
         self.matrix = matrix
+        self.num_embeddings, self.embedding_dim = matrix.codes.shape
         self._anchor = torch.zeros((), requires_grad=True)
-        self.refresh()
+        # not registered as a module a second time
+        object.__setattr__(self, "_first", first)
+        if first is None:
+            self.refresh()
 
     def refresh(self) -> None:
         """Take the weights from the matrix again."""
-        self.weight = self.matrix.weight().bfloat16()
+        self._dense = self.matrix.weight().bfloat16()
+
+    @property
+    def weight(self) -> torch.Tensor:  # type: ignore[override]
+        """The matrix, bfloat16 (num_embeddings, embedding_dim)."""
+        first: LatentEmbedding | None = vars(self)["_first"]
+        return self._dense if first is None else first._dense
 
     def forward(self, index: torch.Tensor) -> torch.Tensor:
         """(...) ids to (..., columns), bfloat16."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
@@ -15,11 +15,14 @@ from nash_swarm.quantizers import buffers, ops
 from nash_swarm.quantizers.lazy import DenseOnDemand
 from nash_swarm.quantizers.packing import PackedTensor, description
 
+if TYPE_CHECKING:
+    from nash_swarm.quantizers.latent_modules import LatentEmbedding
+
 ACTIVATIONS = ("int8", "fp32")
 """What users choose from, see `set_activations`."""
 
 
-Lookup = TypeVar("Lookup", "PackedEmbedding", "TiedLookup")
+Lookup = TypeVar("Lookup", "PackedEmbedding", "TiedLookup", "LatentEmbedding")
 
 
 class PackedWeight(nn.Module):
@@ -174,7 +177,7 @@ def in_place_of(original: nn.Module, module: Lookup) -> Lookup:
 
     Args:
         original: what the model has in this place.
-        module: a `PackedEmbedding` or `TiedLookup`; changed in place.
+        module: a `PackedEmbedding`, `TiedLookup` or `LatentEmbedding`; changed in place.
     """
     theirs: Any = type(original)
     ours: Any = type(module)

@@ -135,16 +135,16 @@ def offloaded(folder: Path, config: Any, scratch: Path) -> Any:
     """A language model in eval mode whose weights stay in `folder`.
 
     Args:
-        folder: a directory with safetensors weights under the model's own names.
+        folder: a directory with safetensors weights, each of them one of the model's.
         config: its transformers configuration.
         scratch: see `Checkpoint`.
 
     Raises:
         DataError: weights are missing, misshapen or unreadable.
-        UsageError: the weights have names that transformers would have to convert.
+        UsageError: transformers would have to make the model's weights of those that are stored.
     """
     model = skeleton(config)
-    stored = stored_tensors(folder)
+    stored = _under_their_names(model, stored_tensors(folder))
     places: dict[str, tuple[Path, str]] = {}
     prefix = f"{model.base_model_prefix}."
     tensors = dict(model.state_dict(keep_vars=True))
@@ -153,18 +153,18 @@ def offloaded(folder: Path, config: Any, scratch: Path) -> Any:
         found = next((n for n in (name, name.removeprefix(prefix), prefix + name) if n in stored), None)
         if found is None:
             continue
-        file, shape = stored[found]
+        file, shape, key = stored[found]
         if shape != tuple(tensor.shape):
-            raise DataError(f"{file}: {found!r} is {shape} where the model has {tuple(tensor.shape)}")
-        places[name] = (file, found)
+            raise DataError(f"{file}: {key!r} is {shape} where the model has {tuple(tensor.shape)}")
+        places[name] = (file, key)
         by_tensor[id(tensor)] = name
     for name, tensor in tensors.items():
         if name not in places and id(tensor) in by_tensor:  # tied
             places[name] = places[by_tensor[id(tensor)]]
     if missing := sorted(set(tensors) - set(places)):
         raise UsageError(
-            f"{folder.name} has no weights {missing[0]!r}: a model that is larger than memory must be stored under its "
-            "own names; load it in memory (--max-memory) or save it again with transformers"
+            f"{folder.name} has no weights {missing[0]!r} as the model has them: what is read block by block must be "
+            "stored so (fused experts are not); it must fit into memory (--max-memory)"
         )
     checkpoint = Checkpoint(places, scratch)
     setattr(model, _ATTRIBUTE, checkpoint)
@@ -174,6 +174,24 @@ def offloaded(folder: Path, config: Any, scratch: Path) -> Any:
             module.register_forward_pre_hook(on_demand.before)
             module.register_forward_hook(on_demand.after, always_call=True)
     return model
+
+
+def _under_their_names(
+    model: Any, stored: Mapping[str, tuple[Path, tuple[int, ...]]]
+) -> dict[str, tuple[Path, tuple[int, ...], str]]:
+    """File, shape and stored name of tensors, by what transformers calls them; without those that it would compute."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    transforms = get_model_conversion_mapping(model)
+    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
+    converters = [transform for transform in transforms if not isinstance(transform, WeightRenaming)]
+    found = {}
+    for key, (file, shape) in stored.items():
+        name, converted = rename_source_key(key, renamings, converters)
+        if converted is None:
+            found[name] = (file, shape, key)
+    return found
 
 
 def largest_part(model: nn.Module) -> int:

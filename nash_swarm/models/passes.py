@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nash_swarm.errors import NashSwarmError, UsageError
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import checkpoint_of, resident
 from nash_swarm.models.streaming import BlockStream
@@ -60,9 +61,17 @@ def stream_of(model: Any, tokens: torch.Tensor, batch: int = 2) -> BlockStream |
         model: a transformers model in eval mode.
         tokens: token ids (windows, length).
         batch: windows per forward pass.
+
+    Raises:
+        UsageError: the model's weights stay on disk, and it does not come apart.
     """
-    if checkpoint_of(model) is not None or _comes_apart(model, tokens[:1, :_PROBE]):
+    if _comes_apart(model, tokens[:1, :_PROBE]):
         return BlockStream(model, tokens, batch)
+    if checkpoint_of(model) is not None:
+        raise UsageError(
+            f"{type(model).__name__} does not come apart into blocks that can be run alone, so it cannot be read block "
+            "by block: it must fit into memory (--max-memory)"
+        )
     return WholeModel(model, tokens, batch)
 
 
@@ -72,6 +81,8 @@ def _comes_apart(model: Any, tokens: torch.Tensor) -> bool:
     with torch.no_grad(), inference(model):
         try:
             got = BlockStream(model, tokens).answer()
+        except NashSwarmError:  # weights that cannot be read, or are no numbers
+            raise
         except Exception:  # whatever a block makes of being run alone
             return False
         task = task_of(model)

@@ -175,7 +175,7 @@ def compress(
             packed = pack(source.model, allocation, quantizer=rounding, propagation=settled.propagation, quiet=quiet)
         tuned: Tuned | None = None
         if settled.tuning is not None and game.calibration is not None and source.tokenizer is not None:
-            cut = cut_windows(loaded, source.tokenizer, part="calibration")
+            cut = cut_windows(loaded, source.tokenizer, part="calibration", model=source.model)
             chosen_windows = choose_windows(cut, settled.tuning_windows, np.random.default_rng(seed))
             tuned = tune(source.model, packed, chosen_windows, settled.tuning, seed=seed, quiet=quiet)
             packed = tuned.packed

@@ -20,6 +20,7 @@ from nash_swarm.game.layout import TensorLayout
 from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.collect import collecting, comparing
+from nash_swarm.models.experts import has_experts
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resident
 from nash_swarm.models.passes import Placed, stream_of
@@ -63,7 +64,8 @@ def pack(
         quiet: no progress bar.
 
     Raises:
-        UsageError: unknown quantizer, a propagation outside [0, 1], or an allocation of a synthetic game.
+        UsageError: unknown quantizer, a propagation outside [0, 1] or that the architecture does not allow, or an
+            allocation of a synthetic game.
         DataError: the allocation belongs to another model, or the weights are not finite.
     """
     from nash_swarm.files.packed_model import describe
@@ -114,6 +116,8 @@ def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tens
     if model is not None:
         if not isinstance(stream, BlockStream):
             raise UsageError(f"{type(model).__name__} does not come apart into blocks, so errors cannot be propagated")
+        if has_experts(model):
+            raise UsageError("errors cannot be propagated to experts: rounded, the model sends them other tokens")
         original = BlockStream(model, tokens)
     placed = Placed.on(stream, matrices.values())
     tables = [matrix for matrix in placed.tables if matrix.kind == "embedding"]

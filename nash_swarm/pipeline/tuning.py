@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.accounting import half_dtype
+from nash_swarm.models.architectures import prepare
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.streaming import check_tokens
 from nash_swarm.quantizers.base import Rounded
@@ -107,6 +108,7 @@ def tune(
     """
     settings = settings or Tuning()
     require_in_memory(model, "tuning")
+    model = prepare(model)
     check_tokens(tokens, model)
     if len(tokens) < 2:
         raise DataError("tuning needs at least two calibration windows: one to train on, one to judge by")

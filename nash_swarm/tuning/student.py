@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from nash_swarm.errors import UsageError
+from nash_swarm.models.modes import inference
+from nash_swarm.models.tasks import task_of
 from nash_swarm.models.walk import Matrix, find_matrices
 from nash_swarm.quantizers.latent import Adam, LatentMatrix
 from nash_swarm.quantizers.latent_modules import LatentEmbedding, LatentLinear
-from nash_swarm.quantizers.modules import PackedWeight
+from nash_swarm.quantizers.modules import PackedWeight, in_place_of
 from nash_swarm.tuning.divergence import Head
 
 
@@ -25,22 +27,48 @@ def check_head(model: Any) -> None:
     outputs = model.get_output_embeddings()
     if not isinstance(outputs, nn.Linear):
         raise UsageError(f"{type(model).__name__} has no plain output head, so it cannot be tuned")
-    seen: list[torch.Tensor] = []
-    handle = outputs.register_forward_hook(lambda _, args, output: seen.append(output))
-    try:
-        with torch.no_grad():
-            logits = model(torch.zeros(1, 4, dtype=torch.int64), use_cache=False).logits
-    finally:
-        handle.remove()
-    if len(seen) != 1 or not torch.equal(seen[0], logits):
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    handle = outputs.register_forward_hook(lambda _, args, output: seen.append((args[0], output)))
+    inputs = task_of(model).inputs(torch.zeros(1, 4, dtype=torch.int64))
+    name = _path_of(outputs, model)
+    with torch.no_grad(), inference(model):
+        try:
+            logits = model(**inputs).logits
+        finally:
+            handle.remove()
+        model.set_submodule(name, _Passage(outputs))
+        try:
+            passed = model(**inputs).logits
+        except Exception:  # whatever the model makes of hidden states in the place of logits
+            passed = None
+        finally:
+            model.set_submodule(name, outputs)
+    plain = len(seen) == 1 and passed is not None
+    if not plain or not torch.equal(seen[0][0], passed) or not torch.equal(seen[0][1], logits):
         raise UsageError(f"{type(model).__name__} changes what comes out of its output head, so it cannot be tuned")
+
+
+def _path_of(wanted: nn.Module, model: nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is wanted)
+
+
+class _Passage(nn.Module):
+    """Stands where the output head stood, and hands its input on."""
+
+    def __init__(self, head: nn.Linear, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        # some models ask what type the head's weights have (Mamba); nobody computes with them
+        self.weight = head.weight.detach().to(device="meta", dtype=dtype)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
 
 
 class Student:
     """Runs in bfloat16, without its output head; masters of what is not packed are float32.
 
     Args:
-        model: the original, float32; not changed.
+        model: the original, float32, as `architectures.prepare` makes it; not changed.
 
     Raises:
         UsageError: see `check_head`.
@@ -48,13 +76,13 @@ class Student:
 
     def __init__(self, model: Any) -> None:
         check_head(model)
-        self.model = copy.deepcopy(model).eval()
+        self.model, self._task = copy.deepcopy(model).eval(), task_of(model)
         outputs = self.model.get_output_embeddings()
-        self._head_name = next(name for name, module in self.model.named_modules() if module is outputs)
+        self._head_name = _path_of(outputs, self.model)
         bias = None if outputs.bias is None else outputs.bias.detach().clone()
         self.original = Head(outputs.weight.detach().clone(), bias)
         # what comes out instead of logits is what the head would have seen
-        self.model.set_submodule(self._head_name, nn.Identity())
+        self.model.set_submodule(self._head_name, _Passage(outputs, torch.bfloat16))
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
             # not `.to`: buffers such as rotary frequencies keep their precision
@@ -65,16 +93,15 @@ class Student:
         self._tied: LatentEmbedding | None = None
 
     def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What the output head sees, bfloat16 (windows, length, hidden)."""
-        logits: torch.Tensor = self.model(tokens, use_cache=False).logits
-        return logits
+        """What the output head sees of windows (windows, length): (windows, predicted tokens, hidden)."""
+        return self._task.answer(self.model(**self._task.inputs(tokens)))
 
     def become(self, packed: Any, originals: Any) -> None:
         """Take over the packed model's weights: until now this was the teacher.
 
         Args:
             packed: a packed model of the original.
-            originals: the original model.
+            originals: the original model, prepared as this one's was.
 
         Raises:
             UsageError: every weight of it has a width of its own.
@@ -135,7 +162,12 @@ class Student:
             self._latent_head = latent
         if matrix.kind == "tied":
             self._tied = LatentEmbedding(latent)
-            self.model.set_submodule(matrix.name, self._tied)
+            self._look_up(matrix.name, self._tied)
+            for path in matrix.aliases:
+                self._look_up(path, LatentEmbedding(latent, self._tied))
         elif matrix.name != self._head_name:
             bias = getattr(self.model.get_submodule(matrix.name), "bias", None)
             self.model.set_submodule(matrix.name, LatentLinear(latent, bias))
+
+    def _look_up(self, path: str, embedding: LatentEmbedding) -> None:
+        self.model.set_submodule(path, in_place_of(self.model.get_submodule(path), embedding))

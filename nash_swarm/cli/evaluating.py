@@ -61,7 +61,7 @@ def evaluate(
     from nash_swarm.evaluation.text import choose_windows, cut_windows
 
     loaded = _load(model, reference, text)
-    windows = cut_windows(loaded.text, loaded.tokenizer, part=loaded.part)
+    windows = cut_windows(loaded.text, loaded.tokenizer, part=loaded.part, model=loaded.models["packed"])
     count = max(1, tokens // windows.shape[1])
     windows = choose_windows(windows, count, np.random.default_rng(seed))
     found = run(loaded.models, windows, reference=loaded.models.get("reference"), quiet=quiet)
@@ -115,6 +115,7 @@ def _evaluate_tasks(
     from nash_swarm.evaluation.text import cut_windows
     from nash_swarm.files.atomic import check_new_folder
     from nash_swarm.integrations.harness import require_harness, run_tasks
+    from nash_swarm.models.tasks import require_predictions
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     own = [name for name in names if name in cloze.TASKS and task_path is None]
@@ -128,6 +129,8 @@ def _evaluate_tasks(
     loaded = _load(model, reference, text)
     if loaded.tokenizer is None:
         raise UsageError("this model has no tokenizer; it cannot read a question")
+    for subject in loaded.models.values():
+        require_predictions(subject, "--tasks", causal=True)
     values: dict[str, Any] = {"model": model, "text": text, "part": loaded.part, "tasks": {}}
     rows: list[tuple[str, ...]] = []
     if own or save_tasks is not None:

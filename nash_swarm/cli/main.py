@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
@@ -12,7 +13,7 @@ from typing import Any
 import typer
 
 from nash_swarm.cli import bench, demo, evaluating, inspection, solver_bench, stages, warming, whole
-from nash_swarm.errors import NashSwarmError
+from nash_swarm.errors import CalibrationWarning, NashSwarmError
 
 _INTERRUPTED = 130
 
@@ -34,7 +35,7 @@ for command in (
 def main() -> None:
     """Entry point: exit code 0 done, 1 bad data, 2 bad usage, 130 interrupted."""
     try:
-        with _insistent_interrupts():
+        with _insistent_interrupts(), _short_warnings():
             app()
     except NashSwarmError as error:
         print(f"nash-swarm: {error}", file=sys.stderr)
@@ -44,6 +45,24 @@ def main() -> None:
         if stop.code == _INTERRUPTED:
             print("nash-swarm: interrupted; no half-written output is left", file=sys.stderr)
         raise
+
+
+@contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Our own warnings are one line, like our errors; others say where they come from."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, CalibrationWarning):
+            print(f"nash-swarm: {message}", file=sys.stderr)
+        else:
+            before(message, category, *place, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def compress(
     if done.evaluation is not None and done.reference is not None:
         rows += show.evaluation_rows(done.evaluation, done.reference, text)
     rows += [
-        (f"trial KL of {name}", f"{kl:.4f}{' (kept)' * (place == 0)}")
+        (f"trial {done.divergence} of {name}", f"{kl:.4f}{' (kept)' * (place == 0)}")
         for place, (name, kl) in enumerate(done.trial.items())
     ]
     rows += [(f"held-out KL, {step} steps of tuning", f"{kl:.4f}") for step, kl in done.tuning.items()]

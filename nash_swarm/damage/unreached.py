@@ -46,7 +46,7 @@ def warn_of_unreached(names: Sequence[str]) -> None:
     """Say which matrices are judged by their weights alone."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     warnings.warn(
-        f"no calibration token reaches {', '.join(names[:_NAMED])}{more}: judged by their weights alone "
+        f"no calibration token reaches {', '.join(names[:_NAMED])}{more}: judged by weights alone "
         "(damage 'magnitude'); more or other calibration text may reach them",
         CalibrationWarning,
         stacklevel=3,

@@ -124,21 +124,21 @@ def _evaluate_predictions(
 def _evaluate_embeddings(
     task: Embedding, models: Mapping[str, Any], windows: npt.NDArray[np.int32], reference: Any, quiet: bool
 ) -> dict[str, Evaluation]:
-    everyone = {**models, "": reference}
-    vectors: dict[str, list[torch.Tensor]] = {name: [] for name in everyone}
+    everyone = [*models.values(), reference]
+    vectors: list[list[torch.Tensor]] = [[] for _ in everyone]
     for window in tqdm(windows, desc="evaluate", unit="window", disable=quiet):
         ids = torch.from_numpy(window.astype(np.int64))[None]
-        for name, model in everyone.items():
-            vectors[name].append(task.vectors(task.answer(model(**task.inputs(ids))))[0].double())
-    found = {name: torch.stack(rows) for name, rows in vectors.items()}
+        for model, rows in zip(everyone, vectors, strict=True):
+            rows.append(task.vectors(task.answer(model(**task.inputs(ids))))[0].double())
+    *stacked, expected = [torch.stack(rows) for rows in vectors]
     return {
         name: Evaluation(
             windows.size,
             None,
-            top1=float((_nearest(found[name]) == _nearest(found[""])).double().mean()),
-            cosine=float((found[name] * found[""]).sum(dim=1).mean()),
+            top1=float((_nearest(found) == _nearest(expected)).double().mean()),
+            cosine=float((found * expected).sum(dim=1).mean()),
         )
-        for name in models
+        for name, found in zip(models, stacked, strict=True)
     }
 
 

@@ -16,6 +16,7 @@ from nash_swarm.files.packed_config import METHOD, PackedConfig, PackedEntry, ch
 from nash_swarm.files.report import card_text, report_text
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.models.bounds import bounded_modules, check_counts
+from nash_swarm.models.kinds import auto_class
 
 WEIGHTS = "model.safetensors"
 REPORT = "nash_swarm.json"
@@ -58,7 +59,8 @@ def save(
         if generation := generation_text(model):
             (folder / "generation_config.json").write_text(generation, encoding="utf-8")
         (folder / REPORT).write_text(report, encoding="utf-8")
-        (folder / CARD).write_text(card_text(report, config, Path(path).name), encoding="utf-8")
+        card = card_text(report, config, Path(path).name, auto_class(model.config).__name__)
+        (folder / CARD).write_text(card, encoding="utf-8")
         if allocation is not None and config.scope == "model":
             used = counted_bytes(folder) * 8
             if used > allocation.budget.total_bits:
@@ -84,7 +86,6 @@ def load(path: str | Path, *, activations: str = "int8") -> Any:
     import transformers
 
     import nash_swarm.integrations.transformers  # noqa: F401 - registers the quantizer
-    from nash_swarm.models.kinds import auto_class
     from nash_swarm.models.source import quiet_transformers
     from nash_swarm.quantizers.modules import check_activations, set_activations
 

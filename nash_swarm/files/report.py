@@ -39,8 +39,15 @@ def report_text(
     return text
 
 
-def card_text(report: str, config: PackedConfig, name: str) -> str:
-    """The model card: how to load the model, what was measured on what text, and the certificate."""
+def card_text(report: str, config: PackedConfig, name: str, loader: str) -> str:
+    """The model card: how to load the model, what was measured on what text, and the certificate.
+
+    Args:
+        report: the text of `nash_swarm.json`.
+        config: the packed model's.
+        name: of its folder.
+        loader: the class of transformers that loads it.
+    """
     values = json.loads(report)
     game, measured, proof = (values.get(key, {}) for key in ("game", "measured", "certificate"))
     lines = [
@@ -54,7 +61,7 @@ def card_text(report: str, config: PackedConfig, name: str) -> str:
         "",
         "```python",
         "import nash_swarm  # first: without it transformers leaves the weights random",
-        f'model = nash_swarm.load("{name[:60]}")  # or AutoModelForCausalLM.from_pretrained',
+        f'model = nash_swarm.load("{name[:60]}")  # or {loader}.from_pretrained',
         "```",
         "",
     ]
@@ -68,7 +75,8 @@ def card_text(report: str, config: PackedConfig, name: str) -> str:
         lines += [f"Measured on {measured.get('tokens')} held-out tokens of {measured.get('text')}: {found}.", ""]
     if len(trial := measured.get("trial_kl", {})) > 1:
         ranking = ", ".join(f"{name} {kl}" for name, kl in trial.items())
-        lines += [f"KL on held-out calibration text at the same budget, the best kept: {ranking}.", ""]
+        divergence = "1 - cosine" if "cosine" in measured else "KL"
+        lines += [f"{divergence} on held-out calibration text at the same budget, the best kept: {ranking}.", ""]
     if proof:
         lines += [
             f"Certificate: {proof.get('used_bits')} of {proof.get('budget_bits')} bits used (tokenizer files are not "

@@ -20,6 +20,8 @@ class Task(ABC):
     """Tokens a window of this task should have at most."""
     unit: ClassVar[str]
     """What a change of the loss is counted in."""
+    divergence: ClassVar[str]
+    """What the distance from the original is called."""
 
     @abstractmethod
     def inputs(self, ids: torch.Tensor) -> dict[str, Any]:
@@ -46,6 +48,7 @@ class Prediction(Task):
     """Models that predict tokens: judged by the likelihood of the text."""
 
     unit: ClassVar[str] = "nats per token"
+    divergence: ClassVar[str] = "KL"
 
     @abstractmethod
     def predicted(self, logits: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,6 +117,7 @@ class Embedding(Task):
     """
 
     unit: ClassVar[str] = "1 - cosine per window"
+    divergence: ClassVar[str] = "1 - cosine"
     longest: ClassVar[int] = 128
 
     def inputs(self, ids: torch.Tensor) -> dict[str, Any]:
@@ -174,3 +178,19 @@ def task_of(model: Any) -> Task:
         f"a {type(model).__name__} neither writes text nor is an encoder alone; load it with AutoModel or "
         "AutoModelForCausalLM"
     )
+
+
+def require_predictions(model: Any, what: str, *, causal: bool = False) -> None:
+    """Refuse a model that predicts no tokens, or none that follow its input.
+
+    Args:
+        model: a model.
+        what: what cannot do without.
+        causal: refuse encoder-decoders too.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if not isinstance(task_of(model), NextToken if causal else Prediction):
+        wanted = "causal language model" if causal else "language model"
+        raise UsageError(f"{what} needs a {wanted}, which a {type(model).__name__} is not")

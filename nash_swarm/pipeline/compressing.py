@@ -23,6 +23,7 @@ from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.source import Source, load_source
+from nash_swarm.models.tasks import task_of
 from nash_swarm.names import DEFAULT_SOLVER, Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies, find_agents
 from nash_swarm.pipeline.effort import Effort, find_effort
@@ -50,6 +51,7 @@ class Compressed:
         reference: the original model on the same text.
         trial: KL (1 - cosine for an encoder) of every candidate on calibration text held out from the game, best first;
             the best is what was saved. Empty without a contest.
+        divergence: what `trial` holds: `KL`, or `1 - cosine` for an encoder.
         tuning: KL on calibration windows that tuning left out, by step; the state with the least is what was saved.
             Empty without tuning.
     """
@@ -61,6 +63,7 @@ class Compressed:
     evaluation: Evaluation | None
     reference: Evaluation | None
     trial: Mapping[str, float]
+    divergence: str
     tuning: Mapping[int, float]
 
 
@@ -196,7 +199,7 @@ def compress(
         used = file_bytes * 8 if scope == "model" else allocation.certificate.used_bits
         return Compressed(
             Path(out), allocation, file_bytes, used / game.parameters, found.get("packed"), found.get("reference"),
-            trial, {} if tuned is None else tuned.history,
+            trial, task_of(source.model).divergence, {} if tuned is None else tuned.history,
         )  # fmt: skip
 
 

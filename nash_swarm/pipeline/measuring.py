@@ -28,7 +28,7 @@ from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import resident
 from nash_swarm.models.passes import Placed, WholeModel, stream_of
 from nash_swarm.models.streaming import BlockStream, check_tokens
-from nash_swarm.models.tasks import task_of
+from nash_swarm.models.tasks import Prediction, task_of
 from nash_swarm.models.walk import Matrix, check_weights, find_matrices
 from nash_swarm.names import Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, Agents, find_agents
@@ -150,7 +150,12 @@ def measure(
     if unreached:
         warn_of_unreached([original.name for original, _ in unreached])
 
-    unit = estimator.unit if estimator.needs != "gradients" else task_of(model).unit
+    unit = estimator.unit
+    if estimator.needs == "gradients":
+        task = task_of(model)
+        unit = task.unit
+        if not isinstance(task, Prediction):
+            loss = []  # a random direction's, which says nothing
     provenance |= {
         "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
         "damage": estimator.name,

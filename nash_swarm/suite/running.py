@@ -21,6 +21,7 @@ from nash_swarm.files.allocation import load_allocation
 from nash_swarm.files.game import load_game, save_game
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
+from nash_swarm.models.tasks import require_predictions
 from nash_swarm.names import Granularity
 from nash_swarm.pipeline.agents import find_agents
 from nash_swarm.pipeline.measuring import measure
@@ -111,9 +112,10 @@ def run(
 
 
 def _check_budgets(settings: Settings) -> None:
-    """Refuse a budget that one of the models cannot meet, before the first one is measured."""
+    """Refuse models without perplexity, and a budget that one cannot meet, before the first one is measured."""
     for model in settings.models:
         source, _ = source_of(model, settings.trust_remote_code)
+        require_predictions(source.model, "a benchmark")
         for estimator in settings.estimators().values():
             for granularity in settings.granularities:
                 agents = find_agents(
@@ -127,11 +129,11 @@ def _measure(
     settings: Settings, folder: ReportFolder, model: str, text: Text, eval_text: Text, quiet: bool
 ) -> Iterator[_Game]:
     source, _ = source_of(model, settings.trust_remote_code)
-    part = cut_windows(text, source.tokenizer, length=settings.length, part="calibration")
+    part = cut_windows(text, source.tokenizer, length=settings.length, part="calibration", model=source.model)
     tokens = choose_windows(part, settings.windows, np.random.default_rng(settings.seed))
     same = eval_text.digest == text.digest
     held_out = cut_windows(
-        eval_text, source.tokenizer, length=settings.length, part="held-out" if same else "all"
+        eval_text, source.tokenizer, length=settings.length, part="held-out" if same else "all", model=source.model
     )  # fmt: skip
     windows = choose_windows(held_out, settings.eval_windows, np.random.default_rng(settings.seed))
     weights = weights_digest(source.model)

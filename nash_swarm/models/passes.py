@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nash_swarm.errors import NashSwarmError, UsageError
+from nash_swarm.errors import DataError, NashSwarmError, UsageError
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import checkpoint_of, resident
 from nash_swarm.models.streaming import BlockStream
@@ -63,6 +63,7 @@ def stream_of(model: Any, tokens: torch.Tensor, batch: int = 2) -> BlockStream |
         batch: windows per forward pass.
 
     Raises:
+        DataError: what the model gives are no numbers.
         UsageError: the model's weights stay on disk, and it does not come apart.
     """
     if _comes_apart(model, tokens[:1, :_PROBE]):
@@ -76,17 +77,21 @@ def stream_of(model: Any, tokens: torch.Tensor, batch: int = 2) -> BlockStream |
 
 
 def _comes_apart(model: Any, tokens: torch.Tensor) -> bool:
-    if len(find_stacks(model)) > 1:
-        return False
+    task = task_of(model)
     with torch.no_grad(), inference(model):
+        expected = task.answer(model(**task.inputs(tokens)))
+        if not torch.isfinite(expected).all():
+            raise DataError(
+                f"{type(model).__name__} answers with NaN or infinite values: its weights or configuration are damaged"
+            )
+        if len(find_stacks(model)) > 1:
+            return False
         try:
             got = BlockStream(model, tokens).answer()
         except NashSwarmError:  # weights that cannot be read, or are no numbers
             raise
         except Exception:  # whatever a block makes of being run alone
             return False
-        task = task_of(model)
-        expected = task.answer(model(**task.inputs(tokens)))
     scale = float(expected.abs().max())
     return got.shape == expected.shape and torch.allclose(got, expected, rtol=1e-3, atol=1e-4 * scale)
 

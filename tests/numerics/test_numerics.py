@@ -113,6 +113,17 @@ def test_weights_that_are_no_numbers_are_named(value: float, place: str, bench: 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("effort", ["fast", "best"])
+def test_weights_whose_activations_overflow_are_refused(effort: str, bench: Bench, tmp_path: Path) -> None:
+    source = _model(bench)
+    with torch.no_grad():
+        source.model.model.layers[0].mlp.up_proj.weight.mul_(1e20)
+        source.model.model.layers[0].mlp.down_proj.weight.mul_(1e25)
+    with pytest.raises(DataError, match="LlamaForCausalLM answers with NaN or infinite values"):
+        compressed(bench, source, tmp_path / "out", effort=effort)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("quantizer", ["gptq", "rtn"])
 @pytest.mark.parametrize("damage", ["fisher", "activation", "magnitude"])
 def test_matrices_of_one_column_or_one_row(damage: str, quantizer: str, bench: Bench, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ _KINDS = {"norms": QuickNorm, "gated MLP": QuickGatedMlp, "attention": QuickAtte
 
 def rows() -> dict[str, list[str]]:
     """Cells of the page's table by class, without the family's name."""
-    lines = re.findall(r"^\| [^|]+ \| `(\w+)` \|(.+)\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    table = PAGE.read_text(encoding="utf-8").partition("\n## ")[0]
+    lines = re.findall(r"^\| [^|]+ \| `(\w+)` \|(.+)\|$", table, re.MULTILINE)
     assert len({name for name, _ in lines}) == len(lines)
     return {name: [cell.strip() for cell in cells.split("|")] for name, cells in lines}
 

@@ -53,6 +53,14 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Minutes: two budgets, four solvers and 4 windows unless told otherwise.")
     ] = False,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol",
+            help="'nash-swarm', or 'original': first the methods of the document this project began with, as they were "
+            "and with everything counted; solvers nash,quantile,uniform and bits 3,4 unless told otherwise.",
+        ),
+    ] = "nash-swarm",
     jobs: Annotated[int, typer.Option("--jobs", help="Cells at a time; each holds the model. -1: one a core.")] = 1,
     backend: Annotated[
         str, typer.Option("--backend", help="Of joblib: loky, threading, multiprocessing, dask, ray.")
@@ -72,12 +80,20 @@ def bench(
     from dataclasses import replace
 
     from nash_swarm.cli import show
+    from nash_swarm.errors import UsageError
+    from nash_swarm.suite.original.running import run_original
     from nash_swarm.suite.peers import read_peers
     from nash_swarm.suite.running import run
-    from nash_swarm.suite.settings import QUICK, Settings
+    from nash_swarm.suite.settings import BESIDE_ORIGINAL, QUICK, Settings
+    from nash_swarm.suite.tables import by_model
     from nash_swarm.suite.writing import write_report
 
+    protocols = {"nash-swarm": run, "original": run_original}
+    if protocol not in protocols:
+        raise UsageError(f"no protocol named {protocol!r}; there are {', '.join(protocols)}")
     chosen: dict[str, Any] = dict(QUICK) if quick else {}
+    if protocol == "original":
+        chosen |= BESIDE_ORIGINAL
     given = {
         "solvers": None if solvers is None else _names(solvers),
         "bits": None if bits is None else options.read_budgets(bits),
@@ -94,9 +110,8 @@ def bench(
     )  # fmt: skip
     others = () if peers is None else tuple(read_peers(peers))
     command = shlex.join(["nash-swarm", *sys.argv[1:]])
-    results = replace(
-        run(settings, output, jobs=jobs, backend=backend, command=command, quiet=quiet), peers=others
-    )  # fmt: skip
+    found = protocols[protocol](settings, output, jobs=jobs, backend=backend, command=command, quiet=quiet)
+    results = replace(found, peers=others)
     files = write_report(results, output)
     if json:
         show.print_json(
@@ -111,9 +126,9 @@ def bench(
         return
     if quiet:
         return
-    for model in dict.fromkeys(row.model for row in results.rows):
-        shown = [[_cell(getattr(row, name)) for name in _SHOWN] for row in results.rows if row.model == model]
-        show.print_rich(show.table(model, [name.replace("_", " ") for name in _SHOWN], shown))
+    for title, rows in by_model(results.rows).items():
+        shown = [[_cell(getattr(row, name)) for name in _SHOWN] for row in rows]
+        show.print_rich(show.table(title, [name.replace("_", " ") for name in _SHOWN], shown))
     for failure in results.failures:
         show.print_rich(f"{failure['method']} at {failure['bits']:g} bits: {failure['error']}")
     show.print_rich(f"{results.facts['seconds']:.0f} s; open {output / 'report.html'}")

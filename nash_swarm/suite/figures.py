@@ -80,9 +80,10 @@ def _series(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _pareto(figure: Figure, rows: Sequence[Row], peers: Sequence[Mapping[str, Any]]) -> None:
-    for axes, name, title in zip(
-        figure.subplots(1, 2), ("kl", "perplexity"), ("KL to the original, nats per token", "perplexity"), strict=True
-    ):
+    panels = [("perplexity", "perplexity")]
+    if any(row.kl is not None for row in rows):
+        panels.insert(0, ("kl", "KL to the original, nats per token"))
+    for axes, (name, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for place, (label, of) in enumerate(_series(rows).items()):
             points = [(row.bytes / 1e6, getattr(row, name)) for row in of if getattr(row, name) is not None]
             if points:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nash_swarm.errors import DataError
 from nash_swarm.suite.results import read_table
-from nash_swarm.suite.rows import Row
+from nash_swarm.suite.rows import PROTOCOL, Row
 
 _BITS = ("bits_per_parameter", "bits_incl_overhead", "bits")
 _NAMES = ("method", "tool", "name")
@@ -52,11 +52,12 @@ def read_peers(path: str | Path) -> list[dict[str, Any]]:
 
 
 def beside(peers: tuple[Mapping[str, Any], ...], rows: list[Row]) -> list[dict[str, Any]]:
-    """The peers that belong into a picture of these rows of one model, each with `bytes`.
+    """The peers that belong into a picture of these rows of one model and protocol, each with `bytes`.
 
-    A peer that names no model belongs to every one; its bits are taken per parameter of the rows' scope.
+    A peer that names no model belongs to every one; its bits are taken per parameter of the rows' scope. Peers have
+    sizes of files and losses of text, which other protocols do not.
     """
-    if not rows:
+    if not rows or rows[0].protocol != PROTOCOL:
         return []
     parameters = rows[0].parameters
     return [

@@ -13,6 +13,8 @@ from typing import Any
 from nash_swarm.errors import DataError
 from nash_swarm.files.values import record, table
 
+PROTOCOL = "nash-swarm"
+"""Sizes are bytes on disk, and losses are of windows without padding."""
 _LIBRARIES = ("nash-swarm", "torch", "transformers", "numpy", "numba", "scipy")
 
 
@@ -23,7 +25,7 @@ class Row:
     `None` (an empty cell of the table) is what a protocol does not measure.
 
     Attributes:
-        protocol: how sizes are counted and losses measured: `nash-swarm` is bytes on disk and unpadded windows.
+        protocol: how sizes are counted and losses measured, see `PROTOCOL` and `nash_swarm.suite.original`.
         model: name of the model.
         method: who allocated: a solver's name, or what another protocol calls its method.
         quantizer, damage, granularity, scope, activations, seed: see `nash-swarm compress`; empty where a protocol has

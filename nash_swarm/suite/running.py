@@ -29,12 +29,10 @@ from nash_swarm.suite.fanning import check_backend, fan_out
 from nash_swarm.suite.folder import ReportFolder, key_of
 from nash_swarm.suite.heatmap import of_allocation
 from nash_swarm.suite.results import Results
-from nash_swarm.suite.rows import Row, library_versions, loss_figures, size_figures, versions_text
+from nash_swarm.suite.rows import PROTOCOL, Row, library_versions, loss_figures, size_figures, versions_text
 from nash_swarm.suite.settings import Settings
 from nash_swarm.suite.sources import forget_sources, source_of, weights_digest
 from nash_swarm.suite.tasks import Solving, Trying
-
-PROTOCOL = "nash-swarm"
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,3 +100,6 @@ QUICK: dict[str, Any] = {
     "eval_windows": 4,
 }
 """What the quick profile changes: minutes instead of an hour."""
+
+BESIDE_ORIGINAL: dict[str, Any] = {"solvers": ("nash", "quantile", "uniform"), "bits": (3.0, 4.0)}
+"""Packed models beside the methods of `nash_swarm.suite.original`."""

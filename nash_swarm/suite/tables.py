@@ -17,11 +17,17 @@ _LATEX = {
 
 
 def by_model(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows of each model, in the order of their budgets, best loss first."""
+    """Rows of each model, in the order of their budgets, best loss first.
+
+    Protocols are kept apart, because their losses and sizes are of different things: where there are several, a name is
+    that of the model and the protocol.
+    """
+    rows = list(rows)
+    one = len({row.protocol for row in rows}) == 1
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.model, []).append(row)
-    return {model: sorted(of, key=lambda row: (row.bits, row.loss)) for model, of in found.items()}
+        found.setdefault(row.model if one else f"{row.model}, {row.protocol}", []).append(row)
+    return {name: sorted(of, key=lambda row: (row.bits, row.loss)) for name, of in found.items()}
 
 
 def markdown(results: Results, figures: Sequence[str] = ()) -> str:
@@ -54,7 +60,11 @@ def markdown(results: Results, figures: Sequence[str] = ()) -> str:
 def about(rows: Sequence[Row]) -> str:
     """What the figures of one model's rows are of."""
     row = rows[0]
-    calibrated = f"calibrated on {row.calibration_tokens:,} tokens of {row.text} (digest {row.text_digest}), "
+    calibrated = (
+        f"calibrated on {row.calibration_tokens:,} tokens of {row.text} (digest {row.text_digest}), "
+        if row.calibration_tokens
+        else ""
+    )
     measured = f"measured on {row.tokens:,} tokens of {row.eval_text} (digest {row.eval_text_digest})"
     return (
         f"{row.parameters:,} parameters, scope {row.scope}, seed {row.seed}; {calibrated}{measured}. "

@@ -134,10 +134,13 @@ function sortable(table) {
 for (const section of document.querySelectorAll("section.model")) {
   const number = Number(section.dataset.model), model = DATA.models[number];
   const place = section.querySelector(".charts");
+  // protocols differ in what they measure
+  const known = (name) => model.rows.some((row) => row[name] !== null);
   place.append(
-    pareto(model, "kl", "Size against KL to the original", "KL, nats per token"),
+    ...(known("kl") ? [pareto(model, "kl", "Size against KL to the original", "KL, nats per token")] : []),
     pareto(model, "perplexity", "Size against perplexity", "perplexity", { y: model.reference_perplexity, name: "original" }),
-    predicted(model), times(model));
+    ...(known("predicted_damage") ? [predicted(model)] : []),
+    ...(known("timings") ? [times(model)] : []));
   place.after(...chooser(model, number));
 }
 document.querySelectorAll("table.sortable").forEach(sortable);

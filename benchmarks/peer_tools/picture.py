@@ -1,0 +1,48 @@
+"""KL over bits of every row, as PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from peer_tools.table import Row, by_bits
+
+_STYLE = {
+    "svg.hashsalt": "nash-swarm", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False, "legend.fontsize": 8,
+}  # fmt: skip
+_MARKERS = "osD^vPX*<>hp"
+_TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+def draw(rows: Iterable[Row], stem: Path, title: str) -> list[Path]:
+    """Write the picture; ours are lines, peers are points. Returns the files."""
+    groups: dict[str, list[Row]] = {}
+    for row in by_bits(rows):
+        groups.setdefault(row.method, []).append(row)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.5, 4.4), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        ordered = sorted(groups.items(), key=lambda item: (not item[1][0].ours, item[0]))
+        for number, (method, found) in enumerate(ordered):
+            bits, kl = [row.bits_incl_overhead for row in found], [row.kl for row in found]
+            style = {"linestyle": "-", "linewidth": 1.6} if found[0].ours else {"linestyle": "none", "alpha": 0.85}
+            axes.plot(bits, kl, marker=_MARKERS[number % len(_MARKERS)], markersize=5, label=method, **style)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(FixedLocator(_TICKS))
+        axes.yaxis.set_minor_locator(FixedLocator([]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel("bits per quantized weight, every overhead included")
+        axes.set_ylabel("KL to the original, nats per token")
+        axes.set_title(title, fontsize=9)
+        figure.legend(loc="outside right upper")
+        written = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
+        for path in written:
+            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+    return written

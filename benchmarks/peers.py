@@ -91,6 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--calibration-windows", type=int, default=128)
     parser.add_argument("--effort", default="best", help="settings of our own rows")
     parser.add_argument("--damage-windows", type=int, help="for measuring; the effort's if not given")
+    parser.add_argument("--game", type=Path, help="measured before on the calibration file, instead of measuring")
     parser.add_argument("--solver", default="nash-swarm")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)

@@ -71,7 +71,8 @@ class Contest:
         self.protocol = {
             "model": self.source.name, "seed": arguments.seed, "effort": arguments.effort,
             "test_tokens": int(self.windows.size), "solver": arguments.solver,
-            "damage_windows": arguments.damage_windows, "calibration_tokens": int(self.tokens.size),
+            "damage_windows": arguments.damage_windows, "game": arguments.game and arguments.game.name,
+            "calibration_tokens": int(self.tokens.size),
             "calibration": Path(arguments.calibration).name, "test": Path(arguments.test).name,
         }  # fmt: skip
         self.path = self.work / "rows.json"
@@ -89,9 +90,11 @@ class Contest:
         if self._ours is None:
             effort = find_effort(self.arguments.effort)
             count = self.arguments.damage_windows or effort.windows
-            game = measured_game(
-                self.source.model, spread(self.tokens, count), self.work / "game.npz", self.source.name
-            )
+            if self.arguments.game:
+                game = ns.load_game(self.arguments.game)
+            else:
+                windows, path = spread(self.tokens, count), self.work / "game.npz"
+                game = measured_game(self.source.model, windows, path, self.source.name)
             self._ours = Ours(self.source.model, game, self.tokens, effort, self.arguments.solver)
         return self._ours
 

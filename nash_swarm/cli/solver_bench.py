@@ -26,42 +26,40 @@ def bench_solvers(
     limit: Annotated[float, typer.Option(help="Seconds that one solver may play one game.")] = 10.0,
     memory: Annotated[str, typer.Option(help="How large a game's tables may be; larger ones are left out.")] = "4GB",
     seed: options.Seed = 0,
-    overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Compare solvers on synthetic games: damage, certified gap, time and memory by number of agents.
 
-    Every measurement is a process of its own. Writes results.csv, results.json and report.md, and a figure, solvers.png
-    and solvers.svg, if matplotlib is installed (the extra `report`).
+    Every measurement is a process of its own, and kept in the folder: a run that was killed repeats nothing. Writes
+    results.csv, results.json and report.md, and a figure, solvers.png and solvers.svg, if matplotlib is installed (the
+    extra `report`).
     """
     from nash_swarm.cli import show
-    from nash_swarm.files.atomic import check_new_folder, new_folder
     from nash_swarm.game.budget import Budget
-    from nash_swarm.suite.synthetic.contest import compare_solvers
+    from nash_swarm.suite.folder import ReportFolder
+    from nash_swarm.suite.synthetic.contest import KINDS, check_question, compare_solvers
     from nash_swarm.suite.synthetic.files import results_of, write_files
     from nash_swarm.suite.synthetic.games import FAMILIES
 
-    check_new_folder(output, overwrite=overwrite)
+    names = None if solvers == "all" else solvers.split(",")
+    families = tuple(FAMILIES) if games == "all" else games.split(",")
+    numbers, most_memory = _read_sizes(sizes), Budget.of_size(memory).total_bits / 8
+    check_question(names, families, numbers, limit)
+    folder = ReportFolder(output, kinds=KINDS)
     rows = compare_solvers(
-        None if solvers == "all" else solvers.split(","),
-        families=tuple(FAMILIES) if games == "all" else games.split(","),
-        sizes=_read_sizes(sizes),
-        limit=limit,
-        most_memory=Budget.of_size(memory).total_bits / 8,
-        seed=seed,
+        names, families=families, sizes=numbers, limit=limit, most_memory=most_memory, seed=seed, folder=folder,
         quiet=quiet,
-    )
+    )  # fmt: skip
     command = shlex.join(["nash-swarm", *sys.argv[1:]])
     results = results_of(rows, command, seed=seed, limit=limit)
-    with new_folder(output, overwrite=overwrite) as folder:
-        names = [path.name for path in write_files(results, folder)]
+    written = [path.name for path in write_files(results, folder.path)]
     if json:
-        show.print_json({"output": str(output), "files": names, **results})
+        show.print_json({"output": str(output), "files": written, **results})
         return
     for family in dict.fromkeys(row["game"] for row in rows):
         show.print_rich(_table(family, [row for row in rows if row["game"] == family]))
-    print(f"{', '.join(names)} in {output}")
+    print(f"{', '.join(written)} in {output}")
 
 
 def _table(family: str, rows: Sequence[Row]) -> Table:

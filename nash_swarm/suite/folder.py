@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,13 @@ class ReportFolder:
         path: where it is.
     """
 
-    def __init__(self, path: str | Path, *, clean: bool = True) -> None:
+    def __init__(self, path: str | Path, *, clean: bool = True, kinds: Sequence[str] = KINDS) -> None:
         """Make the folder where there is none.
 
         Args:
             path: where it is.
             clean: remove what an earlier run was killed in the middle of; not for workers, whose fellows are at work.
+            kinds: of pieces of work, each in a folder of that name.
 
         Raises:
             UsageError: it is a file.
@@ -46,7 +47,7 @@ class ReportFolder:
         if self.path.is_file():
             raise UsageError(f"{self.path} is a file; choose a folder for the report")
         try:
-            for kind in KINDS:
+            for kind in kinds:
                 (self.path / kind).mkdir(parents=True, exist_ok=True)
                 for left in (self.path / kind).glob(".*") if clean else ():
                     if left.is_dir():

@@ -7,7 +7,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +19,9 @@ from nash_swarm.errors import UsageError
 from nash_swarm.game import BitGame
 from nash_swarm.solvers.base import Callback, Play, Solver
 from nash_swarm.solvers.dp import Dp
+from nash_swarm.solvers.uniform import Uniform
+from nash_swarm.suite.folder import ReportFolder
+from nash_swarm.suite.synthetic import contest
 from nash_swarm.suite.synthetic.contest import COLUMNS, DONE, compare_solvers
 from nash_swarm.suite.synthetic.games import budget_of, make_game
 
@@ -93,6 +96,38 @@ def test_the_command_writes_one_table_three_ways(tmp_path: Path) -> None:
         assert line == {name: "" if value is None else str(value) for name, value in row.items()}
     report = (out / "report.md").read_text(encoding="utf-8")
     assert report.count("\n| 1e+02 | ") == 4 and "## ties" in report
+
+
+def test_finished_measurements_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    alone = contest.run_alone
+
+    def counted(task: Any, *arguments: Any, limit: float) -> Any:
+        asked.append(task.__name__)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return alone(task, *arguments, limit=limit)
+
+    def compare(folder: Path | None, limit: float = 1.0) -> list[Any]:
+        kept = None if folder is None else ReportFolder(folder, kinds=contest.KINDS)
+        return compare_solvers(
+            [Sleepy(), Uniform()], families=("ties",), sizes=(300, 500), limit=limit, folder=kept, quiet=True
+        )
+
+    monkeypatch.setattr(contest, "run_alone", counted)
+    with pytest.raises(KeyboardInterrupt):
+        compare(tmp_path / "out")
+    assert asked == ["find_reference", "measure_solver", "measure_solver", "find_reference"]
+    rows = compare(tmp_path / "out")  # the rest: a bound and two solvers, one of them too slow
+    assert asked[4:] == ["find_reference", "measure_solver", "measure_solver"]
+    assert [row["status"] for row in rows] == [DONE, DONE, "took more than 1 s", DONE]
+    assert compare(tmp_path / "out") == rows and len(asked) == 7
+    lost = next(file for file in (tmp_path / "out" / "cells").iterdir() if "took more" in file.read_text("utf-8"))
+    lost.write_text("", encoding="utf-8")
+    assert [row["status"] for row in compare(tmp_path / "out")] == [row["status"] for row in rows]
+    assert asked[7:] == ["measure_solver"]
+    compare(tmp_path / "out", limit=1.1)
+    assert len(asked) == 8 + 6
 
 
 @pytest.mark.parametrize("sizes", ["many", "1.5", "inf", "1e3,nan"])

@@ -1,15 +1,19 @@
-"""Every solver on every synthetic game, each measurement in a process of its own."""
+"""Every solver on every synthetic game, each measurement in a process of its own and kept when it is done."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from tqdm import tqdm
 
 from nash_swarm import registry
 from nash_swarm.errors import UsageError
 from nash_swarm.solvers.base import Solver
+from nash_swarm.suite.folder import ReportFolder, key_of
 from nash_swarm.suite.isolation import OutOfTime, Unfinished, run_alone
+from nash_swarm.suite.rows import library_versions
 from nash_swarm.suite.synthetic.cells import Reference, Row, find_reference, measure_solver
 from nash_swarm.suite.synthetic.games import FAMILIES, make_game, table_bytes
 
@@ -20,6 +24,8 @@ COLUMNS = (
 )  # fmt: skip
 DONE = "ok"
 """Status of a row that has figures; any other says why there are none."""
+KINDS = ("bounds", "cells")
+"""Kinds of finished work in a folder."""
 _PATIENCE = 10
 """Times the limit that the lower bound may take: it is looked for once a game."""
 
@@ -32,6 +38,7 @@ def compare_solvers(
     limit: float = 10.0,
     most_memory: float = 4e9,
     seed: int = 0,
+    folder: ReportFolder | None = None,
     quiet: bool = False,
 ) -> list[Row]:
     """Damage, gap, time and memory of solvers on synthetic games; one row each, with `COLUMNS`.
@@ -46,10 +53,47 @@ def compare_solvers(
         limit: seconds that a solver may play.
         most_memory: bytes that a game's tables may take.
         seed: of games and solvers.
+        folder: where finished measurements are kept, and those of an earlier run with the same settings are found; made
+            with `KINDS`.
         quiet: no progress bar.
 
     Raises:
         UsageError: an unknown name, no size, or a limit that is not positive.
+    """
+    chosen = check_question(solvers, families, sizes, limit)
+    kept = _Kept(folder)
+    rows: list[Row] = []
+    with tqdm(total=len(families) * len(sizes) * len(chosen), unit="cell", disable=quiet) as progress:
+        for family in families:
+            too_slow: dict[str, str] = {}
+            for agents in sorted(set(sizes)):
+                progress.set_description(f"{family}, {agents:.0e} agents")
+                needed = table_bytes(family, agents)
+                fits = needed <= most_memory
+                reference = _reference(kept, family, agents, seed, limit) if fits else None
+                for solver in chosen:
+                    if not fits:
+                        reason = f"the tables take {needed / 1e9:.1f} GB, more than {most_memory / 1e9:g} GB"
+                        found: Row = {"status": f"skipped: {reason}"}
+                    elif solver.name in too_slow:
+                        found = {"status": too_slow[solver.name]}
+                    else:
+                        found, timed_out = _cell(kept, solver, family, agents, seed, reference, limit)
+                        if timed_out:
+                            too_slow[solver.name] = f"skipped: {agents:.0e} agents took more than {limit:g} s"
+                    cell = {"game": family, "agents": agents, "solver": solver.name}
+                    rows.append({**dict.fromkeys(COLUMNS), **cell, **found})
+                    progress.update()
+    return rows
+
+
+def check_question(
+    solvers: Sequence[str | Solver] | None, families: Sequence[str], sizes: Sequence[int], limit: float
+) -> list[Solver]:
+    """The solvers as instances, if the question can be answered.
+
+    Raises:
+        UsageError: see `compare_solvers`.
     """
     chosen = [
         registry.create("solvers", solver) if isinstance(solver, str) else solver
@@ -59,47 +103,52 @@ def compare_solvers(
         raise UsageError("compare at least one solver on one game of one size, with a limit above 0 seconds")
     for family in families:
         for size in sizes:
-            make_game(family, min(size, 1), seed)  # refuses unknown names and sizes below one
-    rows: list[Row] = []
-    with tqdm(total=len(families) * len(sizes) * len(chosen), unit="cell", disable=quiet) as progress:
-        for family in families:
-            too_slow: dict[str, str] = {}
-            for agents in sorted(set(sizes)):
-                progress.set_description(f"{family}, {agents:.0e} agents")
-                needed = table_bytes(family, agents)
-                fits = needed <= most_memory
-                reference = _reference(family, agents, seed, limit) if fits else None
-                for solver in chosen:
-                    if not fits:
-                        reason = f"the tables take {needed / 1e9:.1f} GB, more than {most_memory / 1e9:g} GB"
-                        found: Row = {"status": f"skipped: {reason}"}
-                    elif solver.name in too_slow:
-                        found = {"status": too_slow[solver.name]}
-                    else:
-                        found, timed_out = _cell(solver, family, agents, seed, reference, limit)
-                        if timed_out:
-                            too_slow[solver.name] = f"skipped: {agents:.0e} agents took more than {limit:g} s"
-                    cell = {"game": family, "agents": agents, "solver": solver.name}
-                    rows.append({**dict.fromkeys(COLUMNS), **cell, **found})
-                    progress.update()
-    return rows
+            make_game(family, min(size, 1))  # refuses unknown names and sizes below one
+    return chosen
 
 
-def _reference(family: str, agents: int, seed: int, limit: float) -> Reference | None:
+class _Kept:
+    """Work that is done at most once for all runs in a folder."""
+
+    def __init__(self, folder: ReportFolder | None) -> None:
+        self.folder = folder
+
+    def find_or(self, kind: str, determined_by: Sequence[Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the folder has, or what `work` makes."""
+        key = key_of([*determined_by, dict(library_versions())])
+        values = None if self.folder is None else self.folder.find(kind, key)
+        if values is None:
+            values = work()
+            if self.folder is not None:
+                self.folder.keep(kind, key, values)
+        return values
+
+
+def _reference(kept: _Kept, family: str, agents: int, seed: int, limit: float) -> Reference | None:
     """`None` where finding the bound takes too long; rows then have no gap."""
-    try:
-        found: Reference = run_alone(find_reference, family, agents, seed, limit=limit * _PATIENCE)
-    except OutOfTime:
-        return None
-    return found
+
+    def find() -> dict[str, Any]:
+        try:
+            return asdict(run_alone(find_reference, family, agents, seed, limit=limit * _PATIENCE))
+        except OutOfTime:
+            return {"price": None, "bound": None}
+
+    found = kept.find_or("bounds", [family, agents, seed, limit], find)
+    return None if found["bound"] is None else Reference(found["price"], found["bound"])
 
 
 def _cell(
-    solver: Solver, family: str, agents: int, seed: int, reference: Reference | None, limit: float
+    kept: _Kept, solver: Solver, family: str, agents: int, seed: int, reference: Reference | None, limit: float
 ) -> tuple[Row, bool]:
     """Figures, or the reason why there are none, and whether that was the time."""
-    try:
-        found: Row = run_alone(measure_solver, solver, family, agents, seed, reference, limit=limit)
-    except Unfinished as error:
-        return {"status": str(error)}, isinstance(error, OutOfTime)
-    return {**found, "status": DONE}, False
+
+    def play() -> dict[str, Any]:
+        try:
+            row = run_alone(measure_solver, solver, family, agents, seed, reference, limit=limit)
+        except Unfinished as error:
+            return {"row": {"status": str(error)}, "timed_out": isinstance(error, OutOfTime)}
+        return {"row": {**row, "status": DONE}, "timed_out": False}
+
+    origin = registry.origin("solvers", solver.name)
+    found = kept.find_or("cells", [solver.name, origin, asdict(solver), family, agents, seed, limit], play)
+    return found["row"], found["timed_out"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nash_swarm.files.atomic import new_file
 from nash_swarm.suite.synthetic.cells import Row
 
 _SMALLEST_GAP = 1e-12
@@ -21,6 +22,7 @@ _FLOORS = {"gap": _SMALLEST_GAP, "added by the solver MB": 0.1}
 
 def draw(rows: Sequence[Row], files: Sequence[Path]) -> None:
     """Write the figure to `files`, each in the format of its suffix."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     families = list(dict.fromkeys(row["game"] for row in rows))
@@ -41,7 +43,10 @@ def draw(rows: Sequence[Row], files: Sequence[Path]) -> None:
     handles = panels[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=min(5, len(solvers)), frameon=False)
     for file in files:
-        figure.savefig(file, dpi=150)
+        kind = file.suffix[1:]
+        # letters as text, not as outlines: thousands of those are most of a file
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "nash-swarm"}), new_file(file) as temporary:
+            figure.savefig(temporary, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
 
 
 def _line(axes: Any, rows: Sequence[Row], name: str, place: int) -> None:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nash_swarm.files.atomic import new_file
 from nash_swarm.suite.rows import library_versions
 from nash_swarm.suite.synthetic.cells import Row
 from nash_swarm.suite.synthetic.contest import COLUMNS, DONE
@@ -32,14 +33,18 @@ def results_of(rows: Sequence[Row], command: str, **settings: Any) -> dict[str, 
 
 
 def write_files(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Write `results` into a folder that exists; returns the files, without figures if there is no matplotlib."""
+    """Write `results` into a folder that exists, over those of an earlier run.
+
+    Returns the files, without figures if there is no matplotlib.
+    """
     table, values, report = folder / CSV, folder / JSON, folder / REPORT
-    with table.open("w", encoding="utf-8", newline="") as stream:
+    with new_file(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(results["rows"])
-    values.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    report.write_text(markdown(results), encoding="utf-8")
+    for file, text in ((values, json.dumps(results, indent=1) + "\n"), (report, markdown(results))):
+        with new_file(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     if find_spec("matplotlib") is None:
         return [table, values, report]
     from nash_swarm.suite.synthetic.figure import draw

@@ -182,7 +182,7 @@ function chart(options) {
 /** Bars {name, value, tip}, horizontal, as many as there are. */
 function bars(title, entries, format) {
   const most = Math.max(...entries.map((each) => each.value), 1e-12), height = entries.length * 24 + 4;
-  const picture = svg("svg", { viewBox: `0 0 400 ${height}`, role: "group", "aria-label": title });
+  const picture = svg("svg", { class: "bars", viewBox: `0 0 400 ${height}`, role: "group", "aria-label": title });
   entries.forEach((each, place) => {
     const y = place * 24 + 2, length = Math.max(1, (260 * each.value) / most);
     picture.append(svg("text", { class: "name", x: 52, y: y + 15, "text-anchor": "end" }, each.name),

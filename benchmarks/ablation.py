@@ -17,16 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import shlex
-import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from reporting import origin, write_json
 
 import nash_swarm as ns
 from nash_swarm import registry
@@ -60,9 +57,7 @@ class Ablation:
             self.games["on"] = ns.couple(self.source.model, game, seed=arguments.seed, quiet=True)[0]
         self.trial = trial_windows(game, text, self.source.tokenizer, rng)
         self.values: dict[str, Any] = {
-            "command": shlex.join(["python", *sys.argv]),
-            "versions": {name: version(name) for name in ("nash-swarm", "torch", "transformers", "numpy")}
-            | {"python": platform.python_version()},
+            **origin("torch", "transformers", "numpy"),
             "model": self.source.name, "note": self.source.note, "seed": arguments.seed,
             "calibration": f"{text.source}, {game.calibration.tokens.size} tokens" if game.calibration else "",
             "evaluation": f"{Path(arguments.eval_text).name}, {self.windows.size} tokens",
@@ -134,10 +129,7 @@ class Ablation:
     def _add(self, row: Row) -> None:
         self.rows.append(row)
         print(line(row), flush=True)
-        if self.arguments.json:
-            waiting = self.arguments.json.with_suffix(".part")
-            waiting.write_text(json.dumps(self.values, indent=1) + "\n", encoding="utf-8")
-            waiting.replace(self.arguments.json)
+        write_json(self.arguments.json, self.values)
 
 
 def weights_per_agent(tensors: tuple[TensorLayout, ...]) -> npt.NDArray[np.float64]:

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import platform
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from reporting import origin, write_json
 from scipy.stats import linregress, spearmanr
 
 import nash_swarm as ns
@@ -65,16 +63,14 @@ def main() -> None:
     print(f"\nagainst {arguments.target}:\n| prediction | spearman | slope | residual | ratio |\n|---|---|---|---|---|")
     for name, fit in table.items():
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in fit.values()) + " |")
-    if arguments.json:
-        values = {
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "versions": {"python": platform.python_version(), "nash-swarm": ns.__version__, "numpy": np.__version__},
-            "model": source.name, "note": source.note, "text": text.source, "tokens": int(windows.size),
-            "seconds": time.perf_counter() - started,
-            "shrinkage": {**dataclasses.asdict(shrinkage), "reach": str(shrinkage.reach)},
-            "table": table, "allocations": rows,
-        }  # fmt: skip
-        arguments.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    values = {
+        **origin("numpy"),
+        "model": source.name, "note": source.note, "text": text.source, "tokens": int(windows.size),
+        "seconds": time.perf_counter() - started,
+        "shrinkage": {**dataclasses.asdict(shrinkage), "reach": str(shrinkage.reach)},
+        "table": table, "allocations": rows,
+    }  # fmt: skip
+    write_json(arguments.json, values)
 
 
 def _random_allocations(

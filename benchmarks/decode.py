@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -21,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from reporting import origin, write_json
 
 PROMPT, NEW = 128, 64
 """Tokens read at once, and tokens generated one by one after them."""
@@ -347,19 +348,11 @@ def main() -> None:
         return
     if not arguments.packed:
         parser.error("the folder of a packed model is needed")
-    from importlib.metadata import version
-
     from nash_swarm.quantizers.kernels.simd import paths
 
     results: dict[str, Any] = {
-        "command": shlex.join(["python", os.path.relpath(__file__), *sys.argv[1:]]),
-        "machine": {
-            "python": platform.python_version(),
-            "processors": os.cpu_count(),
-            "architecture": platform.machine(),
-            "kernels": paths.NAMES[paths.choose()],
-        },
-        "versions": {name: version(name) for name in ("nash-swarm", "torch", "transformers", "numba")},
+        **origin("torch", "transformers", "numba"),
+        "kernels": paths.NAMES[paths.choose()],
         "prompt tokens": PROMPT,
         "new tokens": NEW,
     }
@@ -371,8 +364,7 @@ def main() -> None:
     if arguments.only in (None, "activations"):
         results["activations"] = activations(arguments)
     report(results)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.json, results)
 
 
 if __name__ == "__main__":

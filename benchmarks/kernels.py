@@ -13,22 +13,17 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
-import platform
-import shlex
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
+from reporting import origin, write_json
 
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.quantizers.base import Rounded
@@ -325,15 +320,9 @@ def main() -> None:
     cache = last_cache()
     settings = (3 * cache, arguments.path, arguments.seconds)
     results: dict[str, Any] = {
-        "command": shlex.join(["python", os.path.relpath(__file__), *sys.argv[1:]]),
-        "machine": {
-            "python": platform.python_version(),
-            "processors": os.cpu_count(),
-            "architecture": platform.machine(),
-            "last cache MB": cache / 2**20,
-            "instructions": paths.NAMES[paths.choose(arguments.path)],
-        },
-        "versions": {name: version(name) for name in ("nash-swarm", "torch", "numpy", "numba", "llvmlite")},
+        **origin("torch", "numpy", "numba", "llvmlite"),
+        "last cache MB": cache / 2**20,
+        "instructions": paths.NAMES[paths.choose(arguments.path)],
     }
     parts: dict[str, tuple[str, Callable[[], list[Row]]]] = {
         "vector": ("4096 x 4096 times vector", lambda: vector(4096, 4096, *settings)),
@@ -345,8 +334,7 @@ def main() -> None:
         if arguments.only in (None, name):
             results[name] = part()
             show(f"{title}, groups of {GROUP}", results[name])
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.json, results)
 
 
 if __name__ == "__main__":

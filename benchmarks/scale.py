@@ -16,18 +16,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reporting import origin, write_json
 
 from nash_swarm import registry
 from nash_swarm.game import BitGame, Stencil
@@ -248,15 +246,12 @@ def main() -> None:
             report(json.loads(Path(file).read_text(encoding="utf-8")))
         return
     results = {
-        "command": shlex.join(["python", os.path.relpath(__file__), *sys.argv[1:]]),
-        "machine": {"python": platform.python_version(), "processors": os.cpu_count(),
-                    "architecture": platform.machine(), "load before": os.getloadavg()[0]},
-        "versions": {name: version(name) for name in ("nash-swarm", "numpy", "scipy", "numba")},
+        **origin("numpy", "scipy", "numba"),
+        "load before": os.getloadavg()[0],
         arguments.part: run(arguments.part, arguments),
     }  # fmt: skip
     report(results)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.json, results)
 
 
 def report(results: dict[str, Any]) -> None:

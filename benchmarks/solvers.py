@@ -12,18 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reporting import origin, write_json
 
 from nash_swarm import registry
 from nash_swarm.game import BitGame
@@ -168,13 +164,7 @@ def main() -> None:
     quick = arguments.quick
     sizes = [10**5, 10**6] + ([] if quick else [10**7]) + ([10**8] if arguments.large else [])
     results: dict[str, Any] = {
-        "command": shlex.join(["python", os.path.relpath(__file__), *sys.argv[1:]]),
-        "machine": {
-            "python": platform.python_version(),
-            "processors": os.cpu_count(),
-            "architecture": platform.machine(),
-        },
-        "versions": {name: version(name) for name in ("nash-swarm", "numpy", "scipy", "numba")},
+        **origin("numpy", "scipy", "numba"),
     }
     if arguments.only in (None, "separable"):
         results["separable"] = separable(10**5, 60.0 if quick else 600.0)
@@ -184,8 +174,7 @@ def main() -> None:
     if arguments.only in (None, "scaling"):
         results["scaling"] = scaling(sizes, [10**4, 10**5] if quick else [10**4, 10**5, 10**6])
     report(results)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.json, results)
 
 
 def summary(rows: Sequence[Row]) -> list[Row]:

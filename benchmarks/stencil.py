@@ -12,19 +12,13 @@ activation order, or in a chain that puts correlated inputs beside one another.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shlex
-import sys
 from dataclasses import replace
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from reporting import origin, write_json
 
 from nash_swarm.damage.neighbours import chain_order, neighbour_correlation
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
@@ -143,9 +137,7 @@ def main() -> None:
         for kind in ORDERS:
             rows += [{"matrix": matrix.name, **row} for row in play(weight, found[matrix.name], kind, arguments.bits)]
     results = {
-        "command": shlex.join(["python", os.path.relpath(__file__), *sys.argv[1:]]),
-        "machine": {"python": platform.python_version(), "processors": os.cpu_count()},
-        "versions": {name: version(name) for name in ("nash-swarm", "numpy", "numba", "torch")},
+        **origin("numpy", "numba", "torch"),
         "model": source.name, "note": source.note, "text": text.source, "tokens": int(tokens.size),
         "matrices": rows, "summary": summary(rows),
     }  # fmt: skip
@@ -157,8 +149,7 @@ def main() -> None:
     )  # fmt: skip
     show("summary", summary(rows), {"order": "", "dynamics": "", "predicted gain": ".1%", "real gain": ".1%",
                                     "least real gain": ".1%", "predicted over real": ".2f"})  # fmt: skip
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.json, results)
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

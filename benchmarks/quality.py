@@ -1,0 +1,192 @@
+"""What each step of the pipeline brings on unseen text: uniform widths, a bargain, a second look, propagation, tuning.
+
+    python benchmarks/quality.py MODEL --text CALIBRATION --eval-text HELD_OUT --scope linear --bits 3.172 --json FILE
+
+Every row adds one step to an earlier one at the same budget, everything included. Damage is measured on
+`--game-windows` windows of the calibration text, matrices are rounded on `--windows`, tuning takes `--tuning-windows`;
+figures are on windows of the other text, which nothing has seen. `--json FILE` is rewritten after every row, and a run
+that finds it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reporting import origin, write_json
+
+import nash_swarm as ns
+from nash_swarm import registry
+from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
+from nash_swarm.game.allocation import Allocation
+from nash_swarm.game.bitgame import BitGame, Calibration
+from nash_swarm.models.source import load_source
+from nash_swarm.pipeline.effort import EFFORTS
+from nash_swarm.pipeline.playing import measure_at
+from nash_swarm.pipeline.tuning import tune
+from nash_swarm.suite.memory import forget_peak, peak_memory
+
+STEPS = ("uniform", "bargain", "second look", "propagation", "tuned")
+COLUMNS = ("bits", "step", "used bits", "kl", "loss", "delta loss", "seconds", "processor seconds", "peak MB")
+
+Row = dict[str, Any]
+
+
+class Ladder:
+    """One model and its texts; rows that are done are not repeated."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.source = load_source(arguments.model)
+        tokenizer = self.source.tokenizer
+        text, held_out = load_text(arguments.text), load_text(arguments.eval_text)
+
+        def windows(count: int) -> Any:
+            cut = cut_windows(text, tokenizer, length=arguments.length)
+            return choose_windows(cut, count, np.random.default_rng(arguments.seed))
+
+        self.rounding = Calibration(windows(arguments.windows), text.source)
+        self.tuning_windows = windows(arguments.tuning_windows)
+        self.unseen = choose_windows(
+            cut_windows(held_out, tokenizer, length=arguments.length),
+            arguments.eval_windows,
+            np.random.default_rng(arguments.seed),
+        )
+        self.values: dict[str, Any] = {
+            **origin("torch", "transformers", "numpy"),
+            "model": self.source.name, "note": self.source.note, "scope": arguments.scope, "seed": arguments.seed,
+            "calibration": f"{text.source}: {arguments.game_windows}, {arguments.windows}, {arguments.tuning_windows} "
+            f"windows of {self.unseen.shape[1]}",
+            "evaluation": f"{held_out.source}, {self.unseen.size} tokens", "reference_loss": None, "rows": [],
+        }  # fmt: skip
+        if arguments.json and arguments.json.exists():
+            kept = json.loads(arguments.json.read_text(encoding="utf-8"))
+            self.values |= {"rows": kept["rows"], "reference_loss": kept["reference_loss"]}
+        self._game_windows = windows(arguments.game_windows)
+        self._game: BitGame | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.values["rows"]  # type: ignore[no-any-return]
+
+    @property
+    def game(self) -> BitGame:
+        """Measured when it is first needed."""
+        if self._game is None:
+            self._game = ns.measure(
+                self.source.model, tokens=self._game_windows, scope=self.arguments.scope, seed=self.arguments.seed,
+                name=self.source.name, quiet=True,
+            )  # fmt: skip
+        return self._game
+
+    def run(self, bits: float, steps: list[str]) -> None:
+        """The rows of one budget."""
+        packed: Any = None
+        for step in steps:
+            if any(row["bits"] == bits and row["step"] == step for row in self.rows):
+                continue
+            if step == "uniform":
+                self._row(bits, step, lambda: self._packed(self.game, bits, "uniform"))
+            elif step == "bargain":
+                packed = self._row(bits, step, lambda: self._packed(self.game, bits))
+            elif step == "second look":
+                first = packed if packed is not None else self._packed(self.game, bits)
+                self._row(
+                    bits,
+                    step,
+                    lambda p=first: self._packed(measure_at(self.source.model, p, self.game, quiet=True), bits),
+                )
+            elif step == "propagation":
+                self._row(bits, step, lambda: self._packed(self.game, bits, propagation=0.5))
+            elif step == "tuned":
+                first = packed if packed is not None else self._packed(self.game, bits)
+                self._row(bits, step, lambda p=first: self._tuned(p))
+
+    def _allocation(self, game: BitGame, bits: float, solver: str) -> Allocation:
+        budget = ns.Budget.of_bits(bits, game.parameters)
+        solved = registry.create("solvers", solver).solve(game, budget, rng=np.random.default_rng(self.arguments.seed))
+        return replace(solved, calibration=self.rounding)
+
+    def _packed(self, game: BitGame, bits: float, solver: str | None = None, propagation: float = 0.0) -> Any:
+        allocation = self._allocation(game, bits, solver or self.arguments.solver)
+        return ns.pack(self.source.model, allocation, propagation=propagation, quiet=True)
+
+    def _tuned(self, packed: Any) -> Any:
+        settings = EFFORTS["best"].tuning
+        assert settings is not None
+        settings = replace(settings, steps=self.arguments.steps, batch=self.arguments.batch)
+        return tune(self.source.model, packed, self.tuning_windows, settings, seed=self.arguments.seed)
+
+    def _row(self, bits: float, step: str, make: Callable[[], Any]) -> Any:
+        forget_peak()
+        started, processor = time.perf_counter(), time.process_time()
+        made = make()
+        seconds, processor = time.perf_counter() - started, time.process_time() - processor
+        packed = getattr(made, "packed", made)
+        row: Row = {
+            "bits": bits,
+            "step": step,
+            "seconds": seconds,
+            "processor seconds": processor,
+            "peak MB": peak_memory() / 1e6,
+        }
+        models = {"packed": packed, "reference": self.source.model}
+        found = ns.evaluate(models, self.unseen, reference=self.source.model, quiet=True)
+        certificate = packed.nash_swarm_allocation.certificate
+        self.values["reference_loss"] = found["reference"].loss
+        row |= {
+            "used bits": certificate.used_bits / self.game.parameters, "kl": found["packed"].kl,
+            "loss": found["packed"].loss, "delta loss": found["packed"].loss - found["reference"].loss,
+        }  # fmt: skip
+        if made is not packed:
+            row |= {"held-out KL by step of tuning": made.history, "kept step": made.step}
+        self.rows.append(row)
+        print(line(row), flush=True)
+        write_json(self.arguments.json, self.values)
+        return packed
+
+
+def line(row: Row) -> str:
+    """One row of the Markdown table."""
+    cells = (row[name] for name in COLUMNS)
+    return "| " + " | ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in cells) + " |"
+
+
+def main() -> None:
+    arguments = _arguments()
+    ladder = Ladder(arguments)
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
+    for bits in arguments.bits:
+        ladder.run(bits, arguments.step)
+    print(f"\nreference loss {ladder.values['reference_loss']:.4f}, {ladder.values['evaluation']}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--bits", type=float, nargs="+", required=True)
+    parser.add_argument("--text", required=True, help="calibration text")
+    parser.add_argument("--eval-text", required=True, help="text that nothing is calibrated on")
+    parser.add_argument("--scope", default="model", choices=("model", "linear"))
+    parser.add_argument("--solver", default="lagrangian")
+    parser.add_argument("--step", nargs="+", default=list(STEPS), choices=STEPS)
+    parser.add_argument("--game-windows", type=int, default=32)
+    parser.add_argument("--windows", type=int, default=64)
+    parser.add_argument("--tuning-windows", type=int, default=128)
+    parser.add_argument("--eval-windows", type=int, default=64)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=200, help="steps of tuning")
+    parser.add_argument("--batch", type=int, default=2, help="windows a step of tuning")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

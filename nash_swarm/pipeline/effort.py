@@ -31,7 +31,7 @@ class Effort:
 EFFORTS: Mapping[str, Effort] = {
     "fast": Effort(windows=8, contest=False),
     "default": Effort(windows=16),
-    "best": Effort(windows=64, tuning=Tuning(steps=200), tuning_windows=128),
+    "best": Effort(windows=64, tuning=Tuning(steps=100, batch=2, scales=0.1), tuning_windows=128),
 }
 
 

@@ -54,6 +54,11 @@ class DamageEstimator(ABC):
         """
         return self.needs != "weights" and kind != "embedding"
 
+    @property
+    def samples_labels(self) -> bool:
+        """Whether gradients are of the likelihood of tokens that the model draws, instead of those of the text."""
+        return False
+
     couples: ClassVar[bool] = False
     """Whether `coupled_sensitivity` says how neighbours in a row interact."""
 

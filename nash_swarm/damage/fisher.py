@@ -12,12 +12,13 @@ import numpy.typing as npt
 from nash_swarm.damage.base import DamageEstimator, Sensitivity
 from nash_swarm.damage.neighbours import neighbours
 from nash_swarm.damage.statistics import Statistics
+from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import Kind
 
 
 @dataclass(frozen=True)
 class Fisher(DamageEstimator):
-    """Second-order rise of the loss with a Kronecker-factored empirical Fisher and error-compensated rounding.
+    """Second-order rise of the loss with a Kronecker-factored Fisher information and error-compensated rounding.
 
     `1/2 sum_i g_i sum_j e_ij^2 / U_jj^2` with g_i = E[(dL/dy_i)^2] and U the upper Cholesky factor of the inverse of
     E[x x^T] in activation order: Martens & Grosse 2015 (K-FAC, arXiv 1503.05671) for the factors, Frantar et al. 2023
@@ -27,6 +28,12 @@ class Fisher(DamageEstimator):
 
     Attributes:
         damping: as `Gptq.damping`.
+        labels: what gradients are of: the likelihood of tokens that the model draws itself (the Fisher information,
+            which is what the KL to the original is to second order), or that of the text (the empirical Fisher; the
+            two are compared by Kunstner et al. 2019, arXiv 1905.12558).
+
+    Raises:
+        UsageError: unknown labels.
     """
 
     name: ClassVar[str] = "fisher"
@@ -36,6 +43,16 @@ class Fisher(DamageEstimator):
     couples: ClassVar[bool] = True
 
     damping: float = 0.01
+    labels: Literal["model", "text"] = "model"
+
+    def __post_init__(self) -> None:
+        if self.labels not in ("model", "text"):
+            raise UsageError(f"unknown labels {self.labels!r}; choose model or text")
+
+    @property
+    def samples_labels(self) -> bool:
+        """See `DamageEstimator.samples_labels`."""
+        return self.labels == "model"
 
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         """See `DamageEstimator.sensitivity`."""

@@ -107,7 +107,7 @@ class WholeModel:
     """
 
     def __init__(self, model: Any, tokens: torch.Tensor, batch: int = 2) -> None:
-        self.model, self.task = model, task_of(model)
+        self.model, self.task, self.sampled = model, task_of(model), False
         self.places = [f"{name}.{index}" for name, stack in find_stacks(model) for index in range(len(stack))]
         self.batches = tokens.split(batch)
         self.current = 0
@@ -175,8 +175,9 @@ class WholeModel:
         for number, batch in enumerate(batches):
             self.current = number
             with torch.enable_grad(), _rooted(self.model):
-                loss, tokens = self.task.loss(self.task.answer(self.model(**self.task.inputs(batch))), batch)
-                loss.backward()
+                answer = self.task.answer(self.model(**self.task.inputs(batch)))
+                loss, tokens = self.task.loss(answer, batch)
+                (self.task.sampled_loss(answer, batch) if self.sampled else loss).backward()
             total, count = total + float(loss.detach()), count + tokens
         return total / count
 

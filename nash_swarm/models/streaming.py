@@ -51,10 +51,11 @@ class BlockStream:
 
     Attributes:
         current: number of the batch that runs.
+        sampled: gradients are of `Task.sampled_loss`.
     """
 
     def __init__(self, model: Any, tokens: torch.Tensor, batch: int = 2) -> None:
-        self.model, self.task = model, task_of(model)
+        self.model, self.task, self.sampled = model, task_of(model), False
         self.current = 0
         self.name, self.blocks = find_blocks(model)
         self.batches = tokens.split(batch)
@@ -131,14 +132,15 @@ class BlockStream:
             self.forward(index)
 
     def head_backward(self) -> float:
-        """Loss and its gradient at the last block's output; returns the mean loss."""
+        """Gradient of the loss at the last block's output; returns the mean loss on the text."""
         total, count = 0.0, 0
         self._gradients = []
         for number, batch in enumerate(self.batches):
             hidden = self._outputs[number].detach().requires_grad_()
             with torch.enable_grad():
-                loss, tokens = self.task.loss(self._head(number, hidden), batch)
-                loss.backward()
+                answer = self._head(number, hidden)
+                loss, tokens = self.task.loss(answer, batch)
+                (self.task.sampled_loss(answer, batch) if self.sampled else loss).backward()
             assert hidden.grad is not None
             self._gradients.append(hidden.grad)
             total += float(loss.detach())

@@ -35,6 +35,13 @@ class Task(ABC):
     def loss(self, answer: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Summed loss whose gradients say what errors cost, and over how many tokens it is a sum."""
 
+    def sampled_loss(self, answer: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Summed loss whose expected squared gradients are the Fisher information, where `loss` has not that already.
+
+        Random, but the same for a window whatever is drawn for others.
+        """
+        return self.loss(answer, ids)[0]
+
     def places(self, ids: torch.Tensor) -> int:
         """Inputs of a matrix that every token passes: what the experts' share of the tokens is relative to."""
         return ids.numel()
@@ -64,6 +71,15 @@ class Prediction(Task):
         logits, target = self.predicted(answer, ids)
         flat = target.flatten()
         return functional.cross_entropy(logits.float().flatten(0, 1), flat, reduction="sum"), len(flat)
+
+    def sampled_loss(self, answer: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Negative log-likelihood of tokens that the model itself draws, each after the text before it."""
+        logits, _ = self.predicted(answer, ids)
+        total = logits.new_zeros((), dtype=torch.float32)
+        for window, said in zip(ids, logits.float(), strict=True):
+            drawn = torch.multinomial(said.detach().softmax(-1), 1, generator=_generator(window))
+            total = total + functional.cross_entropy(said, drawn[:, 0], reduction="sum")
+        return total
 
 
 class NextToken(Prediction):
@@ -137,10 +153,7 @@ class Embedding(Task):
     def loss(self, answer: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Sum of `<v, u>`, scaled so that a mean over tokens of squared gradients comes out as one over windows."""
         found = self.vectors(answer)
-        rows = []
-        for window in ids:
-            seeded = torch.Generator().manual_seed(zlib.crc32(window.numpy().tobytes()))
-            rows.append(torch.randn(found.shape[1], generator=seeded))
+        rows = [torch.randn(found.shape[1], generator=_generator(window)) for window in ids]
         return (torch.stack(rows) * found).sum() * ids.shape[1] ** 0.5, ids.numel()
 
     def frame(self, tokenizer: Any) -> tuple[list[int], list[int]]:
@@ -148,6 +161,11 @@ class Embedding(Task):
         ends = (getattr(tokenizer, name, None) for name in ("cls_token_id", "sep_token_id"))
         first, last = ([] if token is None else [token] for token in ends)
         return first, last
+
+
+def _generator(window: torch.Tensor) -> torch.Generator:
+    """What is drawn for a window does not depend on which others it is seen with."""
+    return torch.Generator().manual_seed(zlib.crc32(window.numpy().tobytes()))
 
 
 def longest_window(model: Any) -> int:

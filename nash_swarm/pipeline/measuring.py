@@ -228,7 +228,7 @@ def _statistics(
         return
     stream = stream_of(model, torch.from_numpy(calibration.tokens.astype(np.int64)))
     placed = Placed.on(stream, matrices)
-    backward = estimator.needs == "gradients"
+    backward, stream.sampled = estimator.needs == "gradients", estimator.samples_labels
     found: dict[str, Statistics]
     with inference(model):
         if backward:

@@ -26,19 +26,22 @@ Ids = npt.NDArray[np.int32]
 ESTIMATORS = registry.names("damage")
 
 
-def collected(model: Any, tokens: Ids, estimator: str) -> tuple[dict[str, Statistics], list[Matrix], list[float]]:
+def collected(
+    model: Any, tokens: Ids, estimator: str, **settings: Any
+) -> tuple[dict[str, Statistics], list[Matrix], list[float]]:
     """What the streaming walk finds, by matrix name."""
     loss: list[float] = []
     matrices = list(find_matrices(model))
     walk = measuring._statistics(
-        model, matrices, Calibration(tokens, "ids"), registry.create("damage", estimator), loss
+        model, matrices, Calibration(tokens, "ids"), registry.create("damage", estimator, **settings), loss
     )
     return {matrix.name: statistics for matrix, statistics in walk}, matrices, loss
 
 
 @pytest.mark.parametrize("estimator", ["fisher", "activation"])
 def test_walking_block_by_block_sees_what_the_whole_model_sees(model: Any, tokens: Ids, estimator: str) -> None:
-    found, matrices, loss = collected(model, tokens, estimator)
+    settings = {"labels": "text"} if estimator == "fisher" else {}
+    found, matrices, loss = collected(model, tokens, estimator, **settings)
     uses = [matrix.name for matrix in matrices] + [matrix.head for matrix in matrices if matrix.head]
     seen, expected_loss = watch(model, uses, tokens)
     assert set(found) == {matrix.name for matrix in matrices}
@@ -123,7 +126,8 @@ def test_coarser_agents_suffer_what_their_tiles_suffer(tokens: Ids) -> None:
 
 
 def test_fisher_damage_of_the_whole_chain(model: Any, tokens: Ids) -> None:
-    game = ns.measure(model, tokens=tokens, granularity="layer", group_size=32, quiet=True)
+    fisher = Fisher(labels="text")
+    game = ns.measure(model, tokens=tokens, damage=fisher, granularity="layer", group_size=32, quiet=True)
     matrices = find_matrices(model)
     seen, _ = watch(model, [matrix.name for matrix in matrices] + [m.head for m in matrices if m.head], tokens)
     for layout, matrix in zip(game.tensors, matrices, strict=True):
@@ -136,7 +140,7 @@ def test_fisher_damage_of_the_whole_chain(model: Any, tokens: Ids) -> None:
             statistics.add_lookups(torch.cat(seen[matrix.name].index), matrix.shape[0])
             statistics.add_lookup_gradients(torch.cat(seen[matrix.name].gradients))
         weight = matrix.weight().contiguous().numpy()
-        expected = damage_table(weight, Fisher().sensitivity(weight, statistics, matrix.kind), layout, game.strategies)
+        expected = damage_table(weight, fisher.sensitivity(weight, statistics, matrix.kind), layout, game.strategies)
         np.testing.assert_allclose(game.damage[layout.span], expected, rtol=0.02)
 
 

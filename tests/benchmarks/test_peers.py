@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.models import VOCABULARY, tiny_llama
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.pipeline.effort import Effort
 from nash_swarm.quantizers.modules import PackedWeight
-from tests.support.models import VOCABULARY, tiny_llama
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "peer_tools"
 # not by the path of imports: a benchmark beside the folder has the name of a package that transformers looks for

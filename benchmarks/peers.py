@@ -15,6 +15,7 @@ original: loss, perplexity, KL(original || quantized), top-1 agreement.
 A row is written NAME:KEY=VALUE,KEY=VALUE. `--row` may be repeated:
 
     ours:bits=3.17[,tune=100,windows=64,solver=nash]  our pipeline with the settings of --effort
+    packed:path=FOLDER[,note=TEXT]                    a model of scope linear that `nash-swarm compress` has saved
     uniform:bits=3.17    the same with one width for all          rtn:bits=3.5     rounded to nearest
     gptq:width=3[,group=128,damp=0.01,windows=128]                the recipe of the literature, in this environment
     hqq:width=4[,group=64,axis=1]                                 pip install hqq

@@ -38,7 +38,7 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "uniform": {"solver": "uniform", "tune": "0"},
     "rtn": {"solver": "uniform", "tune": "0", "quantizer": "rtn"},
 }
-NAMES = (*TOOLS, *OURS, "widths")
+NAMES = (*TOOLS, *OURS, "packed", "widths")
 
 
 def parse_spec(text: str) -> tuple[str, dict[str, str]]:
@@ -107,6 +107,10 @@ class Contest:
         try:
             if name == "widths":
                 self._contest_of_widths(spec, settings)
+            elif name == "packed":
+                packed = ns.load(settings["path"])
+                done = settings.get("note", f"saved as {Path(settings['path']).name}")
+                self._take(spec, OURS["ours"], done, packed_bits(packed), packed, None)
             elif name in OURS:
                 self._pack(spec, OURS[name], {**DEFAULTS[name], **settings})
             else:
@@ -151,15 +155,17 @@ class Contest:
         started = time.perf_counter()
         packed, bits, done = self.ours.pack(settings, widths)
         seconds = time.perf_counter() - started
+        self._take(spec, method, done, bits, packed, seconds)
+
+    def _take(self, spec: str, method: str, done: str, bits: int, packed: Any, seconds: float | None) -> None:
         weights = {name: module.dense() for name, module in packed.named_modules() if isinstance(module, PackedWeight)}
         # norms and biases are what a file of ours holds: 16 bits, perhaps tuned
         rest = {name: value for name, value in packed.state_dict().items() if name in self.quantized.state_dict()}
-        del packed
         self._evaluate(spec, method, done, bits, weights, seconds, {}, rest)
 
     def _evaluate(
-        self, spec: str, method: str, settings: str, bits: int, weights: Mapping[str, torch.Tensor], seconds: float,
-        facts: Mapping[str, Any], rest: Mapping[str, torch.Tensor] | None = None,
+        self, spec: str, method: str, settings: str, bits: int, weights: Mapping[str, torch.Tensor],
+        seconds: float | None, facts: Mapping[str, Any], rest: Mapping[str, torch.Tensor] | None = None,
     ) -> None:  # fmt: skip
         if set(weights) != set(self.matrices):
             raise ToolError(f"{method} returned {len(weights)} matrices instead of {len(self.matrices)}")
@@ -177,7 +183,10 @@ class Contest:
         self.values["reference"] = {"loss": found["reference"].loss, "perplexity": found["reference"].perplexity}
         self.values["rows"][spec] = asdict(row) | {"bits": bits, "facts": dict(facts)}
         self.values["failures"].pop(spec, None)
-        print(f"  {row.bits_incl_overhead:.4f} bits, KL {row.kl:.4f}, loss {row.loss:.4f}, {seconds:.0f} s", flush=True)
+        print(
+            f"  {row.bits_incl_overhead:.4f} bits, KL {row.kl:.4f}, loss {row.loss:.4f}, {seconds or 0:.0f} s",
+            flush=True,
+        )
         self._keep()
 
     def _keep(self) -> None:
@@ -188,6 +197,11 @@ class Contest:
     def rows(self) -> list[Row]:
         """All rows that are done."""
         return [Row(**{key: row[key] for key in Row.__dataclass_fields__}) for row in self.values["rows"].values()]
+
+
+def packed_bits(packed: Any) -> int:
+    """Bits of a packed model's matrices, everything that belongs to them included."""
+    return sum(8 * module.packed.numel() for module in packed.modules() if isinstance(module, PackedWeight))
 
 
 def words(settings: Mapping[str, str], facts: Mapping[str, Any]) -> str:

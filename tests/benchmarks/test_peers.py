@@ -19,7 +19,7 @@ _SPEC = importlib.util.spec_from_file_location("peer_tools", FOLDER / "__init__.
 assert _SPEC is not None
 sys.modules["peer_tools"] = importlib.util.module_from_spec(_SPEC)
 
-from peer_tools.contest import parse_spec, words  # noqa: E402
+from peer_tools.contest import packed_bits, parse_spec, words  # noqa: E402
 from peer_tools.exchange import ToolError, run_tool, scaled_bits, spread  # noqa: E402
 from peer_tools.gptq import gptq, grid, second_moments  # noqa: E402
 from peer_tools.ours import Ours, measured_game  # noqa: E402
@@ -159,7 +159,7 @@ def test_widths_of_others_are_rounded_by_us_and_counted(tmp_path: Path) -> None:
         int(tensor.memory((widths[tensor.name],)).sum()) + 8 * tensor.fixed_bytes(len(game.strategies))
         for tensor in game.tensors
     )
-    assert bits == expected and said.startswith("their widths, gptq")
+    assert bits == expected == packed_bits(packed) and said.startswith("their widths, gptq")
     for name, module in packed.named_modules():
         if isinstance(module, PackedWeight):
             scales = [len(np.unique(line)) for line in module.dense().numpy()]

@@ -21,19 +21,19 @@ _TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
 def draw(rows: Iterable[Row], stem: Path, title: str) -> list[Path]:
-    """Write the picture; ours are lines, peers are points. Returns the files."""
+    """Write the picture; a line joins the best of ours. Returns the files."""
     groups: dict[str, list[Row]] = {}
     for row in by_bits(rows):
         groups.setdefault(row.method, []).append(row)
     with rc_context(_STYLE):
-        figure = Figure(figsize=(7.5, 4.4), layout="constrained")
+        figure = Figure(figsize=(7.0, 4.6), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         ordered = sorted(groups.items(), key=lambda item: (not item[1][0].ours, item[0]))
         for number, (method, found) in enumerate(ordered):
-            bits, kl = [row.bits_incl_overhead for row in found], [row.kl for row in found]
-            style = {"linestyle": "-", "linewidth": 1.6} if found[0].ours else {"linestyle": "none", "alpha": 0.85}
-            axes.plot(bits, kl, marker=_MARKERS[number % len(_MARKERS)], markersize=5, label=method, **style)
+            points = axes.plot(*_places(found), _MARKERS[number % len(_MARKERS)], markersize=5, label=method)
+            if found[0].ours:
+                axes.plot(*_places(best_by_bits(found)), color=points[0].get_color(), linewidth=1.6)
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(FixedLocator(_TICKS))
         axes.yaxis.set_minor_locator(FixedLocator([]))
@@ -41,8 +41,21 @@ def draw(rows: Iterable[Row], stem: Path, title: str) -> list[Path]:
         axes.set_xlabel("bits per quantized weight, every overhead included")
         axes.set_ylabel("KL to the original, nats per token")
         axes.set_title(title, fontsize=9)
-        figure.legend(loc="outside right upper")
+        axes.legend(loc="upper right")
         written = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
         for path in written:
             figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
     return written
+
+
+def best_by_bits(rows: Iterable[Row]) -> list[Row]:
+    """The rows that no other one beats at no more bits."""
+    found: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row.bits_incl_overhead, row.kl)):
+        if not found or row.kl < found[-1].kl:
+            found.append(row)
+    return found
+
+
+def _places(rows: list[Row]) -> tuple[list[float], list[float]]:
+    return [row.bits_incl_overhead for row in rows], [row.kl for row in rows]

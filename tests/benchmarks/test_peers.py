@@ -23,7 +23,7 @@ from peer_tools.contest import packed_bits, parse_spec, words  # noqa: E402
 from peer_tools.exchange import ToolError, run_tool, scaled_bits, spread  # noqa: E402
 from peer_tools.gptq import gptq, grid, second_moments  # noqa: E402
 from peer_tools.ours import Ours, measured_game  # noqa: E402
-from peer_tools.picture import draw  # noqa: E402
+from peer_tools.picture import best_by_bits, draw  # noqa: E402
 from peer_tools.table import (  # noqa: E402
     Row,
     compare,
@@ -143,6 +143,11 @@ def test_the_picture_is_written_and_the_same_every_time(tmp_path: Path) -> None:
     first, second = draw(rows, tmp_path / "one", "title"), draw(rows, tmp_path / "two", "title")
     assert [path.suffix for path in first] == [".png", ".svg"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_the_line_joins_what_nothing_smaller_beats() -> None:
+    rows = [row("nash-swarm", bits, kl) for bits, kl in [(4.0, 0.3), (3.0, 0.5), (3.0, 0.4), (3.5, 0.45), (5.0, 0.3)]]
+    assert best_by_bits(rows) == [rows[2], rows[0]]
 
 
 def test_widths_of_others_are_rounded_by_us_and_counted(tmp_path: Path) -> None:

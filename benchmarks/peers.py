@@ -34,17 +34,13 @@ more rows may be added. --measured takes rows from a CSV with the columns that -
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from peer_tools.contest import Contest
 from peer_tools.picture import draw
 from peer_tools.table import compare, markdown, markdown_comparisons, read_rows, write_rows
-
-from nash_swarm.suite.rows import library_versions
+from reporting import origin, write_json
 
 
 def main() -> None:
@@ -69,13 +65,12 @@ def main() -> None:
         write_rows(rows, arguments.csv)
     if arguments.plot and rows:
         draw(rows, arguments.plot, f"{facts['model']}: {facts['test_tokens']:,} tokens of {facts['test']}")
-    if arguments.json:
-        values = {
-            "command": shlex.join(["python", *sys.argv]), "versions": dict(library_versions()), **contest.values,
-            "measured": [asdict(row) for row in measured],
-            "comparisons": [asdict(each) | {"ratio": each.ratio, "halved": each.halved} for each in comparisons],
-        }  # fmt: skip
-        arguments.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    values = {
+        **origin("torch", "transformers", "numpy", "numba"), **contest.values,
+        "measured": [asdict(row) for row in measured],
+        "comparisons": [asdict(each) | {"ratio": each.ratio, "halved": each.halved} for each in comparisons],
+    }  # fmt: skip
+    write_json(arguments.json, values)
 
 
 def _arguments() -> argparse.Namespace:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from reporting import write_json
 from safetensors.torch import load_file, save_file
 
 import nash_swarm as ns
@@ -190,9 +191,7 @@ class Contest:
         self._keep()
 
     def _keep(self) -> None:
-        waiting = self.path.with_suffix(".part")
-        waiting.write_text(json.dumps(self.values, indent=1) + "\n", encoding="utf-8")
-        waiting.replace(self.path)
+        write_json(self.path, self.values)
 
     def rows(self) -> list[Row]:
         """All rows that are done."""

@@ -13,11 +13,12 @@ from nash_swarm.errors import DataError, UsageError
 from nash_swarm.pipeline.effort import Effort
 from nash_swarm.quantizers.modules import PackedWeight
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "peer_tools"
-# not by the path of imports: a benchmark beside the folder has the name of a package that transformers looks for
-_SPEC = importlib.util.spec_from_file_location("peer_tools", FOLDER / "__init__.py")
-assert _SPEC is not None
-sys.modules["peer_tools"] = importlib.util.module_from_spec(_SPEC)
+# not by the path of imports: a benchmark has the name of a package that transformers looks for (`kernels`)
+for _name, _file in (("peer_tools", "peer_tools/__init__.py"), ("reporting", "reporting.py")):
+    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).parents[2] / "benchmarks" / _file)
+    assert _spec is not None and _spec.loader is not None
+    sys.modules[_name] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules[_name])
 
 from peer_tools.contest import packed_bits, parse_spec, words  # noqa: E402
 from peer_tools.exchange import ToolError, run_tool, scaled_bits, spread  # noqa: E402

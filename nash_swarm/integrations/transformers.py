@@ -81,7 +81,7 @@ class NashSwarmQuantizer(HfQuantizer):
             check_buffers(model, sum(Path(file).stat().st_size for file in files))
         dtype = next(iter(model.parameters())).dtype
         open_experts(model)
-        if getattr(model, "pooler", None) is not None and "pooler.dense" not in packed.tensors:
+        if getattr(model, "pooler", None) is not None and not _has(packed, "pooler"):
             model.pooler = None
         with torch.device("meta"):
             for name, entry in packed.tensors.items():
@@ -109,6 +109,10 @@ class NashSwarmQuantizer(HfQuantizer):
         model.nash_swarm_facts = PackedFacts(packed.scope, packed.parameters, dict(packed.heads))
         model.config.quantization_config.owner = model.config
         return model
+
+
+def _has(packed: PackedConfig, child: str) -> bool:
+    return any(name.split(".")[0] == child for name in (*packed.tensors, *packed.dense))
 
 
 def _check_place(model: Any, name: str, rows: int, columns: int) -> Any:

@@ -9,8 +9,12 @@ LEFT_IN_HALF: Mapping[str, tuple[str, ...]] = {
     # their mixers multiply with the weight itself, not with the module: nothing can be watched or packed
     "MambaMixer": ("dt_proj",),
     "FalconMambaMixer": ("dt_proj",),
+    "JambaMambaMixer": ("dt_proj",),
 }
 """Children that stay at 16 bits, by the class of their parent."""
+
+PLAIN_LINEARS = frozenset({"Linear", "FalconLinear"})
+"""Kinds of `nn.Linear` that multiply and add a bias. Others do something of their own (Phimoe's router) and stay."""
 
 
 def _rescale(model: Any) -> None:

@@ -82,7 +82,13 @@ def check_weights_stored(model: nn.Module, elements: int, names: Collection[str]
     Raises:
         DataError: it has.
     """
-    needed = sum(parameter.numel() for parameter in model.parameters())
+    # positions that are computed, though they are held like weights (Marian)
+    patterns = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()]
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    computed = sum(size for name, size in sizes.items() if any(pattern.search(name) for pattern in patterns))
+    needed = sum(sizes.values()) - computed
+    if computed * 4 > _BUFFERS_BESIDE + _BUFFERS_A_BYTE * elements:
+        raise DataError(f"config.json asks for {computed:,} computed weights beside {elements:,} stored ones")
     if needed > elements:
         missing = sorted({name for name, _ in model.named_parameters()} - set(names)) if names else []
         example = f", without {missing[0]!r}" if missing else ""

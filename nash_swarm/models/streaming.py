@@ -24,6 +24,8 @@ from nash_swarm.models.tasks import task_of
 from nash_swarm.models.walk import find_blocks
 
 Hidden = torch.Tensor
+_PROBE = 16
+"""Tokens that are enough to see what a block gives."""
 
 
 def check_tokens(tokens: npt.NDArray[np.int32], model: Any) -> None:
@@ -63,6 +65,7 @@ class BlockStream:
         self._inputs: list[list[Hidden]] = [[] for _ in self.blocks]
         self._outputs: list[Hidden] = []
         self._gradients: list[Hidden] = []
+        self._beside = self._outputs_beside()
 
     def block_prefix(self, index: int) -> str:
         """Path of a block, with a trailing dot."""
@@ -84,7 +87,7 @@ class BlockStream:
 
         for number, batch in enumerate(self.batches):
             self.current = number
-            with self._collecting(), _replaced(self.blocks, stand_in), suppress(_Stop):
+            with self._collecting(), self._replaced(stand_in), suppress(_Stop):
                 self.model(**self.task.inputs(batch))
         self._outputs = list(self._inputs[0])
 
@@ -175,11 +178,31 @@ class BlockStream:
                 reached.append(hidden)
                 raise _Stop
 
-            with torch.enable_grad(), _replaced(self.blocks, first):
+            with torch.enable_grad(), self._replaced(first):
                 try:
                     self.model(**self.task.inputs(window))
                 except _Stop:
                     reached[0].backward(gradient)
+
+    @torch.no_grad()
+    def _outputs_beside(self) -> int | None:
+        """How many outputs a block has beside the hidden states; `None` if it gives those alone, not in a tuple."""
+        found: list[int | None] = []
+
+        def look(_module: nn.Module, _args: Any, output: Any) -> None:
+            found.append(len(output) - 1 if isinstance(output, tuple) else None)
+            raise _Stop
+
+        handle = self.blocks[0].register_forward_hook(look)
+        try:
+            with suppress(_Stop):
+                self.model(**self.task.inputs(self.batches[0][:1, :_PROBE]))
+        finally:
+            handle.remove()
+        return found[0]
+
+    def _replaced(self, stand_in: Callable[[int, Hidden], Hidden]) -> AbstractContextManager[None]:
+        return _replaced(self.blocks, stand_in, self._beside)
 
     def _run(self, index: int, number: int, hidden: Hidden) -> Hidden:
         self.current = number
@@ -189,7 +212,7 @@ class BlockStream:
     def _head(self, number: int, last: Hidden) -> torch.Tensor:
         end = len(self.blocks) - 1
         self.current = number
-        with _replaced(self.blocks, lambda index, hidden: last if index == end else hidden):
+        with self._replaced(lambda index, hidden: last if index == end else hidden):
             return self.task.answer(self.model(**self.task.inputs(self.batches[number])))
 
     @contextmanager
@@ -213,12 +236,17 @@ class BlockStream:
 
 
 @contextmanager
-def _replaced(blocks: nn.ModuleList, stand_in: Callable[[int, Hidden], Hidden]) -> Iterator[None]:
-    """Blocks whose forward is `stand_in(index, hidden)`; hooks on the blocks still see the real arguments."""
+def _replaced(blocks: nn.ModuleList, stand_in: Callable[[int, Hidden], Hidden], beside: int | None) -> Iterator[None]:
+    """Blocks whose forward is `stand_in(index, hidden)`; hooks on the blocks still see the real arguments.
+
+    With `beside`, so many times `None` comes with it in a tuple: a model that takes its blocks' first output apart
+    would otherwise take the first window of it.
+    """
     for index, block in enumerate(blocks):
 
-        def forward(*args: Any, index: int = index, **kwargs: Any) -> Hidden:
-            return stand_in(index, kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+        def forward(*args: Any, index: int = index, **kwargs: Any) -> Any:
+            hidden = stand_in(index, kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+            return hidden if beside is None else (hidden, *[None] * beside)
 
         block.forward = forward
     try:

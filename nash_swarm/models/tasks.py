@@ -182,6 +182,8 @@ def task_of(model: Any) -> Task:
         DataError: an encoder-decoder whose configuration does not say how its decoder starts.
     """
     config = model.config
+    if (reads := getattr(model, "main_input_name", "input_ids")) != "input_ids":
+        raise UsageError(f"a {type(model).__name__} reads {reads}, not text")
     if getattr(config, "is_encoder_decoder", False):
         start = getattr(config, "decoder_start_token_id", None)
         start = getattr(config, "pad_token_id", None) if start is None else start

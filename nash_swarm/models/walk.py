@@ -10,7 +10,7 @@ from torch import nn
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.layout import Kind
-from nash_swarm.models.architectures import LEFT_IN_HALF
+from nash_swarm.models.architectures import LEFT_IN_HALF, PLAIN_LINEARS
 from nash_swarm.names import SCOPES, Scope
 
 
@@ -94,7 +94,8 @@ def _outermost_lists(model: nn.Module) -> list[tuple[str, nn.ModuleList]]:
 def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
     """The matrices in scope, in the order of the model's modules; a tied matrix once.
 
-    `model`: every Linear, Conv1D and Embedding. `linear`: only those Linear and Conv1D inside transformer blocks.
+    `model`: every Linear (see `architectures.PLAIN_LINEARS`), Conv1D and Embedding. `linear`: only those Linear and
+    Conv1D inside transformer blocks.
 
     Raises:
         UsageError: unknown scope, or nothing is in it.
@@ -109,7 +110,7 @@ def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
     owner: dict[int, int] = {}
     for name, module in model.named_modules():
         kind: Kind
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and type(module).__name__ in PLAIN_LINEARS:
             kind = "linear"
         elif isinstance(module, Conv1D):
             kind = "conv1d"

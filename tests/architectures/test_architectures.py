@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from support.architectures import ARCHITECTURES, VOCABULARY, Small
 
 import nash_swarm as ns
-from nash_swarm.errors import CalibrationWarning
+from nash_swarm.errors import CalibrationWarning, UsageError
 from nash_swarm.files.accounting import REPORT_BYTES
 from nash_swarm.files.packed_model import counted_bytes
+from nash_swarm.models.architectures import prepare
+from nash_swarm.models.kinds import auto_class
 from nash_swarm.models.tasks import task_of
+from nash_swarm.models.walk import find_matrices
 from nash_swarm.pipeline.playing import dense_copy
 from nash_swarm.quantizers.modules import PackedWeight
 
@@ -89,3 +93,41 @@ def _vectors(model: Any) -> int:
         for name, p in model.named_parameters()
         if p.ndim >= 2 and ("time_mix" in name or name.endswith(("A_log", "_bias")))
     )
+
+
+def test_kinds_of_linear_that_do_more_than_multiply_stay() -> None:
+    torch.manual_seed(0)
+    config = transformers.PhimoeConfig(
+        vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=32, num_local_experts=4,
+    )  # fmt: skip
+    model = transformers.PhimoeForCausalLM(config).eval()
+    names = {matrix.name for matrix in find_matrices(prepare(model))}
+    assert "model.layers.0.mlp.experts.gate_up_proj.3" in names
+    assert isinstance(model.model.layers[0].mlp.router, torch.nn.Linear) and "model.layers.0.mlp.router" not in names
+    falcon = ARCHITECTURES["falcon"].make()
+    assert "transformer.h.0.mlp.dense_h_to_4h" in {matrix.name for matrix in find_matrices(falcon)}
+
+
+@pytest.mark.parametrize(
+    ("config", "architecture", "expected"),
+    [
+        ("BertConfig", "BertForMaskedLM", "AutoModel"),
+        ("BertConfig", "BertForPreTraining", "AutoModel"),
+        ("BertConfig", "BertLMHeadModel", "AutoModelForCausalLM"),
+        ("LlamaConfig", "LlamaForCausalLM", "AutoModelForCausalLM"),
+        ("LlamaConfig", None, "AutoModelForCausalLM"),
+        ("T5Config", "T5ForConditionalGeneration", "AutoModelForSeq2SeqLM"),
+    ],
+)
+def test_a_configuration_says_what_loads_it(config: str, architecture: str | None, expected: str) -> None:
+    made = getattr(transformers, config)(architectures=[architecture] if architecture else None)
+    assert auto_class(made).__name__ == expected
+
+
+def test_models_that_do_something_else_are_refused() -> None:
+    with pytest.raises(UsageError, match="BertForSequenceClassification neither writes text"):
+        auto_class(transformers.BertConfig(architectures=["BertForSequenceClassification"]))
+    config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    with pytest.raises(UsageError, match="ViTModel reads pixel_values, not text"):
+        task_of(transformers.ViTModel(config))

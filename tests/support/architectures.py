@@ -86,12 +86,40 @@ ARCHITECTURES: dict[str, Small] = {
     "opt-projected": Small(
         "OPTForCausalLM", "OPTConfig", {**_OPT, "word_embed_proj_dim": 56, "do_layer_norm_before": False}
     ),
+    "gpt-j": Small(
+        "GPTJForCausalLM",
+        "GPTJConfig",
+        {"n_positions": 64, "n_embd": 120, "n_layer": 2, "n_head": 4, "rotary_dim": 12},
+        slow=True,
+    ),
+    "falcon": Small(
+        "FalconForCausalLM",
+        "FalconConfig",
+        {"hidden_size": 120, "num_hidden_layers": 2, "num_attention_heads": 4},
+        slow=True,
+    ),
     "bloom": Small("BloomForCausalLM", "BloomConfig", {"hidden_size": 120, "n_layer": 2, "n_head": 4}, slow=True),
     "mamba": Small("MambaForCausalLM", "MambaConfig", _MAMBA, half=("dt_proj",)),
     "mamba2": Small(
         "Mamba2ForCausalLM",
         "Mamba2Config",
         {**_MAMBA, "num_heads": 8, "head_dim": 30, "n_groups": 2, "chunk_size": 16},
+        slow=True,
+    ),
+    "jamba": Small(
+        "JambaForCausalLM",
+        "JambaConfig",
+        {
+            **_LLAMA,
+            "num_hidden_layers": 4,
+            "num_experts": 2,
+            "use_mamba_kernels": False,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+        },
+        half=("dt_proj", "router"),
         slow=True,
     ),
     "rwkv": Small(
@@ -123,6 +151,14 @@ ARCHITECTURES: dict[str, Small] = {
     ),
     "bert": Small("BertModel", "BertConfig", _PLAIN, unreached=("pooler.dense",)),
     "modernbert": Small("ModernBertModel", "ModernBertConfig", {**_PLAIN, "local_attention": 16}, slow=True),
+    "albert": Small("AlbertModel", "AlbertConfig", {**_PLAIN, "embedding_size": 56}, unreached=("pooler",), slow=True),
+    "deberta": Small(
+        "DebertaV2Model",
+        "DebertaV2Config",
+        {**_PLAIN, "relative_attention": True, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"]},
+        unreached=("pos_key_proj", "pos_query_proj"),
+        slow=True,
+    ),
     "t5": Small("T5ForConditionalGeneration", "T5Config", _T5),
     "t5-gated": Small(
         "T5ForConditionalGeneration",
@@ -131,4 +167,11 @@ ARCHITECTURES: dict[str, Small] = {
         slow=True,
     ),
     "bart": Small("BartForConditionalGeneration", "BartConfig", _BART, slow=True),
+    "marian": Small(
+        "MarianMTModel",
+        "MarianConfig",
+        {**_BART, "decoder_start_token_id": 2},
+        unreached=("encoder.embed_positions", "decoder.embed_positions"),
+        slow=True,
+    ),
 }

@@ -25,8 +25,8 @@ from nash_swarm.tuning.student import Student, check_head
 REFUSED = {
     "gemma2": "changes what comes out of its output head",
     "bart": "changes what comes out of its output head",
-    "bert": "has no plain output head",
-    "modernbert": "has no plain output head",
+    "marian": "changes what comes out of its output head",
+    **dict.fromkeys(("bert", "modernbert", "albert", "deberta"), "has no plain output head"),
 }
 QUICK = {"gpt2", "gemma3", "mamba", "mixtral", "opt-projected", "t5"}
 _TUNED = [

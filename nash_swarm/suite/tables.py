@@ -43,7 +43,9 @@ def markdown(results: Results, figures: Sequence[str] = ()) -> str:
     lines += [versions_line(), ""]
     for model, rows in by_model(results.rows).items():
         lines += [f"## {_cell(model)}", "", about(rows), ""]
-        lines += [*_losses(rows), "", *_certificates(rows), ""]
+        lines += [*_losses(rows), ""]
+        if any(row.predicted_damage is not None for row in rows):
+            lines += [*_certificates(rows), ""]
     if results.failures:
         lines += ["## Not possible", ""]
         lines += [

@@ -69,6 +69,7 @@ def test_the_report_keeps_the_protocols_apart(report: Path) -> None:
     text = (report / "report.md").read_text(encoding="utf-8")
     heads = re.findall(r"^## (model, .*)$", text, re.MULTILINE)
     assert heads == [f"model, {name}" for name in (ORIGINAL, COUNTED, PROTOCOL)]
+    assert text.count("unilateral regret") == 1 and "| `uniform 4 bits` | 4 |" in text
     assert "padding to 64" in text.split("\n## ")[1] and "padding to 64" not in text.split("\n## ")[2]
     assert (report / "table.tex").read_text(encoding="utf-8").count(r"\begin{table}") == 3
     assert (report / "report.html").read_text(encoding="utf-8").count('class="model"') == 3

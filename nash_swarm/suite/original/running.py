@@ -156,10 +156,9 @@ class _Protocol:
 
     def _row(self, protocol: str, method: Method, key: str, figures: Mapping[str, Any]) -> Row:
         return Row(
-            protocol=protocol, model=self.source.name, method=method.name, scope="nn.Linear",
-            granularity="parameter" if method.importance else "tensor", quantizer="rtn", activations="fp32",
-            seed=self.settings.seed, text=self.text.source, text_digest=self.text.digest, eval_text=self.text.source,
-            eval_text_digest=self.text.digest, versions=versions_text(), key=key, **figures,
+            protocol=protocol, model=self.source.name, method=method.name, scope="nn.Linear", quantizer="rtn",
+            activations="fp32", seed=self.settings.seed, text=self.text.source, text_digest=self.text.digest,
+            eval_text=self.text.source, eval_text_digest=self.text.digest, versions=versions_text(), key=key, **figures,
         )  # fmt: skip
 
 

@@ -185,4 +185,11 @@ def _logarithmic(scale: Callable[[str], None], axis: Axis) -> None:
     """A logarithmic scale that is labelled with plain numbers."""
     scale("log")
     axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
+    axis.set_minor_formatter(_Plain(minor_thresholds=(2, 0.4)))
+
+
+class _Plain(LogFormatter):
+    """Labels what `LogFormatter` does, as plain numbers."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""

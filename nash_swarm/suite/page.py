@@ -132,19 +132,18 @@ def _heading(title: str, line: str) -> str:
 
 def _table(model: str, rows: Sequence[Row]) -> str:
     """The table without a script; `report.js` makes it sortable."""
+    columns = [column for column in _COLUMNS if any(getattr(row, column[0]) is not None for row in rows)]
     heads = ["<th scope='col'>method</th>"]
-    heads += [
-        f"<th scope='col' title='{escape(told, quote=True)}'>{escape(name)}</th>" for _, name, _, told in _COLUMNS
-    ]
+    heads += [f"<th scope='col' title='{escape(told, quote=True)}'>{escape(name)}</th>" for _, name, _, told in columns]
     heads += ["<th scope='col' title='another method chose the same allocation, which was packed once'>same as</th>"]
     first = rows[0]
     reference = {
         "bytes": first.parameters * 4, "compression": 0.0, "loss": first.reference_loss,
         "perplexity": first.reference_perplexity,
     }  # fmt: skip
-    body = [_line(ORIGINAL, reference, "")]
+    body = [_line(columns, ORIGINAL, reference, "")]
     body += [
-        _line(label, {name: getattr(row, name) for name, *_ in _COLUMNS}, row.shares)
+        _line(columns, label, {name: getattr(row, name) for name, *_ in columns}, row.shares)
         for row, label in zip(rows, labels(rows), strict=True)
     ]
     return (
@@ -154,9 +153,9 @@ def _table(model: str, rows: Sequence[Row]) -> str:
     )
 
 
-def _line(label: str, values: Mapping[str, Any], shares: str) -> str:
+def _line(columns: Sequence[tuple[str, str, str, str]], label: str, values: Mapping[str, Any], shares: str) -> str:
     cells = [f"<th scope='row'>{escape(label)}</th>"]
-    for name, _, how, _ in _COLUMNS:
+    for name, _, how, _ in columns:
         value = values.get(name)
         text = "" if value is None else format(value, how)
         cells.append(f"<td data-value='{'' if value is None else repr(value)}'>{escape(text)}</td>")

@@ -96,6 +96,15 @@ function ticks(low, high, logarithmic, most) {
   return found;
 }
 
+/** What ticks are labelled with: as few digits as tell them apart. */
+function tickLabels(values) {
+  const plain = values.map(short);
+  if (new Set(plain).size === values.length) return plain;
+  let digits = 4;
+  while (digits < 15 && new Set(values.map((value) => value.toPrecision(digits))).size < values.length) digits++;
+  return values.map((value) => Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits }));
+}
+
 /** A scale from values to pixels, with a little room at both ends. */
 function scale(values, logarithmic, from, to) {
   const usable = values.filter((value) => Number.isFinite(value) && (!logarithmic || value > 0));
@@ -147,12 +156,16 @@ function chart(options) {
     const x = scale(both ?? points.map((p) => p.x), options.x.log, LEFT, width - 12);
     const y = scale(both ?? [...points.map((p) => p.y), ...more], options.y.log, height - 40, 10);
     const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": options.title });
-    for (const value of ticks(x.low, x.high, options.x.log, width < 400 ? 4 : 6))
+    // long labels stand side by side as well
+    let across = ticks(x.low, x.high, options.x.log, width < 400 ? 4 : 6);
+    if (tickLabels(across).some((label) => label.length > 7)) across = across.filter((_, place) => place % 2 === 0);
+    const below = tickLabels(across), upright = ticks(y.low, y.high, options.y.log, 6), beside = tickLabels(upright);
+    for (const [place, value] of across.entries())
       picture.append(svg("line", { class: "axis", x1: x.at(value), x2: x.at(value), y1: 10, y2: height - 40 }),
-        svg("text", { x: x.at(value), y: height - 26, "text-anchor": "middle" }, short(value)));
-    for (const value of ticks(y.low, y.high, options.y.log, 6))
+        svg("text", { x: x.at(value), y: height - 26, "text-anchor": "middle" }, below[place]));
+    for (const [place, value] of upright.entries())
       picture.append(svg("line", { class: "axis", x1: LEFT, x2: width - 12, y1: y.at(value), y2: y.at(value) }),
-        svg("text", { x: LEFT - 6, y: y.at(value) + 4, "text-anchor": "end" }, short(value)));
+        svg("text", { x: LEFT - 6, y: y.at(value) + 4, "text-anchor": "end" }, beside[place]));
     picture.append(svg("text", { class: "name", x: (LEFT + width - 12) / 2, y: height - 8, "text-anchor": "middle" }, options.x.label),
       svg("text", { class: "name", x: 0, y: 0, "text-anchor": "middle", transform: `translate(11 ${(height - 30) / 2}) rotate(-90)` }, options.y.label));
     if (options.diagonal)

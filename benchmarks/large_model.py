@@ -4,9 +4,9 @@
     python benchmarks/large_model.py work --hidden 256 --intermediate 688 --layers 4 --max-memory 1.1GB
 
 Writes ``work/model`` and ``work/packed``, 16.4 GB together (the second line some MB, to see that it works), and says
-what compressing and reloading took, each in a process of its own so that its peak memory is its own. This is about memory,
-not quality: weights are random, widths 3 and 4, one window of text, damage `activation` and rounding to nearest, which
-are the cheapest. `--json FILE` writes the same figures under the same names.
+what compressing and reloading took, each in a process of its own so that its peak memory is its own. It is about
+memory, not quality: weights are random, widths 3 and 4, one window of text, damage `activation` and rounding to
+nearest, which are the cheapest. `--json FILE` writes the same figures under the same names.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from nash_swarm.suite.results import Results
 from nash_swarm.suite.rows import Row, labels
 from nash_swarm.suite.tables import by_model
 
-_MARKERS = "osD^vPX*<>"
+_MARKERS = "osD^vPX*<>p"
 _STYLE = {
     "svg.hashsalt": "nash-swarm", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False, "legend.fontsize": 8,
@@ -52,6 +52,11 @@ def draw(results: Results, folder: Path) -> list[Path]:
         for name, (picture, size) in pictures.items():
             written += _save(picture, size, folder / f"{stem}-{name}")
     return written
+
+
+def _mark(place: int) -> str:
+    """There are ten colours and eleven marks, so that no two of a hundred series look the same."""
+    return _MARKERS[place % len(_MARKERS)]
 
 
 def _save(picture: Callable[[Figure], None], size: tuple[float, float], stem: Path) -> list[Path]:
@@ -87,7 +92,7 @@ def _pareto(figure: Figure, rows: Sequence[Row], peers: Sequence[Mapping[str, An
         for place, (label, of) in enumerate(_series(rows).items()):
             points = [(row.bytes / 1e6, getattr(row, name)) for row in of if getattr(row, name) is not None]
             if points:
-                axes.plot(*zip(*points, strict=True), marker=_MARKERS[place % 10], markersize=4, lw=1, label=label)
+                axes.plot(*zip(*points, strict=True), marker=_mark(place), markersize=4, lw=1, label=label)
         for method in dict.fromkeys(peer["method"] for peer in peers):
             points = [(p["bytes"] / 1e6, p[name]) for p in peers if p["method"] == method and p[name] is not None]
             if points:
@@ -108,7 +113,7 @@ def _predicted(figure: Figure, rows: Sequence[Row]) -> None:
     axes = figure.subplots()
     for place, (label, of) in enumerate(_series(known).items()):
         axes.plot(
-            [row.predicted_damage or 0.0 for row in of], [row.delta_loss for row in of], _MARKERS[place % 10],
+            [row.predicted_damage or 0.0 for row in of], [row.delta_loss for row in of], _mark(place),
             markersize=4, label=label,
         )  # fmt: skip
     ends = [min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])]
@@ -126,7 +131,7 @@ def _times(figure: Figure, rows: Sequence[Row], details: Mapping[str, Mapping[st
     for place, (label, timings) in enumerate(found.items()):
         points = sorted((each["agents"], each["seconds"]) for each in timings)
         if points:
-            axes.plot(*zip(*points, strict=True), _MARKERS[place % 10], markersize=4, label=label)
+            axes.plot(*zip(*points, strict=True), _mark(place), markersize=4, label=label)
     _logarithmic(axes.set_xscale, axes.xaxis)
     _logarithmic(axes.set_yscale, axes.yaxis)
     axes.set(xlabel="agents", ylabel="seconds to solve and certify")
@@ -151,7 +156,7 @@ def _traces(figure: Figure, rows: Sequence[Row], details: Mapping[str, Mapping[s
     for axes, (name, title) in zip(figure.subplots(1, 2), panels, strict=True):
         for place, (of_name, _, label, points) in enumerate(found):
             if of_name == name:
-                axes.plot(*zip(*points, strict=True), marker=_MARKERS[place % 10], markersize=3, lw=1, label=label)
+                axes.plot(*zip(*points, strict=True), marker=_mark(place), markersize=3, lw=1, label=label)
         axes.set(xlabel="iteration", ylabel=title, title=f"{bits:g} bits per parameter")
         if axes.lines:
             if any(y > 0 for line in axes.lines for y in line.get_ydata()):

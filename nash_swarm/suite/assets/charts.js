@@ -130,7 +130,7 @@ function chart(options) {
   const figure = html("figure", {}, html("figcaption", {}, options.title, ...(options.note ? [html("small", {}, options.note)] : [])), canvas, legend);
   const hidden = new Set();
   const series = options.series.map((each, place) => ({
-    colour: `var(--s${place % 10})`, mark: MARKS[place % MARKS.length], ...each,
+    colour: `var(--s${place % 10})`, mark: MARKS[(place + Math.floor(place / 10)) % MARKS.length], ...each,
     points: each.points.filter((p) => Number.isFinite(p.x) && Number.isFinite(p.y) && (!options.x.log || p.x > 0) && (!options.y.log || p.y > 0)),
   })).filter((each) => each.points.length);
   if (!series.length) {

@@ -30,9 +30,10 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 SHARD = 1_800_000_000
 _MEASURED = """
-import json, resource, sys
+import json, sys
+from nash_swarm.suite.memory import peak_memory
 {code}
-print(json.dumps(values | {{"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}}))
+print(json.dumps(values | {{"peak_bytes": peak_memory()}}))
 """
 _COMPRESS = """
 import nash_swarm as ns

@@ -181,9 +181,8 @@ class WholeModel:
             self.current = number
             with torch.enable_grad(), _rooted(self.model):
                 answer = self.task.answer(self.model(**self.task.inputs(batch)))
-                loss, tokens = self.task.loss(answer, batch)
-                (self.task.sampled_loss(answer, batch) if self.sampled else loss).backward()
-            total, count = total + float(loss.detach()), count + tokens
+                loss, tokens = self.task.backward(answer, batch, sampled=self.sampled)
+            total, count = total + loss, count + tokens
         return total / count
 
 

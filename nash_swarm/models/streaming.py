@@ -141,12 +141,10 @@ class BlockStream:
         for number, batch in enumerate(self.batches):
             hidden = self._outputs[number].detach().requires_grad_()
             with torch.enable_grad():
-                answer = self._head(number, hidden)
-                loss, tokens = self.task.loss(answer, batch)
-                (self.task.sampled_loss(answer, batch) if self.sampled else loss).backward()
+                loss, tokens = self.task.backward(self._head(number, hidden), batch, sampled=self.sampled)
             assert hidden.grad is not None
             self._gradients.append(hidden.grad)
-            total += float(loss.detach())
+            total += loss
             count += tokens
         self._outputs = []
         return total / count

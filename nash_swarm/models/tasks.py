@@ -42,6 +42,12 @@ class Task(ABC):
         """
         return self.loss(answer, ids)[0]
 
+    def backward(self, answer: torch.Tensor, ids: torch.Tensor, *, sampled: bool) -> tuple[float, int]:
+        """Backward pass of `loss`, or of `sampled_loss`; returns the summed loss on the text, and its tokens."""
+        loss, tokens = self.loss(answer.detach() if sampled else answer, ids)
+        (self.sampled_loss(answer, ids) if sampled else loss).backward()
+        return float(loss.detach()), tokens
+
     def places(self, ids: torch.Tensor) -> int:
         """Inputs of a matrix that every token passes: what the experts' share of the tokens is relative to."""
         return ids.numel()

@@ -10,7 +10,6 @@ import faulthandler
 import io
 import json
 import random
-import resource
 import shutil
 import signal
 import struct
@@ -39,6 +38,7 @@ from nash_swarm.files.packed_model import read_config
 from nash_swarm.models.offload import stored_tensors
 from nash_swarm.models.source import load_source
 from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.suite.memory import peak_memory
 from support.models import allocate, tiny_llama
 from support.mutating import as_json, damaged_bytes, damaged_values
 from support.packed import pack, some_case
@@ -382,11 +382,11 @@ def main(folder: Path, seed: int, share: float) -> None:
     ns.load(fuzz.packed)
     tracemalloc.start()
     # torch's memory is not traced: what would take more than this is refused by the system and fails the run
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     found = {}
     for name, (cases, count) in plan.items():
         found[name] = run(cases, max(1, round(count * share)))
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    grown = peak_memory() - before
     print(json.dumps({"found": found, "grown": grown}))
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from support.bench import Bench
+from support.benchmarks import BENCHMARKS, parse
 from support.models import tiny_llama
 
 import nash_swarm
@@ -145,19 +146,65 @@ def _commands() -> dict[str, Any]:
     return dict(group.commands)
 
 
+def _spelled_out(document: Path) -> list[str]:
+    """The command lines of a document's blocks, fenced or indented."""
+    blocks = _blocks(document, "sh") + re.findall(
+        r"^    (?:python benchmarks/|nash-swarm )(?:.*\\\n)*.*", _text(document), re.M
+    )
+    return [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+
+def _in_passing(document: Path) -> list[str]:
+    """The command lines in a document's sentences."""
+    return [
+        " ".join(line.split()) for line in re.findall(r"`((?:nash-swarm|python benchmarks/)[^`]+)`", _text(document))
+    ]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_names(DOCUMENTS))
 def test_every_command_line_parses(document: Path) -> None:
     commands = _commands()
-    lines = [line for code in _blocks(document, "sh") for line in code.splitlines()]
-    lines += re.findall(r"`(nash-swarm [^`]+)`", _text(document))
-    for line in lines:
+    sentences = _in_passing(document)
+    for line in _spelled_out(document) + sentences:
         words = shlex.split(line, comments=True)
         if not words or Path(words[0]).name != "nash-swarm" or words[1:] == ["--help"]:
             continue
         assert words[1] in commands, line
-        if line in _text(document).split("`"):  # named in passing, not spelled out
-            continue
-        commands[words[1]].make_context(words[1], words[2:])
+        try:
+            commands[words[1]].make_context(words[1], words[2:])
+        except Exception as error:  # of a click that typer keeps to itself
+            # a sentence may leave out the model or an option's value
+            if line not in sentences or type(error).__name__ not in ("MissingParameter", "BadOptionUsage"):
+                raise
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_names(DOCUMENTS))
+def test_every_benchmark_command_parses(document: Path) -> None:
+    for line in _spelled_out(document) + _in_passing(document):
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["python"] and words[1].startswith("benchmarks/"):
+            assert (ROOT / words[1]).is_file(), line
+            try:
+                parse(Path(words[1]).stem, words[2:])
+            except SystemExit:
+                pytest.fail(line)
+
+
+def test_every_option_that_a_document_names_exists() -> None:
+    known = {option for command in _commands().values() for each in command.params for option in _options_of(each)}
+    for file in BENCHMARKS.glob("*.py"):
+        known |= set(re.findall(r"add_argument\(\s*\"(--[a-z-]+)", file.read_text(encoding="utf-8")))
+    known |= {"--help", "--no-deps", "--check", "--strict"}  # our command's own; pip's, ruff's and mypy's or mkdocs's
+    for document in DOCUMENTS:
+        named = {option for code in re.findall(r"`[^`]+`", _text(document)) for option in _OPTION.findall(code)}
+        assert named <= known, f"{document.name} names {named - known}"
+
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+
+
+def _options_of(parameter: Any) -> list[str]:
+    return [*parameter.opts, *parameter.secondary_opts]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_names(DOCUMENTS))

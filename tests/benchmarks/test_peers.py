@@ -1,24 +1,19 @@
 """The comparison with other tools: what is counted, what is compared with what, and how a tool is run."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support.benchmarks import script
 from support.models import VOCABULARY, tiny_llama
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.pipeline.effort import Effort
 from nash_swarm.quantizers.modules import PackedWeight
 
-# not by the path of imports: a benchmark has the name of a package that transformers looks for (`kernels`)
-for _name, _file in (("peer_tools", "peer_tools/__init__.py"), ("reporting", "reporting.py")):
-    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).parents[2] / "benchmarks" / _file)
-    assert _spec is not None and _spec.loader is not None
-    sys.modules[_name] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules[_name])
+script("peers")  # its tools can be imported from here on
 
 from peer_tools.contest import packed_bits, parse_spec, words  # noqa: E402
 from peer_tools.exchange import ToolError, run_tool, scaled_bits, spread  # noqa: E402

@@ -16,17 +16,18 @@ rewritten after every play, and a run that finds it goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from reporting import origin, write_json
+from reporting import origin, take_up, write_json
 
 import nash_swarm as ns
 from nash_swarm import registry
+from nash_swarm.damage.fisher import Fisher
 from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.models.source import load_source
@@ -48,25 +49,26 @@ class Ablation:
         rng = np.random.default_rng(arguments.seed)
         held_out = cut_windows(load_text(arguments.eval_text), self.source.tokenizer)
         self.windows = choose_windows(held_out, arguments.eval_windows, rng)
+        damage = Fisher(labels=arguments.labels)
         game = ns.measure(
-            self.source.model, self.source.tokenizer, text=text, scope=arguments.scope, windows=arguments.windows,
-            granularity=arguments.granularity, seed=arguments.seed, name=self.source.name, quiet=True,
+            self.source.model, self.source.tokenizer, damage=damage, text=text, scope=arguments.scope,
+            windows=arguments.windows, granularity=arguments.granularity, seed=arguments.seed, name=self.source.name,
+            quiet=True,
         )  # fmt: skip
         self.games = {"off": game}
         if "on" in arguments.coupling:
             self.games["on"] = ns.couple(self.source.model, game, seed=arguments.seed, quiet=True)[0]
-        self.trial = trial_windows(game, text, self.source.tokenizer, rng)
+        self.trial = trial_windows(self.source.model, game, text, self.source.tokenizer, rng)
         self.values: dict[str, Any] = {
             **origin("torch", "transformers", "numpy"),
             "model": self.source.name, "note": self.source.note, "seed": arguments.seed,
+            "damage": asdict(damage),
             "calibration": f"{text.source}, {game.calibration.tokens.size} tokens" if game.calibration else "",
             "evaluation": f"{Path(arguments.eval_text).name}, {self.windows.size} tokens",
             "coupling": {name: game.provenance.get("coupling") for name, game in self.games.items()}.get("on"),
             "reference_loss": None, "rows": [],
         }  # fmt: skip
-        if arguments.json and arguments.json.exists():
-            kept = json.loads(arguments.json.read_text(encoding="utf-8"))
-            self.values |= {"rows": kept["rows"], "reference_loss": kept["reference_loss"]}
+        take_up(arguments.json, self.values)
         self.solved: dict[str, tuple[str, ns.Allocation]] = {}
 
     @property
@@ -165,6 +167,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--eval-text", required=True, help="text that nothing is calibrated on")
     parser.add_argument("--scope", default="model", choices=("model", "linear"))
     parser.add_argument("--granularity", default="block", choices=("layer", "block", "tile"))
+    parser.add_argument("--labels", default="model", choices=("model", "text"), help="of the damage: see `Fisher`")
     parser.add_argument("--quantizer", default="gptq")
     parser.add_argument("--solvers", default=",".join(SOLVERS))
     parser.add_argument("--coupling", nargs="+", default=["off", "on"], choices=("off", "on"))

@@ -23,6 +23,7 @@ from scipy.stats import linregress, spearmanr
 
 import nash_swarm as ns
 from nash_swarm.damage.coupling import couple, random_profile
+from nash_swarm.damage.fisher import Fisher
 from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
 from nash_swarm.models.source import load_source
 
@@ -35,9 +36,10 @@ def main() -> None:
     started = time.perf_counter()
     rng = np.random.default_rng(arguments.seed)
     source, text = load_source(arguments.model), load_text(arguments.text)
+    damage = Fisher(labels=arguments.labels)
     game = ns.measure(
-        source.model, source.tokenizer, text=arguments.text, scope=arguments.scope, windows=arguments.windows,
-        seed=arguments.seed, name=source.name,
+        source.model, source.tokenizer, damage=damage, text=arguments.text, scope=arguments.scope,
+        windows=arguments.windows, seed=arguments.seed, name=source.name,
     )  # fmt: skip
     coupled, shrinkage = couple(source.model, game, seed=arguments.seed)
     windows = choose_windows(cut_windows(text, source.tokenizer, part="held-out"), arguments.eval_windows, rng)
@@ -66,6 +68,7 @@ def main() -> None:
     values = {
         **origin("numpy"),
         "model": source.name, "note": source.note, "text": text.source, "tokens": int(windows.size),
+        "damage": dataclasses.asdict(damage),
         "seconds": time.perf_counter() - started,
         "shrinkage": {**dataclasses.asdict(shrinkage), "reach": str(shrinkage.reach)},
         "table": table, "allocations": rows,
@@ -110,6 +113,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("model")
     parser.add_argument("--text", default="python-docs")
     parser.add_argument("--scope", default="model", choices=("model", "linear"))
+    parser.add_argument("--labels", default="model", choices=("model", "text"), help="of the damage: see `Fisher`")
     parser.add_argument("--quantizer", default="gptq")
     parser.add_argument("--allocations", type=int, default=32)
     parser.add_argument("--low", type=float, default=2.5)

@@ -11,18 +11,18 @@ that finds it goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reporting import origin, write_json
+from reporting import origin, take_up, write_json
 
 import nash_swarm as ns
 from nash_swarm import registry
+from nash_swarm.damage.fisher import Fisher
 from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame, Calibration
@@ -58,16 +58,16 @@ class Ladder:
             arguments.eval_windows,
             np.random.default_rng(arguments.seed),
         )
+        self.damage = Fisher(arguments.damping, arguments.labels)
         self.values: dict[str, Any] = {
             **origin("torch", "transformers", "numpy"),
             "model": self.source.name, "note": self.source.note, "scope": arguments.scope, "seed": arguments.seed,
+            "damage": asdict(self.damage),
             "calibration": f"{text.source}: {arguments.game_windows}, {arguments.windows}, {arguments.tuning_windows} "
             f"windows of {self.unseen.shape[1]}",
             "evaluation": f"{held_out.source}, {self.unseen.size} tokens", "reference_loss": None, "rows": [],
         }  # fmt: skip
-        if arguments.json and arguments.json.exists():
-            kept = json.loads(arguments.json.read_text(encoding="utf-8"))
-            self.values |= {"rows": kept["rows"], "reference_loss": kept["reference_loss"]}
+        take_up(arguments.json, self.values)
         self._game_windows = windows(arguments.game_windows)
         self._game: BitGame | None = None
 
@@ -80,8 +80,8 @@ class Ladder:
         """Measured when it is first needed."""
         if self._game is None:
             self._game = ns.measure(
-                self.source.model, tokens=self._game_windows, scope=self.arguments.scope, seed=self.arguments.seed,
-                name=self.source.name, quiet=True,
+                self.source.model, damage=self.damage, tokens=self._game_windows, scope=self.arguments.scope,
+                seed=self.arguments.seed, name=self.source.name, quiet=True,
             )  # fmt: skip
         return self._game
 
@@ -174,6 +174,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--text", required=True, help="calibration text")
     parser.add_argument("--eval-text", required=True, help="text that nothing is calibrated on")
     parser.add_argument("--scope", default="model", choices=("model", "linear"))
+    parser.add_argument("--labels", default="model", choices=("model", "text"), help="of the damage: see `Fisher`")
+    parser.add_argument("--damping", type=float, default=0.01, help="of the damage: see `Fisher`")
     parser.add_argument("--solver", default="lagrangian")
     parser.add_argument("--step", nargs="+", default=list(STEPS), choices=STEPS)
     parser.add_argument("--game-windows", type=int, default=32)

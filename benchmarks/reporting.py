@@ -26,6 +26,20 @@ def origin(*packages: str) -> dict[str, Any]:
     }
 
 
+def take_up(path: Path | None, values: dict[str, Any]) -> None:
+    """Put the rows of an earlier run that wrote the file among the values, and the loss of its original model.
+
+    Raises:
+        SystemExit: its damage was another one.
+    """
+    if path is None or not path.exists():
+        return
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    if (damage := kept.get("damage", values["damage"])) != values["damage"]:
+        raise SystemExit(f"{path} has figures of damage {damage}; name another file")
+    values |= {"rows": kept["rows"], "reference_loss": kept["reference_loss"]}
+
+
 def write_json(path: str | Path | None, values: Mapping[str, Any]) -> None:
     """Write or replace the file in one step; nothing without a path."""
     if path:

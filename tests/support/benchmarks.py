@@ -61,3 +61,10 @@ def parse(name: str, words: list[str]) -> argparse.ArgumentParser:
         except _Parsed as parsed:
             return parsed.parser
     raise AssertionError(f"benchmarks/{name}.py does not parse its command line")
+
+
+def run(name: str, *words: object) -> None:
+    """The script with these words on its command line, in this process."""
+    module = script(name)
+    with patch.object(sys, "argv", [str(BENCHMARKS / f"{name}.py"), *map(str, words)]):
+        module.main()

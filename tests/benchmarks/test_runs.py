@@ -1,0 +1,62 @@
+"""Benchmarks on a model: rows and settings in their JSON, and runs that go on where an earlier one stopped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.bench import Bench
+from support.benchmarks import run
+
+
+def _values(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def test_the_ablation_keeps_its_rows_and_knows_its_damage(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    words = (
+        bench.model, "--bits", 4.5, "--text", bench.text, "--eval-text", bench.text, "--windows", 2,
+        "--eval-windows", 2, "--rounds", 0, "--coupling", "off", "--json", path,
+    )  # fmt: skip
+    run("ablation", *words, "--solvers", "uniform", "--labels", "text")
+    first = _values(path)
+    assert first["damage"]["labels"] == "text"
+    assert {row["solver"] for row in first["rows"]} == {"uniform"}
+    run("ablation", *words, "--solvers", "uniform,lagrangian", "--labels", "text")
+    both = _values(path)
+    assert both["rows"][: len(first["rows"])] == first["rows"]
+    assert both["rows"][-1]["solver"] == "lagrangian" and both["rows"][-1]["bits"] <= 4.5
+    with pytest.raises(SystemExit, match="name another file"):
+        run("ablation", *words, "--solvers", "uniform")
+    assert _values(path) == both
+
+
+def test_quality_measures_with_the_damage_it_is_told(bench: Bench, tmp_path: Path) -> None:
+    words = (
+        bench.model, "--bits", 4.5, "--text", bench.text, "--eval-text", bench.text, "--step", "bargain",
+        "--game-windows", 2, "--windows", 2, "--tuning-windows", 2, "--eval-windows", 2,
+    )  # fmt: skip
+    found = {}
+    for labels in ("model", "text"):
+        path = tmp_path / f"{labels}.json"
+        run("quality", *words, "--labels", labels, "--damping", 0.1, "--json", path)
+        found[labels] = _values(path)
+        assert found[labels]["damage"] == {"damping": 0.1, "labels": labels}
+        assert found[labels]["rows"][0]["used bits"] <= 4.5
+    assert found["model"]["rows"][0]["kl"] != found["text"]["rows"][0]["kl"]
+    assert found["model"]["reference_loss"] == found["text"]["reference_loss"]
+
+
+def test_what_coupling_predicts_says_of_which_damage(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "coupling.json"
+    run(
+        "coupling", bench.model, "--text", bench.text, "--windows", 4, "--eval-windows", 2, "--allocations", 3,
+        "--low", 3, "--high", 8, "--target", "kl", "--labels", "text", "--json", path,
+    )  # fmt: skip
+    values = _values(path)
+    assert values["damage"]["labels"] == "text"
+    assert len(values["allocations"]) == 3
+    assert all(3 <= row["bits"] <= 8 for row in values["allocations"])
+    assert set(values["table"]["coupled"]) == {"spearman", "slope", "residual", "ratio"}

@@ -179,7 +179,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--solver", default="lagrangian")
     parser.add_argument("--step", nargs="+", default=list(STEPS), choices=STEPS)
     parser.add_argument("--game-windows", type=int, default=32)
-    parser.add_argument("--windows", type=int, default=64)
+    parser.add_argument("--windows", type=int, default=128)
     parser.add_argument("--tuning-windows", type=int, default=128)
     parser.add_argument("--eval-windows", type=int, default=64)
     parser.add_argument("--length", type=int, default=512)

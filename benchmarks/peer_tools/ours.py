@@ -52,7 +52,8 @@ class Ours:
             allocation = ns.solve(self.game, size=int(settings["total"]) // 8, solver=solver)
         else:
             allocation = ns.solve(self.game, bits=float(settings["bits"]), solver=solver)
-        windows = spread(self.tokens, int(settings.get("windows", self.effort.windows)))
+        count = int(settings.get("windows", max(self.effort.windows, self.effort.rounding_windows)))
+        windows = spread(self.tokens, count)
         allocation = replace(allocation, calibration=Calibration(np.ascontiguousarray(windows), "calibration"))
         words = [solver, quantizer, f"group {self.game.tensors[0].group_size}", f"{len(windows)} windows"]
         propagation = self.effort.propagation if quantizer == "gptq" else 0.0

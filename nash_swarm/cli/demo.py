@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,12 +20,18 @@ def demo(
     bits: Annotated[float, typer.Option(help="Budget in bits per parameter.")] = 3.5,
     solver: options.SolverName = DEFAULT_SOLVER,
     windows: options.Windows = 16,
+    steps: Annotated[int, typer.Option("--tune", min=0, help="Steps of tuning, two windows each; 0 for none.")] = 40,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compress the demo model on CPython's documentation and compare with `uniform` and `quantile` at equal bytes."""
+    """Compress the demo model on CPython's documentation and compare with `uniform` and `quantile` at equal bytes.
+
+    Matrices are rounded with twice as many windows as damage is measured on, and the solver's model is tuned, on its
+    grid and at the same bytes, on three times as many.
+    """
     import time
+    from dataclasses import replace
 
     import numpy as np
 
@@ -36,13 +42,16 @@ def demo(
     from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
     from nash_swarm.files.atomic import check_new_folder
     from nash_swarm.files.packed_model import counted_bytes, is_packed, load, save
+    from nash_swarm.game.bitgame import Calibration
     from nash_swarm.game.budget import Budget
     from nash_swarm.models.source import load_source
     from nash_swarm.pipeline.agents import find_agents
     from nash_swarm.pipeline.compressing import figures
+    from nash_swarm.pipeline.effort import EFFORTS
     from nash_swarm.pipeline.measuring import measure
     from nash_swarm.pipeline.packing import pack
     from nash_swarm.pipeline.solving import solve
+    from nash_swarm.pipeline.tuning import tune
 
     started = time.perf_counter()
     again = is_packed(output)
@@ -56,15 +65,31 @@ def demo(
     game = measure(
         source.model, source.tokenizer, damage=estimator, windows=windows, seed=seed, name=source.name, quiet=quiet
     )
-    allocations = {name: solve(game, bits=bits, solver=player, seed=seed) for name, player in players.items()}
+    text = load_text(BUILT_IN_TEXT)
+
+    def chosen(part: Literal["calibration", "held-out"], count: int) -> Any:
+        cut = cut_windows(text, source.tokenizer, part=part)
+        return choose_windows(cut, count, np.random.default_rng(seed))
+
+    rounding = Calibration(chosen("calibration", 2 * windows), text.source)
+    allocations = {
+        name: replace(solve(game, bits=bits, solver=player, seed=seed), calibration=rounding)
+        for name, player in players.items()
+    }
     models: dict[str, Any] = {"original": source.model}
     models |= {name: pack(source.model, allocation, quiet=quiet) for name, allocation in allocations.items()}
-    cut = cut_windows(load_text(BUILT_IN_TEXT), source.tokenizer, part="held-out")
-    held_out = choose_windows(cut, windows, np.random.default_rng(seed))
-    found = evaluate(models, held_out, reference=source.model, quiet=quiet)
+    best = solver
+    settings = EFFORTS["best"].tuning
+    if steps and settings is not None:
+        best = f"{solver}, tuned"
+        seen = chosen("calibration", 3 * windows)
+        tuned = tune(source.model, models[solver], seen, replace(settings, steps=steps), seed=seed, quiet=quiet)
+        models = {"original": source.model, best: tuned.packed, **models}
+        allocations[best] = allocations[solver]
+    found = evaluate(models, chosen("held-out", windows), reference=source.model, quiet=quiet)
     save(
-        models[solver], output, tokenizer=source.tokenizer, overwrite=again,
-        measured=figures(found[solver], found["original"], BUILT_IN_TEXT),
+        models[best], output, tokenizer=source.tokenizer, overwrite=again,
+        measured=figures(found[best], found["original"], BUILT_IN_TEXT),
     )  # fmt: skip
     chat = bool(source.tokenizer.chat_template)
     answer = continue_text(load(output), source.tokenizer, _PROMPT, tokens=32, chat=chat)
@@ -72,7 +97,7 @@ def demo(
     parameters = game.parameters
     sizes = {"original": 2 * parameters} | {name: a.certificate.used_bits // 8 for name, a in allocations.items()}
     # the others are not saved: their size is the exact bound that the files of the saved one stay within
-    sizes[solver] = counted_bytes(output)
+    sizes[best] = counted_bytes(output)
     shares = show.weight_shares(allocations[solver])
     if json:
         show.print_json(

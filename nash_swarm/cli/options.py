@@ -66,8 +66,8 @@ EffortName = Annotated[
     str,
     typer.Option(
         "--effort",
-        help="Minutes for quality: fast (8 windows, no contest), default, or best (64 windows, "
-        "the packed model tuned against the original).",
+        help="Minutes for quality: fast (8 windows, no contest), default (16, rounded with 32), or best (32, rounded "
+        "with 128, no contest, the packed model tuned against the original).",
     ),
 ]
 Contest = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def compress(
         solver, quantizer, damage: names or instances.
         granularity, strategies, scope, group_size: see `measure`.
         effort: name of settings that trade minutes for quality, see `effort.EFFORTS`, or such settings.
-        windows: see `measure`; the effort's if not given.
+        windows: see `measure`; the effort's if not given. Matrices are rounded with at least as many.
         text: calibration text; every fourth window of it is held out for the evaluation.
         eval_windows: held-out windows that are evaluated; 0 for none.
         rules: see `solve`.
@@ -163,11 +163,17 @@ def compress(
     )  # fmt: skip
     with kept_game(Path(out), settings, source.model, budget.total_bits // 8, measured_game) as game:
         rng = np.random.default_rng(seed)
+        rounded_with = game.calibration
+        if rounded_with is not None and source.tokenizer is not None and settled.rounding_windows > windows:
+            cut = cut_windows(loaded, source.tokenizer, part="calibration", model=source.model)
+            chosen_windows = choose_windows(cut, settled.rounding_windows, np.random.default_rng(seed))
+            rounded_with = replace(rounded_with, tokens=chosen_windows)
         if game.calibration is not None and source.tokenizer is not None and (contest or rounds):
             ranking = play(
-                source.model, game, budget, solver=chosen, quantizer=rounding,
+                source.model, game, budget, solver=chosen, quantizer=rounding, calibration=rounded_with,
                 propagation=settled.propagation, rounds=rounds, baselines=BASELINES if contest else (), rules=rules,
-                trial=trial_windows(source.model, game, loaded, source.tokenizer, rng), seed=seed, quiet=quiet,
+                trial=trial_windows(source.model, game, loaded, source.tokenizer, rng, rounding=rounded_with),
+                seed=seed, quiet=quiet,
             )  # fmt: skip
             trial = {candidate.name: candidate.kl for candidate in ranking}
             losses = {candidate.name: candidate.trial.loss for candidate in ranking}
@@ -175,6 +181,7 @@ def compress(
         else:
             trial, losses = {}, {}
             allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
+            allocation = replace(allocation, calibration=rounded_with)
             packed = pack(source.model, allocation, quantizer=rounding, propagation=settled.propagation, quiet=quiet)
         tuned: Tuned | None = None
         if settled.tuning is not None and game.calibration is not None and source.tokenizer is not None:
@@ -192,6 +199,8 @@ def compress(
             )
             measured = figures(found["packed"], found["reference"], loaded.source)
             measured |= {"trial_kl": trial, "trial_loss": losses}
+            if rounded_with is not None:
+                measured["rounding_tokens"] = int(rounded_with.tokens.size)
             if tuned is not None:
                 measured |= {"tuning_kl": tuned.history, "tuning_kept": tuned.step}
         save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)

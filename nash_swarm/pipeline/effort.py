@@ -14,7 +14,8 @@ class Effort:
     """Settings of the stages of `compress`.
 
     Attributes:
-        windows: calibration windows that the damage is measured on and matrices are rounded with.
+        windows: calibration windows that the damage is measured on.
+        rounding_windows: calibration windows that matrices are rounded with; as many as the damage's if that is more.
         contest: whether the result is tried against the baselines, see `compress`.
         propagation: see `pack`.
         tuning: how the packed model is tuned; `None` for not at all.
@@ -22,6 +23,7 @@ class Effort:
     """
 
     windows: int
+    rounding_windows: int = 0
     contest: bool = True
     propagation: float = 0.0
     tuning: Tuning | None = None
@@ -30,8 +32,14 @@ class Effort:
 
 EFFORTS: Mapping[str, Effort] = {
     "fast": Effort(windows=8, contest=False),
-    "default": Effort(windows=16),
-    "best": Effort(windows=64, tuning=Tuning(steps=100, batch=2, scales=0.1), tuning_windows=128),
+    "default": Effort(windows=16, rounding_windows=32),
+    "best": Effort(
+        windows=32,
+        rounding_windows=128,
+        contest=False,
+        tuning=Tuning(steps=200, batch=2, scales=0.1),
+        tuning_windows=128,
+    ),
 }
 
 

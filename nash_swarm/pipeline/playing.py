@@ -17,7 +17,7 @@ from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.evaluation.text import Text, choose_windows, cut_windows
 from nash_swarm.game.allocation import Allocation
-from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.rules import Rules
@@ -59,14 +59,22 @@ class Candidate:
 
 
 def trial_windows(
-    model: Any, game: BitGame, text: Text, tokenizer: Any, rng: np.random.Generator
+    model: Any,
+    game: BitGame,
+    text: Text,
+    tokenizer: Any,
+    rng: np.random.Generator,
+    *,
+    rounding: Calibration | None = None,
 ) -> npt.NDArray[np.int32]:
-    """Windows of the calibration part of a text that the game was not measured on, int32 (windows, length).
+    """Windows of the calibration part of a text that nothing was measured on or rounded with, int32 (windows, length).
 
-    If the game used them all, its own windows are returned: a trial on seen text is better than none.
+    If all were used, used ones are returned: a trial on seen text is better than none.
     """
     assert game.calibration is not None
     used = game.calibration.tokens
+    if rounding is not None:
+        used = np.concatenate([used, rounding.tokens])
     cut = cut_windows(text, tokenizer, length=used.shape[1], part="calibration", model=model)
     seen = {window.tobytes() for window in used}
     fresh = cut[[window.tobytes() not in seen for window in cut]]
@@ -80,6 +88,7 @@ def play(
     *,
     solver: Solver,
     quantizer: str | Quantizer = "gptq",
+    calibration: Calibration | None = None,
     propagation: float = 0.0,
     rounds: int = 0,
     baselines: Iterable[str] = BASELINES,
@@ -100,6 +109,7 @@ def play(
         budget: the same for every candidate.
         solver: who allocates.
         quantizer, propagation: how candidates are rounded, see `pack`.
+        calibration: what they are rounded with; the game's if not given.
         rounds: measurements at the quantized point.
         baselines: solvers that the winner is compared with.
         trial: token ids (windows, length) on which candidates are compared by their KL to the original.
@@ -113,6 +123,8 @@ def play(
 
     def tried(name: str, who: Solver, played: BitGame) -> Candidate:
         allocation = who.solve(played, budget, rng=np.random.default_rng(seed), rules=rules)
+        if calibration is not None:
+            allocation = replace(allocation, calibration=calibration)
         packed = pack(model, allocation, quantizer=quantizer, propagation=propagation, quiet=quiet)
         return Candidate(name, allocation, packed, evaluate({"": packed}, trial, reference=model, quiet=quiet)[""])
 

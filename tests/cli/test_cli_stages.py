@@ -176,12 +176,13 @@ def test_demo(bench: Any, command: Any, tmp_path: Path, monkeypatch: pytest.Monk
     loaded = source.load_source(str(bench.model))
     monkeypatch.setattr(source, "load_source", lambda name: loaded)
     out = tmp_path / "demo"
-    told = command("demo", "-o", out, "--bits", 5, "--windows", 1, "--json", "-q").values
-    assert told["models"].keys() == {"original", "nash-swarm", "quantile", "uniform"}
+    told = command("demo", "-o", out, "--bits", 5, "--windows", 1, "--tune", 2, "--json", "-q").values
+    assert told["models"].keys() == {"original", "nash-swarm, tuned", "nash-swarm", "quantile", "uniform"}
+    assert 0.99 * 5 <= told["models"]["nash-swarm, tuned"]["bits_per_parameter"] <= 5
     assert all(told["models"][name]["bits_per_parameter"] <= 5 for name in ("nash-swarm", "quantile", "uniform"))
     assert told["models"]["original"]["kl"] == pytest.approx(0, abs=1e-6)
     assert isinstance(told["generated"], str)
-    again = command("demo", "-o", out, "--bits", 5, "--windows", 1, "-q")
+    again = command("demo", "-o", out, "--bits", 5, "--windows", 1, "--tune", 0, "-q")
     assert again.code == 0, "the demo replaces its own earlier result"
     assert "perplexity" in again.out
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.bench import Bench
 
 import nash_swarm as ns
 from nash_swarm.errors import UsageError
+from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
 from nash_swarm.files.packed_model import read_report
+from nash_swarm.game.bitgame import Calibration
+from nash_swarm.models.source import load_source
 from nash_swarm.pipeline.effort import EFFORTS, Effort, find_effort
+from nash_swarm.pipeline.playing import trial_windows
 from nash_swarm.pipeline.tuning import Tuning
 
 QUICK = Effort(
@@ -51,3 +56,39 @@ def test_tuning_is_refused_before_anything_is_measured(bench: Bench, tmp_path: P
             granularity="parameter", quiet=True,
         )  # fmt: skip
     assert not (tmp_path / "out").exists()
+
+
+def test_rounding_takes_more_text_than_the_damage(bench: Bench, tmp_path: Path) -> None:
+    few = replace(QUICK, propagation=0.0, tuning=None)
+    made = {
+        name: ns.compress(
+            str(bench.model), bits=5.0, text=str(bench.text), out=tmp_path / name, effort=effort, contest=contest,
+            eval_windows=1, quiet=True,
+        )
+        for name, effort, contest in (
+            ("few", few, False),
+            ("more", replace(few, rounding_windows=6), False),
+            ("tried", replace(few, rounding_windows=6), True),
+        )
+    }  # fmt: skip
+    choices = {name: done.allocation.choices.tolist() for name, done in made.items()}
+    tokens = {name: read_report(done.path)["measured"]["rounding_tokens"] for name, done in made.items()}
+    codes = {name: (done.path / "model.safetensors").read_bytes() for name, done in made.items()}
+    assert tokens["more"] == tokens["tried"] == 3 * tokens["few"]
+    # the game is the same, what is made of its allocation is not
+    assert choices["few"] == choices["more"]
+    assert codes["few"] != codes["more"]
+    if choices["tried"] == choices["more"]:
+        assert codes["tried"] == codes["more"]
+
+
+def test_candidates_are_tried_on_text_that_nothing_was_rounded_with(bench: Bench) -> None:
+    source, text = load_source(str(bench.model)), load_text(str(bench.text))
+    cut = cut_windows(text, source.tokenizer, part="calibration")
+    assert len(cut) > 6
+    game = ns.measure(source.model, tokens=cut[:2], quiet=True)
+    rounding = Calibration(choose_windows(cut, len(cut) - 1, np.random.default_rng(0)), "text")
+    seen = {window.tobytes() for window in [*cut[:2], *rounding.tokens]}
+    tried = trial_windows(source.model, game, text, source.tokenizer, np.random.default_rng(0), rounding=rounding)
+    fresh = [window for window in cut if window.tobytes() not in seen]
+    assert len(seen) < len(cut) and [window.tobytes() for window in tried] == [window.tobytes() for window in fresh]

@@ -105,7 +105,7 @@ def compress(
         solver, quantizer, damage: names or instances.
         granularity, strategies, scope, group_size: see `measure`.
         effort: name of settings that trade minutes for quality, see `effort.EFFORTS`, or such settings.
-        windows: see `measure`; the effort's if not given. Matrices are rounded with at least as many.
+        windows: calibration windows that damage is measured on and matrices are rounded with; the effort's if not given.
         text: calibration text; every fourth window of it is held out for the evaluation.
         eval_windows: held-out windows that are evaluated; 0 for none.
         rules: see `solve`.
@@ -129,6 +129,7 @@ def compress(
     estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
     strategies = check_strategies(strategies, granularity)
     settled = find_effort(effort) if isinstance(effort, str) else effort
+    rounding_windows = settled.rounding_windows if windows is None else windows
     windows = settled.windows if windows is None else windows
     contest = settled.contest if contest is None else contest
     if settled.tuning is not None and granularity == "parameter":
@@ -164,9 +165,9 @@ def compress(
     with kept_game(Path(out), settings, source.model, budget.total_bits // 8, measured_game) as game:
         rng = np.random.default_rng(seed)
         rounded_with = game.calibration
-        if rounded_with is not None and source.tokenizer is not None and settled.rounding_windows > windows:
+        if rounded_with is not None and source.tokenizer is not None and rounding_windows > windows:
             cut = cut_windows(loaded, source.tokenizer, part="calibration", model=source.model)
-            chosen_windows = choose_windows(cut, settled.rounding_windows, np.random.default_rng(seed))
+            chosen_windows = choose_windows(cut, rounding_windows, np.random.default_rng(seed))
             rounded_with = replace(rounded_with, tokens=chosen_windows)
         if game.calibration is not None and source.tokenizer is not None and (contest or rounds):
             ranking = play(

@@ -105,7 +105,8 @@ def compress(
         solver, quantizer, damage: names or instances.
         granularity, strategies, scope, group_size: see `measure`.
         effort: name of settings that trade minutes for quality, see `effort.EFFORTS`, or such settings.
-        windows: calibration windows that damage is measured on and matrices are rounded with; the effort's if not given.
+        windows: calibration windows that damage is measured on and matrices are rounded with; the effort's if not
+            given.
         text: calibration text; every fourth window of it is held out for the evaluation.
         eval_windows: held-out windows that are evaluated; 0 for none.
         rules: see `solve`.

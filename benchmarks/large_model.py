@@ -30,10 +30,10 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 SHARD = 1_800_000_000
 _MEASURED = """
-import json, sys
+import json, sys, time
 from nash_swarm.suite.memory import peak_memory
 {code}
-print(json.dumps(values | {{"peak_bytes": peak_memory()}}))
+print(json.dumps(values | {{"peak_bytes": peak_memory(), "processor_seconds": time.process_time()}}))
 """
 _COMPRESS = """
 import nash_swarm as ns
@@ -111,7 +111,7 @@ def write_model(config: LlamaConfig, folder: Path) -> int:
 
 
 def measured(code: str, *arguments: object) -> dict[str, Any]:
-    """What the code calls `values`, with its peak memory and seconds, in a process of its own."""
+    """What the code calls `values`, with its peak memory, seconds and processor seconds, in a process of its own."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", _MEASURED.format(code=code), *map(str, arguments)], stdout=subprocess.PIPE, check=True
@@ -142,6 +142,7 @@ def main() -> None:
         "compress": measured(_COMPRESS, model, packed, chosen.max_memory),
         "reload": measured(_RELOAD, packed),
     }
+    print(f"weights: {values['weight_bytes']:,} bytes")
     for stage in ("compress", "reload"):
         print(f"{stage}: {json.dumps(values[stage])}")
     write_json(chosen.json, {**origin("torch", "transformers"), **values})

@@ -60,3 +60,19 @@ def test_what_coupling_predicts_says_of_which_damage(bench: Bench, tmp_path: Pat
     assert len(values["allocations"]) == 3
     assert all(3 <= row["bits"] <= 8 for row in values["allocations"])
     assert set(values["table"]["coupled"]) == {"spearman", "slope", "residual", "ratio"}
+
+
+@pytest.mark.slow
+def test_a_model_is_written_compressed_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "large.json"
+    run(
+        "large_model", tmp_path / "work", "--hidden", 256, "--intermediate", 688, "--layers", 2,
+        "--vocabulary", 1000, "--max-memory", "1.1GB", "--json", path,
+    )  # fmt: skip
+    values = _values(path)
+    parameters = 2 * (4 * 256 * 256 + 3 * 256 * 688 + 2 * 256) + 2 * 1000 * 256 + 256
+    assert values["weight_bytes"] == 2 * parameters
+    assert 8 * values["compress"]["file_bytes"] <= 3.5 * parameters
+    assert values["reload"]["logits_finite"]
+    for stage in ("compress", "reload"):
+        assert {"seconds", "processor_seconds", "peak_bytes"} <= values[stage].keys()

@@ -31,7 +31,7 @@ from nash_swarm.quantizers.kernels.matmul import Runner
 from nash_swarm.quantizers.kernels.prepared import prepare
 from nash_swarm.quantizers.kernels.simd import paths
 from nash_swarm.quantizers.kernels.simd.vectors import add_floats, load_floats, prefetch, store_floats
-from nash_swarm.quantizers.kernels.threads import share_rows
+from nash_swarm.quantizers.kernels.threads import share_compiled
 from nash_swarm.quantizers.packing import PackedTensor
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
@@ -53,6 +53,12 @@ def read(start: int, past: int, out: int) -> None:
         a, b = add_floats(a, load_floats(at)), add_floats(b, load_floats(at + 64))
         c, d = add_floats(c, load_floats(at + 128)), add_floats(d, load_floats(at + 192))
     store_floats(out, add_floats(add_floats(a, b), add_floats(c, d)))
+
+
+@njit(f"void({', '.join(['int64'] * 9)})", nogil=True)
+def read_pages(start: int, size: int, out: int, _a: int, _b: int, _c: int, _work: int, first: int, past: int) -> None:
+    """`read` pages `first` to `past` of `size` bytes each."""
+    read(start + first * size, start + past * size, out + 64 * first)
 
 
 def last_cache() -> int:
@@ -107,18 +113,13 @@ class Weights:
         runner, tokens = self.runners[0], len(x)
         out = torch.empty(tokens, runner.prepared.layout.rows)
         inputs = torch.empty(runner.activation_bytes(tokens), dtype=torch.uint8)
-        work = [torch.empty(runner.work_bytes(tokens), dtype=torch.uint8) for _ in range(64)]
+        work = torch.empty(runner.work_bytes(tokens), dtype=torch.uint8)
         turn = itertools.cycle(self.runners)
 
         def run() -> None:
             runner = next(turn)
-            free = iter(work)  # `next` on it is atomic
-            runner.quantize(x.data_ptr(), tokens, inputs.data_ptr(), work[0].data_ptr())
-
-            def share(first: int, past: int) -> None:
-                runner.multiply(inputs.data_ptr(), out.data_ptr(), tokens, next(free).data_ptr(), first, past)
-
-            share_rows(self.tiles, share, smallest=16)
+            runner.quantize(x.data_ptr(), tokens, inputs.data_ptr(), work.data_ptr())
+            runner.share(inputs.data_ptr(), out.data_ptr(), tokens, 16)
 
         return run
 
@@ -162,11 +163,7 @@ def shared_reading(room: int) -> tuple[int, Task]:
 
     def run(keep: object = (memory, sums)) -> None:
         start = next(turn)
-        share_rows(
-            size // page,
-            lambda first, past: read(start + first * page, start + past * page, sums.data_ptr() + 64 * first),
-            smallest=64,
-        )
+        share_compiled(read_pages, (start, page, sums.data_ptr(), 0, 0, 0), size // page)
 
     return size, run
 

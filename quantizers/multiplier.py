@@ -14,7 +14,6 @@ from nash_swarm.game.layout import TILE_ROWS
 from nash_swarm.quantizers.kernels.matmul import Runner
 from nash_swarm.quantizers.kernels.prepared import Prepared
 from nash_swarm.quantizers.kernels.remainders import remainder
-from nash_swarm.quantizers.kernels.threads import share_rows
 
 Mode = Literal["int8", "int16", "fp32"]
 """How inputs are taken: rounded to int8; as the sum of two such roundings, of the input and of what the first leaves
@@ -94,13 +93,7 @@ class Multiplier:
         return inputs
 
     def _multiply(self, inputs: npt.NDArray[np.uint8], out: torch.Tensor, tokens: int) -> None:
-        runner, source, target = self._runner, inputs.ctypes.data, out.data_ptr()
-
-        def share(first: int, past: int) -> None:
-            work = np.empty(runner.work_bytes(tokens), np.uint8)
-            runner.multiply(source, target, tokens, work.ctypes.data, first, past)
-
-        share_rows(self._tiles, share, smallest=self._smallest_share(tokens))
+        self._runner.share(inputs.ctypes.data, out.data_ptr(), tokens, self._smallest_share(tokens))
 
     def _smallest_share(self, tokens: int) -> int:
         """Tiles that are worth handing over to another thread."""

@@ -23,9 +23,10 @@ def over_spans(task: Callable[[int, int], T], agents: int, span: int | None = No
     starts = range(0, agents, span)
     if len(starts) == 1:
         return [task(0, agents)]
-    with ThreadPoolExecutor(min(_cores(), len(starts))) as pool:
+    with ThreadPoolExecutor(min(cores(), len(starts))) as pool:
         return list(pool.map(lambda start: task(start, min(start + span, agents)), starts))
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

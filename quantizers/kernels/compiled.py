@@ -22,7 +22,7 @@ _FLOAT_TOKENS_AT_ONCE = {AVX512VNNI: 4, AVX2: 1, GENERIC: 1}
 
 @cache
 def kernel(path: int, exact: bool) -> Kernel:
-    """`run(matrix, x, activations, out, work, tokens, chunk, first, past)`: all addresses and sizes as int64.
+    """`run(matrix, x, activations, out, tokens, chunk, work, first, past)`: all addresses and sizes as int64.
 
     Rounds x, float32 (tokens, columns), into the block at `activations`, unless x is 0 because that has been done; then
     writes rows of tiles `first:past` of out, float32 (tokens, rows). Releases the GIL; ranges of tiles may run in
@@ -35,7 +35,7 @@ def _compile(path: int, exact: int, lanes: int, float_lanes: int, source: int) -
     # the constants are cells of the closure, which Numba's disk cache tells apart
     @njit(f"void({', '.join(['int64'] * 9)})", nogil=True, cache=True, error_model="numpy")
     def run(
-        matrix: int, x: int, activations: int, out: int, work: int, tokens: int, chunk: int, first: int, past: int
+        matrix: int, x: int, activations: int, out: int, tokens: int, chunk: int, work: int, first: int, past: int
     ) -> None:
         _ = source
         if x != 0:

@@ -11,7 +11,10 @@ from functools import cache
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("activations.py", "descriptor.py", "single_token.py", "tiles.py", "simd/*.py", "../packing/n16k32.py")
+_SOURCES = (
+    "activations.py", "atomics.py", "descriptor.py", "single_token.py", "team.py", "tiles.py", "simd/*.py",
+    "../packing/n16k32.py",
+)  # fmt: skip
 
 
 @cache

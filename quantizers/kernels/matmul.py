@@ -17,6 +17,7 @@ from nash_swarm.quantizers.kernels.activations import activation_bytes
 from nash_swarm.quantizers.kernels.compiled import Kernel, kernel
 from nash_swarm.quantizers.kernels.prepared import Prepared
 from nash_swarm.quantizers.kernels.simd import paths
+from nash_swarm.quantizers.kernels.threads import share_compiled
 
 Mode = Literal["int8", "fp32"]
 """Activations rounded to int8 per token and group, or taken as they are."""
@@ -99,15 +100,20 @@ class Runner:
             activations: address of `activation_bytes(tokens)` bytes, written: the inputs for further matrices.
             work: address of `work_bytes(tokens)` bytes of its own.
         """
-        self._kernel(self._address, x, activations, out, work, tokens, self._chunk, 0, self._tiles)
+        self._kernel(self._address, x, activations, out, tokens, self._chunk, work, 0, self._tiles)
 
     def quantize(self, x: int, tokens: int, activations: int, work: int) -> None:
         """Only the inputs; arguments as of `run`."""
-        self._kernel(self._address, x, activations, 0, work, tokens, self._chunk, 0, 0)
+        self._kernel(self._address, x, activations, 0, tokens, self._chunk, work, 0, 0)
 
     def multiply(self, activations: int, out: int, tokens: int, work: int, first_tile: int, past_tile: int) -> None:
         """Only the product, rows `16 * first_tile` to `16 * past_tile`, of inputs made by `run` or `quantize`."""
-        self._kernel(self._address, 0, activations, out, work, tokens, self._chunk, first_tile, past_tile)
+        self._kernel(self._address, 0, activations, out, tokens, self._chunk, work, first_tile, past_tile)
+
+    def share(self, activations: int, out: int, tokens: int, smallest: int) -> None:
+        """`multiply` for all tiles, shared out between torch's threads, at least `smallest` tiles to a share."""
+        arguments = (self._address, 0, activations, out, tokens, self._chunk)
+        share_compiled(self._kernel, arguments, self._tiles, workspace=self.work_bytes(tokens), smallest=smallest)
 
 
 def quantize_activations(

@@ -1,8 +1,11 @@
-"""Work shared out over plain Python threads: the kernels release the GIL and touch only their own rows.
+"""Work shared out over threads, as many as `torch.get_num_threads()` says, the calling one among them.
 
-One pool serves the whole process. It is made when it is first needed, as large as `torch.get_num_threads()` asks for,
-and made anew in a forked child. The calling thread takes shares like any other and waits only for shares that somebody
-has begun, so that several threads may call at once, and a share may itself be shared out, without waiting for ever.
+`share_rows` is for anything that releases the GIL for most of its time: plain Python threads. `share_compiled` is for
+compiled functions that take little longer than waking a thread: a team that works without the GIL (`kernels.team`).
+
+Each has one set of helpers in the process, made when they are first needed and made anew in a forked child. The
+calling thread takes shares like any other and waits only for shares that somebody has begun, so that several threads
+may call at once, and a share of `share_rows` may itself be shared out, without waiting for ever.
 """
 
 from __future__ import annotations
@@ -11,10 +14,14 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable
+from functools import cache
 from queue import SimpleQueue
 from threading import Thread
 
+import numpy as np
 import torch
+
+from nash_swarm.quantizers.kernels import team
 
 Work = Callable[[int, int], object]
 
@@ -47,6 +54,33 @@ def share_rows(rows: int, work: Work, *, smallest: int = _SMALLEST_SHARE) -> Non
     failures = [failure for failure in (job.done.get() for _ in range(shares)) if failure is not None]
     if failures:
         raise failures[0]
+
+
+def share_compiled(
+    function: Callable[..., None],
+    arguments: tuple[int, ...],
+    rows: int,
+    *,
+    workspace: int = 0,
+    smallest: int = _SMALLEST_SHARE,
+) -> None:
+    """Call `function(*arguments, room, first, past)` on contiguous shares that cover `range(rows)` once.
+
+    Args:
+        function: compiled by Numba for `ARGUMENTS` (of `kernels.atomics`) + 3 int64, with `nogil`; raises nothing, and
+            writes only what belongs to its own rows, and at `room`.
+        arguments: its first ones.
+        rows: what is shared out; nothing is called if there are none.
+        workspace: bytes that each share has at `room`.
+        smallest: rows below which a share is not worth another thread.
+    """
+    threads = min(torch.get_num_threads(), rows // smallest, team.MOST_HELPERS + 1)
+    shares = 1 if threads <= 1 else min(threads * _SHARES_PER_THREAD, rows // smallest)
+    memory = np.empty(workspace * shares, np.uint8)
+    if threads > 1:
+        _team().run(team.address(function), arguments, memory.ctypes.data, workspace, rows, shares, threads - 1)
+    elif rows:
+        function(*arguments, memory.ctypes.data, 0, rows)
 
 
 class _Job:
@@ -98,9 +132,15 @@ class _Pool:
 _pool = _Pool()
 
 
+@cache
+def _team() -> team.Team:
+    return team.Team()
+
+
 def _forget_threads() -> None:
     global _pool
     _pool = _Pool()
+    _team.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):

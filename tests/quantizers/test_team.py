@@ -1,0 +1,152 @@
+"""Compiled functions shared out: every row once, helpers always come, nobody waits for ever, whoever sleeps when."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.shares import Meeting, note
+
+from nash_swarm.quantizers.kernels import team, threads
+from nash_swarm.quantizers.kernels.threads import share_compiled
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the functions of these tests yield as POSIX does")
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[0, 30, None], ids=["sleeping at once", "spinning for a microsecond", "spinning"])
+def fresh_team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> team.Team:
+    """A team of the test's own: as where threads outnumber processors, and as where there are enough."""
+    made = team.Team()
+    made._processors = 64
+    made._rounds = made._rounds if request.param is None else request.param
+    monkeypatch.setattr(threads, "_team", lambda: made)
+    return made
+
+
+@given(st.integers(0, 300), st.integers(1, 80), st.integers(1, 5))
+def test_every_row_is_worked_on_once(rows: int, smallest: int, count: int) -> None:
+    torch.set_num_threads(count)
+    counts, places = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+    share_compiled(note, (counts.ctypes.data, places.ctypes.data, 0, 0, 0, 0), rows, workspace=64, smallest=smallest)
+    assert (counts == 1).all()
+    # one workspace to each share
+    edges = np.flatnonzero(np.diff(places)) + 1
+    assert len(np.unique(places)) == len(edges) + (rows > 0)
+    assert (np.diff(np.unique(places)) == 64).all()
+    assert all(len(share) >= min(smallest, rows) for share in np.split(places, edges))
+
+
+@pytest.mark.parametrize("callers", [1, 3])
+def test_helpers_come_whenever_they_are_asked(fresh_team: team.Team, callers: int) -> None:
+    # in part while they spin, in part while they are about to sleep: one that sleeps on leaves its caller alone
+    spin = fresh_team._rounds * 30e-9
+    pauses = np.random.default_rng(0).uniform(0, min(2 * spin + 2e-6, 300e-6), 2000)
+
+    def call(caller: int) -> bool:
+        for pause in pauses[caller::callers]:
+            end = time.perf_counter() + pause
+            while time.perf_counter() < end:
+                pass
+            if not Meeting(2).hold():
+                return False
+        return True
+
+    torch.set_num_threads(3)
+    assert Meeting(3).hold()
+    torch.set_num_threads(2)
+    with ThreadPoolExecutor(callers) as pool:
+        assert list(pool.map(call, range(callers))) == [True] * callers
+
+
+def test_more_callers_than_can_be_helped(fresh_team: team.Team) -> None:
+    def call(_: int) -> bool:
+        counts = np.zeros(8, np.int64)
+        for _ in range(300):
+            arguments = (counts.ctypes.data, places.ctypes.data, 0, 0, 0, 0)
+            share_compiled(note, arguments, 8, workspace=8, smallest=1)
+        return bool((counts == 300).all())
+
+    places = np.zeros(8, np.int64)
+    with ThreadPoolExecutor(9) as callers:
+        assert all(callers.map(call, range(9), timeout=60))
+
+
+def test_a_caller_waits_for_what_others_have_begun(fresh_team: team.Team) -> None:
+    for _ in range(10):
+        meeting = Meeting(2)
+        meeting.released[0] = 0
+        # longer than anybody spins
+        timer = threading.Timer(20 * team.SPIN_SECONDS, lambda meeting=meeting: meeting.released.fill(1))
+        timer.start()
+        assert meeting.hold()
+        timer.join()
+
+
+def test_the_team_is_made_once() -> None:
+    torch.set_num_threads(3)
+    assert Meeting(3).hold()
+    before = threading.active_count()
+    for _ in range(20):
+        assert Meeting(3).hold()
+    torch.set_num_threads(2)
+    assert Meeting(2).hold()
+    assert threading.active_count() == before
+
+
+def test_one_thread_needs_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(threads, "_team")
+    torch.set_num_threads(1)
+    assert Meeting(1).hold()
+
+
+FORK = """
+import os, torch
+from support.shares import Meeting
+
+torch.set_num_threads(3)
+assert Meeting(3).hold()
+child = os.fork()
+if child == 0:
+    os._exit(7 if Meeting(3).hold() else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert Meeting(3).hold()
+"""
+
+EXIT = """
+import threading, time, torch
+from nash_swarm.quantizers.kernels import threads
+from support.shares import Meeting
+
+torch.set_num_threads(2)
+team = threads._team()
+team._rounds, team._processors = 1 << 40, 64  # the helper spins while the interpreter ends
+assert Meeting(2).hold()
+waiting = Meeting(2)  # and so does somebody in the middle of a job
+waiting.released[0] = 0
+threading.Thread(target=waiting.hold, daemon=True).start()
+time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("code", [FORK, EXIT], ids=["forked children", "the end"])
+def test_processes(code: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    ran = subprocess.run(command, timeout=120, capture_output=True, text=True, cwd="tests")
+    assert (ran.returncode, ran.stderr) == (0, "")

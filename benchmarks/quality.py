@@ -45,19 +45,18 @@ class Ladder:
         self.arguments = arguments
         self.source = load_source(arguments.model)
         tokenizer = self.source.tokenizer
-        text, held_out = load_text(arguments.text), load_text(arguments.eval_text)
+        text = load_text(arguments.text)
+        held_out = load_text(arguments.eval_text or arguments.text)
+        apart = arguments.eval_text is None
 
-        def windows(count: int) -> Any:
-            cut = cut_windows(text, tokenizer, length=arguments.length)
+        def windows(count: int, held_out_part: bool = False) -> Any:
+            part = ("held-out" if held_out_part else "calibration") if apart else "all"
+            cut = cut_windows(held_out if held_out_part else text, tokenizer, length=arguments.length, part=part)
             return choose_windows(cut, count, np.random.default_rng(arguments.seed))
 
         self.rounding = Calibration(windows(arguments.windows), text.source)
         self.tuning_windows = windows(arguments.tuning_windows)
-        self.unseen = choose_windows(
-            cut_windows(held_out, tokenizer, length=arguments.length),
-            arguments.eval_windows,
-            np.random.default_rng(arguments.seed),
-        )
+        self.unseen = windows(arguments.eval_windows, held_out_part=True)
         self.damage = Fisher(arguments.damping, arguments.labels)
         self.values: dict[str, Any] = {
             **origin("torch", "transformers", "numpy"),
@@ -172,7 +171,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("model")
     parser.add_argument("--bits", type=float, nargs="+", required=True)
     parser.add_argument("--text", required=True, help="calibration text")
-    parser.add_argument("--eval-text", required=True, help="text that nothing is calibrated on")
+    parser.add_argument(
+        "--eval-text", help="text that nothing is calibrated on; every fourth window of the other if not given"
+    )
     parser.add_argument("--scope", default="model", choices=("model", "linear"))
     parser.add_argument("--labels", default="model", choices=("model", "text"), help="of the damage: see `Fisher`")
     parser.add_argument("--damping", type=float, default=0.01, help="of the damage: see `Fisher`")

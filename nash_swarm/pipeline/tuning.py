@@ -35,7 +35,7 @@ class Tuning:
         codes: learning rate of codes, in steps of their grid; 0 trains scales, zero-points and dense tensors alone.
         scales: learning rate of scale codes, in sixteenths of an octave.
         zeros: learning rate of zero-points, in steps of their grid.
-        dense: learning rate of norms' gains and of biases.
+        dense: learning rate of norms' gains and of biases, in shares of the root mean square of each.
         between: share of the steps in which scales may lie between the packed format's, which are 4.4 % apart.
         warmup: steps over which the rates rise; they then fall along a cosine, to a twentieth.
         held_out: share of the windows that are not trained on and decide which state is kept.
@@ -136,7 +136,8 @@ class _Run:
         self._taught = [self._hidden(part) for part in (train, held_out)]
         self.student.become(packed, model)
         self._dense = self.student.masters
-        self._optimizer = torch.optim.Adam(list(self._dense.values()), betas=(0.9, 0.95)) if self._dense else None
+        groups = [{"params": [m], "size": float(m.square().mean().sqrt())} for m in self._dense.values()]
+        self._optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95)) if groups else None
         self._whole_from = round(settings.between * settings.steps)
         self.history: dict[int, float] = {}
         self.kept = 0
@@ -191,7 +192,7 @@ class _Run:
                 master.grad = None if gradient is None else gradient.float()
                 parameters[name].grad = None
             for group in self._optimizer.param_groups:
-                group["lr"] = settings.dense * rate
+                group["lr"] = settings.dense * rate * group["size"]
             self._optimizer.step()
         student.refresh()
 

@@ -1,11 +1,12 @@
-"""What each step of the pipeline brings on unseen text: uniform widths, a bargain, a second look, propagation, tuning.
+"""What each step of the pipeline brings on unseen text.
 
     python benchmarks/quality.py MODEL --text CALIBRATION --eval-text HELD_OUT --scope linear --bits 3.172 --json FILE
 
-Every row adds one step to an earlier one at the same budget, everything included. Damage is measured on
-`--game-windows` windows of the calibration text, matrices are rounded on `--windows`, tuning takes `--tuning-windows`;
-figures are on windows of the other text, which nothing has seen. `--json FILE` is rewritten after every row, and a run
-that finds it goes on where it stopped.
+Every row is at the same budget, everything included. `uniform` and `bargain` measure and round (by GPTQ) on
+`--game-windows` windows of the calibration text; `more text` rounds on `--windows`; `descent` rounds by the method of
+that name; to that, `second look` measures the damage again at the packed model, `propagation` undoes drift, and `tuned`
+tunes on `--tuning-windows`. Figures are on windows that nothing has seen. `--json FILE` is rewritten after every row,
+and a run that finds it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import nash_swarm as ns
 from nash_swarm import registry
 from nash_swarm.damage.fisher import Fisher
 from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
-from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.models.source import load_source
 from nash_swarm.pipeline.effort import EFFORTS
@@ -32,7 +32,7 @@ from nash_swarm.pipeline.playing import measure_at
 from nash_swarm.pipeline.tuning import tune
 from nash_swarm.suite.memory import forget_peak, peak_memory
 
-STEPS = ("uniform", "bargain", "second look", "propagation", "tuned")
+STEPS = ("uniform", "bargain", "more text", "descent", "second look", "propagation", "tuned")
 COLUMNS = ("bits", "step", "used bits", "kl", "loss", "delta loss", "seconds", "processor seconds", "peak MB")
 
 Row = dict[str, Any]
@@ -86,35 +86,41 @@ class Ladder:
 
     def run(self, bits: float, steps: list[str]) -> None:
         """The rows of one budget."""
-        packed: Any = None
+        base: Any = None
+
+        def descent() -> Any:
+            nonlocal base
+            base = self._packed(self.game, bits) if base is None else base
+            return base
+
+        make: dict[str, Callable[[], Any]] = {
+            "uniform": lambda: self._packed(self.game, bits, quantizer="gptq", solver="uniform", few=True),
+            "bargain": lambda: self._packed(self.game, bits, quantizer="gptq", few=True),
+            "more text": lambda: self._packed(self.game, bits, quantizer="gptq"),
+            "descent": descent,
+            "second look": lambda: self._packed(measure_at(self.source.model, descent(), self.game, quiet=True), bits),
+            "propagation": lambda: self._packed(self.game, bits, propagation=0.5),
+            "tuned": lambda: self._tuned(descent()),
+        }
         for step in steps:
-            if any(row["bits"] == bits and row["step"] == step for row in self.rows):
-                continue
-            if step == "uniform":
-                self._row(bits, step, lambda: self._packed(self.game, bits, "uniform"))
-            elif step == "bargain":
-                packed = self._row(bits, step, lambda: self._packed(self.game, bits))
-            elif step == "second look":
-                first = packed if packed is not None else self._packed(self.game, bits)
-                self._row(
-                    bits,
-                    step,
-                    lambda p=first: self._packed(measure_at(self.source.model, p, self.game, quiet=True), bits),
-                )
-            elif step == "propagation":
-                self._row(bits, step, lambda: self._packed(self.game, bits, propagation=0.5))
-            elif step == "tuned":
-                first = packed if packed is not None else self._packed(self.game, bits)
-                self._row(bits, step, lambda p=first: self._tuned(p))
+            if not any(row["bits"] == bits and row["step"] == step for row in self.rows):
+                self._row(bits, step, make[step])
 
-    def _allocation(self, game: BitGame, bits: float, solver: str) -> Allocation:
+    def _packed(
+        self,
+        game: BitGame,
+        bits: float,
+        *,
+        quantizer: str = EFFORTS["best"].quantizer,
+        solver: str | None = None,
+        propagation: float = 0.0,
+        few: bool = False,
+    ) -> Any:
         budget = ns.Budget.of_bits(bits, game.parameters)
-        solved = registry.create("solvers", solver).solve(game, budget, rng=np.random.default_rng(self.arguments.seed))
-        return replace(solved, calibration=self.rounding)
-
-    def _packed(self, game: BitGame, bits: float, solver: str | None = None, propagation: float = 0.0) -> Any:
-        allocation = self._allocation(game, bits, solver or self.arguments.solver)
-        return ns.pack(self.source.model, allocation, propagation=propagation, quiet=True)
+        rng = np.random.default_rng(self.arguments.seed)
+        solved = registry.create("solvers", solver or self.arguments.solver).solve(game, budget, rng=rng)
+        allocation = solved if few else replace(solved, calibration=self.rounding)
+        return ns.pack(self.source.model, allocation, quantizer=quantizer, propagation=propagation, quiet=True)
 
     def _tuned(self, packed: Any) -> Any:
         settings = EFFORTS["best"].tuning

@@ -23,9 +23,9 @@ class Descent(Gptq):
     """GPTQ and then coordinate descent on its codes (QuantEase, Behdin et al. 2023, arXiv 2309.01885; CDQuant, Nair and
     Suggala 2024, arXiv 2406.17542), scales and zero-points fixed.
 
-    GPTQ never looks back at a column: each code is the best one for what was still to come. Here codes are visited again
-    and moved to where `(Q - W) (H + d I) (Q - W)^T` of their row is least, all others fixed. It never rises, and at the
-    end no single code can lower it. At `parameter` granularity codes stay as GPTQ has left them.
+    GPTQ never looks back at a column: each code is the best one for what was still to come. Here codes are visited
+    again and moved to where `(Q - W) (H + d I) (Q - W)^T` of their row is least, all others fixed. It never rises, and
+    at the end no single code can lower it. At `parameter` granularity codes stay as GPTQ has left them.
 
     Attributes:
         damping, shrinks: as `Gptq`, with more of both: rounding that follows a Hessian this closely follows its noise

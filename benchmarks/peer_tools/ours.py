@@ -45,7 +45,7 @@ class Ours:
             settings: `bits` (per weight) or `total` (bits in all); `solver`, `quantizer`, `windows` and `tune`.
             widths: other people's choice by matrix, instead of a solver's.
         """
-        solver, quantizer = settings.get("solver", self.solver), settings.get("quantizer", "gptq")
+        solver, quantizer = settings.get("solver", self.solver), settings.get("quantizer", self.effort.quantizer)
         if widths is not None:
             allocation, solver = self._of_widths(widths), "their widths"
         elif "total" in settings:
@@ -56,7 +56,7 @@ class Ours:
         windows = spread(self.tokens, count)
         allocation = replace(allocation, calibration=Calibration(np.ascontiguousarray(windows), "calibration"))
         words = [solver, quantizer, f"group {self.game.tensors[0].group_size}", f"{len(windows)} windows"]
-        propagation = self.effort.propagation if quantizer == "gptq" else 0.0
+        propagation = self.effort.propagation if quantizer != "rtn" else 0.0
         packed = ns.pack(self.model, allocation, quantizer=quantizer, propagation=propagation, quiet=True)
         tuning = self.effort.tuning
         steps = int(settings.get("tune", 0 if tuning is None else tuning.steps))

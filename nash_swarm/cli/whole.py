@@ -16,7 +16,7 @@ def compress(
     bits: options.Bits = None,
     size: options.Size = None,
     solver: options.SolverName = DEFAULT_SOLVER,
-    quantizer: options.QuantizerName = "gptq",
+    quantizer: Annotated[str | None, typer.Option("--quantizer", help="Rounding; the effort's by default.")] = None,
     damage: options.DamageName = "fisher",
     granularity: options.Grain = "block",
     strategies: options.Widths = "2,3,4,5,6,8",

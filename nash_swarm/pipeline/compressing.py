@@ -74,7 +74,7 @@ def compress(
     bits: float | None = None,
     size: str | int | None = None,
     solver: str | Solver = DEFAULT_SOLVER,
-    quantizer: str | Quantizer = "gptq",
+    quantizer: str | Quantizer | None = None,
     damage: str | DamageEstimator = "fisher",
     granularity: Granularity = "block",
     strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
@@ -102,7 +102,7 @@ def compress(
         model: directory, hub id, `.gguf` file, built-in name, or a loaded source.
         out: folder to write.
         bits, size: the budget, exactly one of them, see `solve`.
-        solver, quantizer, damage: names or instances.
+        solver, quantizer, damage: names or instances; the quantizer is the effort's if not given.
         granularity, strategies, scope, group_size: see `measure`.
         effort: name of settings that trade minutes for quality, see `effort.EFFORTS`, or such settings.
         windows: calibration windows that damage is measured on and matrices are rounded with; the effort's if not
@@ -126,10 +126,11 @@ def compress(
     check_new_folder(out, overwrite=overwrite)
     Budget.of(1, bits, size)
     chosen: Solver = registry.create("solvers", solver) if isinstance(solver, str) else solver
+    settled = find_effort(effort) if isinstance(effort, str) else effort
+    quantizer = settled.quantizer if quantizer is None else quantizer
     rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
     estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
     strategies = check_strategies(strategies, granularity)
-    settled = find_effort(effort) if isinstance(effort, str) else effort
     rounding_windows = settled.rounding_windows if windows is None else windows
     windows = settled.windows if windows is None else windows
     contest = settled.contest if contest is None else contest

@@ -15,6 +15,7 @@ class Effort:
 
     Attributes:
         windows: calibration windows that the damage is measured on.
+        quantizer: name of the rounding method.
         rounding_windows: calibration windows that matrices are rounded with; as many as the damage's if that is more.
         contest: whether the result is tried against the baselines, see `compress`.
         propagation: see `pack`.
@@ -23,6 +24,7 @@ class Effort:
     """
 
     windows: int
+    quantizer: str = "gptq"
     rounding_windows: int = 0
     contest: bool = True
     propagation: float = 0.0
@@ -35,9 +37,10 @@ EFFORTS: Mapping[str, Effort] = {
     "default": Effort(windows=16, rounding_windows=32),
     "best": Effort(
         windows=32,
+        quantizer="descent",
         rounding_windows=128,
         contest=False,
-        tuning=Tuning(steps=200, batch=2, scales=0.1),
+        tuning=Tuning(steps=200, batch=2),
         tuning_windows=128,
     ),
 }

@@ -35,7 +35,7 @@ def test_the_ablation_keeps_its_rows_and_knows_its_damage(bench: Bench, tmp_path
 
 def test_quality_measures_with_the_damage_it_is_told(bench: Bench, tmp_path: Path) -> None:
     words = (
-        bench.model, "--bits", 4.5, "--text", bench.text, "--eval-text", bench.text, "--step", "bargain",
+        bench.model, "--bits", 4.5, "--text", bench.text, "--eval-text", bench.text, "--step", "bargain", "descent",
         "--game-windows", 2, "--windows", 2, "--tuning-windows", 2, "--eval-windows", 2,
     )  # fmt: skip
     found = {}
@@ -47,6 +47,7 @@ def test_quality_measures_with_the_damage_it_is_told(bench: Bench, tmp_path: Pat
         assert found[labels]["rows"][0]["used bits"] <= 4.5
     assert found["model"]["rows"][0]["kl"] != found["text"]["rows"][0]["kl"]
     assert found["model"]["reference_loss"] == found["text"]["reference_loss"]
+    assert [row["step"] for row in found["model"]["rows"]] == ["bargain", "descent"]
 
 
 def test_what_coupling_predicts_says_of_which_damage(bench: Bench, tmp_path: Path) -> None:

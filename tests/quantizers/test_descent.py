@@ -1,4 +1,4 @@
-"""Coordinate descent after GPTQ: never worse, ends where no code can do better, and is what a plain loop makes of it."""
+"""Coordinate descent after GPTQ: never worse, ends where no code can do better, does what a plain loop does."""
 
 from __future__ import annotations
 

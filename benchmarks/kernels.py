@@ -31,7 +31,7 @@ from nash_swarm.quantizers.kernels.matmul import Runner
 from nash_swarm.quantizers.kernels.prepared import prepare
 from nash_swarm.quantizers.kernels.simd import paths
 from nash_swarm.quantizers.kernels.simd.vectors import add_floats, load_floats, prefetch, store_floats
-from nash_swarm.quantizers.kernels.threads import share_compiled
+from nash_swarm.quantizers.kernels.threads import share_compiled, share_rows
 from nash_swarm.quantizers.packing import PackedTensor
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
@@ -92,6 +92,7 @@ class Weights:
             Runner(prepare(dataclasses.replace(tensor, buffer=tensor.buffer.copy())), mode, path) for _ in range(count)
         ]
         prepared = self.runners[0].prepared
+        self._turn = itertools.cycle(self.runners)
         self.read_bytes = tensor.code_bytes + prepared.zeros.size + prepared.table_bytes
         self.tiles = layout.row_tiles
 
@@ -101,43 +102,56 @@ class Weights:
         out = torch.empty(tokens, runner.prepared.layout.rows)
         room = [torch.empty(size(tokens), dtype=torch.uint8) for size in (runner.activation_bytes, runner.work_bytes)]
         addresses = (x.data_ptr(), out.data_ptr(), tokens, *(part.data_ptr() for part in room))
-        turn = itertools.cycle(self.runners)
 
         def run(keep: object = (x, out, room)) -> None:
-            next(turn).run(*addresses)
+            next(self._turn).run(*addresses)
 
         return run
 
-    def shared_task(self, x: torch.Tensor) -> Task:
-        """The same with the tiles shared out over torch's threads."""
+    def shared_task(self, x: torch.Tensor, python: bool = False) -> Task:
+        """The same with the tiles shared out over torch's threads, if wanted by threads that need the GIL."""
         runner, tokens = self.runners[0], len(x)
         out = torch.empty(tokens, runner.prepared.layout.rows)
         inputs = torch.empty(runner.activation_bytes(tokens), dtype=torch.uint8)
         work = torch.empty(runner.work_bytes(tokens), dtype=torch.uint8)
-        turn = itertools.cycle(self.runners)
+        smallest = 16
 
         def run() -> None:
-            runner = next(turn)
+            runner = next(self._turn)
             runner.quantize(x.data_ptr(), tokens, inputs.data_ptr(), work.data_ptr())
-            runner.share(inputs.data_ptr(), out.data_ptr(), tokens, 16)
+            if not python:
+                runner.share(inputs.data_ptr(), out.data_ptr(), tokens, smallest)
+                return
+
+            def share(first: int, past: int) -> None:
+                room = np.empty(runner.work_bytes(tokens), np.uint8)
+                runner.multiply(inputs.data_ptr(), out.data_ptr(), tokens, room.ctypes.data, first, past)
+
+            share_rows(self.tiles, share, smallest=smallest)
 
         return run
 
 
-def fastest(tasks: dict[str, Task], seconds: float) -> dict[str, float]:
-    """Seconds of the fastest call of each task, in rounds."""
-    times: dict[str, float] = {}
+def timed(tasks: dict[str, Task], seconds: float, calls: int = 1) -> dict[str, list[float]]:
+    """Seconds of each task's calls, in rounds; of several calls a round the last one's."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():
         task()
     end = time.perf_counter() + seconds
     rounds = 0
     while time.perf_counter() < end or rounds < 5:
         for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            times[name] = min(times.get(name, np.inf), time.perf_counter() - start)
+            for _ in range(calls):
+                start = time.perf_counter()
+                task()
+            times[name].append(time.perf_counter() - start)
         rounds += 1
     return times
+
+
+def fastest(tasks: dict[str, Task], seconds: float) -> dict[str, float]:
+    """Seconds of the fastest call of each task, in rounds."""
+    return {name: min(times) for name, times in timed(tasks, seconds).items()}
 
 
 def reading(room: int) -> tuple[int, Task]:
@@ -267,32 +281,47 @@ def batches(rows: int, columns: int, room: int, path: str | None, seconds: float
 
 
 def two_threads(rows: int, columns: int, room: int, path: str | None, seconds: float) -> list[Row]:
-    """One and two threads; the first two rows say what two get out of the memory, and out of the processor alone."""
+    """One and two threads; the first two rows say what two get out of the memory, and out of the processor alone.
+
+    Every contender makes two calls in its turn, of which the second counts: in a step of a model, too, the product
+    before has just been shared out.
+    """
     x = torch.randn(1, columns)
     table = []
-    kinds = {name: Weights(rows, columns, bits, room, path, "int8") for name, bits in (("int4", 4), ("mixed", "mixed"))}
+    sizes: dict[str, tuple[int, int | str]] = {
+        "int4": (rows, 4), "mixed": (rows, "mixed"), f"int4, {rows // 8} rows": (rows // 8, 4),
+    }  # fmt: skip
+    kinds = {name: Weights(height, columns, bits, room, path, "int8") for name, (height, bits) in sizes.items()}
     size, reader = shared_reading(room)
     # a few rows of the matrix times many tokens stay in the cache
     inside = Weights(512, columns, 4, 1, path, "int8").shared_task(torch.randn(64, columns))
-    tasks = {"read": (size, reader), "compute": (0, inside)} | {
-        name: (each.read_bytes, each.shared_task(x)) for name, each in kinds.items()
+    tasks: dict[str, tuple[int, Task, Task | None]] = {"read": (size, reader, None), "compute": (0, inside, None)}
+    tasks |= {
+        name: (each.read_bytes, each.shared_task(x), each.shared_task(x, python=True)) for name, each in kinds.items()
     }
-    for name, (count, task) in tasks.items():
 
-        def on(threads: int, task: Task = task) -> Task:
-            def run() -> None:
-                torch.set_num_threads(threads)
-                task()
+    def on(threads: int, task: Task) -> Task:
+        def run() -> None:
+            torch.set_num_threads(threads)
+            task()
 
-            return run
+        return run
 
-        times = fastest({"1": on(1), "2": on(2)}, seconds)
+    for name, (count, task, python) in tasks.items():
+        contenders = {"1": on(1, task), "2": on(2, task)} | ({"GIL": on(2, python)} if python else {})
+        times = timed(contenders, seconds, calls=2)
         torch.set_num_threads(1)
-        table.append(
-            {"kernel": name, "us, 1 thread": times["1"] * 1e6, "us, 2 threads": times["2"] * 1e6,
-             "GB/s, 1 thread": count / times["1"] / 1e9 if count else "",
-             "GB/s, 2 threads": count / times["2"] / 1e9 if count else "", "speed-up": times["1"] / times["2"]}
-        )  # fmt: skip
+        best = {key: min(value) for key, value in times.items()}
+        median = {key: float(np.median(value)) for key, value in times.items()}
+        row: Row = {"kernel": name, "us, 1 thread": best["1"] * 1e6, "us, 2 threads": best["2"] * 1e6}
+        if count:
+            row |= {"GB/s, 1 thread": count / best["1"] / 1e9, "GB/s, 2 threads": count / best["2"] / 1e9}
+        row |= {"speed-up": best["1"] / best["2"], "speed-up, medians": median["1"] / median["2"]}
+        if python:
+            row |= {
+                "with the GIL": best["1"] / best["GIL"], "with the GIL, medians": median["1"] / median["GIL"],
+            }  # fmt: skip
+        table.append(row)
     return table
 
 

@@ -38,6 +38,8 @@ WIDTHS = (2, 3, 4, 5, 6, 8)
 SHARES = (0.20, 0.35, 0.25, 0.10, 0.06, 0.04)
 """Of the widths in the mixed matrix: 3.64 bits on average, drawn anew for every tile and group."""
 GROUP = 64
+_IN_A_ROW = 10
+"""Calls of a turn where threads are compared."""
 
 Row = dict[str, Any]
 Task = Callable[[], object]
@@ -133,7 +135,7 @@ class Weights:
 
 
 def timed(tasks: dict[str, Task], seconds: float, calls: int = 1) -> dict[str, list[float]]:
-    """Seconds of each task's calls, in rounds; of several calls a round the last one's."""
+    """Seconds of each task's calls, in rounds; of several calls a round all but the first one's."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():
         task()
@@ -141,10 +143,11 @@ def timed(tasks: dict[str, Task], seconds: float, calls: int = 1) -> dict[str, l
     rounds = 0
     while time.perf_counter() < end or rounds < 5:
         for name, task in tasks.items():
-            for _ in range(calls):
+            for call in range(calls):
                 start = time.perf_counter()
                 task()
-            times[name].append(time.perf_counter() - start)
+                if call > 0 or calls == 1:
+                    times[name].append(time.perf_counter() - start)
         rounds += 1
     return times
 
@@ -283,8 +286,8 @@ def batches(rows: int, columns: int, room: int, path: str | None, seconds: float
 def two_threads(rows: int, columns: int, room: int, path: str | None, seconds: float) -> list[Row]:
     """One and two threads; the first two rows say what two get out of the memory, and out of the processor alone.
 
-    Every contender makes two calls in its turn, of which the second counts: in a step of a model, too, the product
-    before has just been shared out.
+    Every contender makes several calls in its turn, of which the first does not count: in a step of a model, too, the
+    product before has just been shared out.
     """
     x = torch.randn(1, columns)
     table = []
@@ -309,7 +312,7 @@ def two_threads(rows: int, columns: int, room: int, path: str | None, seconds: f
 
     for name, (count, task, python) in tasks.items():
         contenders = {"1": on(1, task), "2": on(2, task)} | ({"GIL": on(2, python)} if python else {})
-        times = timed(contenders, seconds, calls=2)
+        times = timed(contenders, seconds, calls=_IN_A_ROW)
         torch.set_num_threads(1)
         best = {key: min(value) for key, value in times.items()}
         median = {key: float(np.median(value)) for key, value in times.items()}

@@ -57,7 +57,7 @@ def test_every_row_is_worked_on_once(rows: int, smallest: int, count: int) -> No
 def test_helpers_come_whenever_they_are_asked(fresh_team: team.Team, callers: int) -> None:
     # in part while they spin, in part while they are about to sleep: one that sleeps on leaves its caller alone
     spin = fresh_team._rounds * 30e-9
-    pauses = np.random.default_rng(0).uniform(0, min(2 * spin + 2e-6, 300e-6), 2000)
+    pauses = np.random.default_rng(0).uniform(0, min(2 * spin + 2e-6, 300e-6), 500)
 
     def call(caller: int) -> bool:
         for pause in pauses[caller::callers]:
@@ -97,6 +97,18 @@ def test_a_caller_waits_for_what_others_have_begun(fresh_team: team.Team) -> Non
         timer.start()
         assert meeting.hold()
         timer.join()
+
+
+def test_nobody_spins_where_threads_outnumber_processors() -> None:
+    made = team.Team()
+    made._processors = 2
+    told = made._memory[(made._block + team._ROUNDS - made._memory.ctypes.data) // 8 :]
+    counts, places, room = np.zeros((3, 3), np.int64)
+    for helpers, spins in ((1, True), (2, False), (1, True)):
+        arguments = (counts.ctypes.data, places.ctypes.data, 0, 0, 0, 0)
+        made.run(team.address(note), arguments, room.ctypes.data, 8, 3, 3, helpers)
+        assert (told[0] > 0) == spins
+    assert (counts == 3).all()
 
 
 def test_the_team_is_made_once() -> None:

@@ -62,7 +62,7 @@ class Ablation:
         self.values: dict[str, Any] = {
             **origin("torch", "transformers", "numpy"),
             "model": self.source.name, "note": self.source.note, "seed": arguments.seed,
-            "damage": asdict(damage),
+            "damage": asdict(damage), "activations": arguments.activations,
             "calibration": f"{text.source}, {game.calibration.tokens.size} tokens" if game.calibration else "",
             "evaluation": f"{Path(arguments.eval_text).name}, {self.windows.size} tokens",
             "coupling": {name: game.provenance.get("coupling") for name, game in self.games.items()}.get("on"),
@@ -101,6 +101,8 @@ class Ablation:
         )  # fmt: skip
         first, best = next(c for c in ranking if c.name == name), ranking[0]
         models = {"reference": self.source.model, "first": first.packed, "best": best.packed}
+        for packed in (first.packed, best.packed):
+            ns.set_activations(packed, self.arguments.activations)
         found = ns.evaluate(models, self.windows, reference=self.source.model, quiet=True)
         self.values["reference_loss"] = found["reference"].loss
         for rounds, kept, key in ((0, first, "first"), (self.arguments.rounds, best, "best")):
@@ -169,6 +171,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--granularity", default="block", choices=("layer", "block", "tile"))
     parser.add_argument("--labels", default="model", choices=("model", "text"), help="of the damage: see `Fisher`")
     parser.add_argument("--quantizer", default="gptq")
+    parser.add_argument("--activations", default="int8", help="of packed models on the other text: int8, int16 or fp32")
     parser.add_argument("--solvers", default=",".join(SOLVERS))
     parser.add_argument("--coupling", nargs="+", default=["off", "on"], choices=("off", "on"))
     parser.add_argument("--rounds", type=int, default=2)

@@ -31,6 +31,11 @@ def test_the_ablation_keeps_its_rows_and_knows_its_damage(bench: Bench, tmp_path
     with pytest.raises(SystemExit, match="name another file"):
         run("ablation", *words, "--solvers", "uniform")
     assert _values(path) == both
+    exact = tmp_path / "fp32.json"
+    words = (*words[:-1], exact, "--solvers", "lagrangian", "--labels", "text", "--activations", "fp32")
+    run("ablation", *words)
+    of_fp32, of_int8 = _values(exact)["rows"][-1], both["rows"][-1]
+    assert of_fp32["trial_kl"] == of_int8["trial_kl"] and of_fp32["kl"] != of_int8["kl"]
 
 
 def test_quality_measures_with_the_damage_it_is_told(bench: Bench, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.accounting import half_dtype
+from nash_swarm.game.layout import TILE_ROWS
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.streaming import check_tokens
@@ -96,7 +97,7 @@ def tune(
 
     Args:
         model: the original model, float32; not changed.
-        packed: a packed model of it; not changed.
+        packed: a packed model of it, from `pack` or `load`; not changed.
         tokens: calibration token ids (windows, length).
         settings: how; `Tuning()` if not given.
         seed: of the order of windows.
@@ -162,13 +163,12 @@ class _Run:
     def result(self, packed: Any) -> Any:
         """The packed model with the state that was kept."""
         tuned = copy.deepcopy(packed)
-        allocation = packed.nash_swarm_allocation
         for name, rounded in self._best.items():
             module = tuned.get_submodule(name)
             assert isinstance(module, PackedWeight)
-            widths = np.array(allocation.strategies, np.uint8)[allocation.choices[module.layout.span]]
-            order = allocation.permutations.get(name)
-            tensor = PackedTensor.pack(rounded, widths, module.layout, order, allocation.strategies)
+            layout, before = module.layout, module.tensor()
+            corners = before.widths[:: layout.rows_per_agent // TILE_ROWS, :: layout.groups_per_agent]
+            tensor = PackedTensor.pack(rounded, corners.ravel(), layout, before.permutation, module.strategies)
             module.packed = torch.from_numpy(tensor.buffer)
         state = tuned.state_dict()
         for name, values in self._best_dense.items():

@@ -60,6 +60,16 @@ def test_the_same_seed_gives_the_same_model(windows: npt.NDArray[np.int32]) -> N
         assert torch.equal(tensor, second.packed.state_dict()[name])
 
 
+def test_a_loaded_model_is_tuned_as_the_one_that_was_saved(
+    model: Any, packed: Any, windows: npt.NDArray[np.int32], tmp_path: Path
+) -> None:
+    ns.save(packed, tmp_path / "out")
+    settings = Tuning(steps=4, check=2)
+    fresh, loaded = (tune(model, each, windows, settings, quiet=True) for each in (packed, ns.load(tmp_path / "out")))
+    assert fresh.history == loaded.history
+    assert torch.equal(logits(fresh.packed, windows[:2]), logits(loaded.packed, windows[:2]))
+
+
 def test_no_step_changes_nothing(model: Any, packed: Any, windows: npt.NDArray[np.int32]) -> None:
     done = tune(model, packed, windows, Tuning(steps=0), quiet=True)
     assert done.step == 0

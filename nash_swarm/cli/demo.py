@@ -20,15 +20,15 @@ def demo(
     bits: Annotated[float, typer.Option(help="Budget in bits per parameter.")] = 3.5,
     solver: options.SolverName = DEFAULT_SOLVER,
     windows: options.Windows = 16,
-    steps: Annotated[int, typer.Option("--tune", min=0, help="Steps of tuning, two windows each; 0 for none.")] = 40,
+    steps: Annotated[int, typer.Option("--tune", min=0, help="Steps of tuning, two windows each; 0 for none.")] = 24,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Compress the demo model on CPython's documentation and compare with `uniform` and `quantile` at equal bytes.
 
-    Matrices are rounded with twice as many windows as damage is measured on, and the solver's model is tuned, on its
-    grid and at the same bytes, on three times as many.
+    The solver's model is then tuned, on its grid and at the same bytes, on three times as many windows as damage is
+    measured on and matrices are rounded with.
     """
     import time
     from dataclasses import replace
@@ -42,7 +42,6 @@ def demo(
     from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
     from nash_swarm.files.atomic import check_new_folder
     from nash_swarm.files.packed_model import counted_bytes, is_packed, load, save
-    from nash_swarm.game.bitgame import Calibration
     from nash_swarm.game.budget import Budget
     from nash_swarm.models.source import load_source
     from nash_swarm.pipeline.agents import find_agents
@@ -71,11 +70,7 @@ def demo(
         cut = cut_windows(text, source.tokenizer, part=part)
         return choose_windows(cut, count, np.random.default_rng(seed))
 
-    rounding = Calibration(chosen("calibration", 2 * windows), text.source)
-    allocations = {
-        name: replace(solve(game, bits=bits, solver=player, seed=seed), calibration=rounding)
-        for name, player in players.items()
-    }
+    allocations = {name: solve(game, bits=bits, solver=player, seed=seed) for name, player in players.items()}
     models: dict[str, Any] = {"original": source.model}
     models |= {name: pack(source.model, allocation, quiet=quiet) for name, allocation in allocations.items()}
     best = solver

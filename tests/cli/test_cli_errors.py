@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -330,7 +331,12 @@ def test_an_interrupt_during_a_destructor_is_not_lost(
 
     hook = sys.unraisablehook
     monkeypatch.setattr(packed_model, "card_text", work)
-    told = command("pack", bench.model, stages.allocation, "-o", tmp_path / "out", "-q")
+    # shells start background jobs with the signal ignored, and the tests may be one
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        told = command("pack", bench.model, stages.allocation, "-o", tmp_path / "out", "-q")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (told.code, told.err) == (130, "nash-swarm: interrupted; no half-written output is left\n")
     assert not any(tmp_path.iterdir())
     assert sys.unraisablehook is hook

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 import nash_swarm
 from nash_swarm import registry
@@ -164,13 +165,16 @@ def compress(
         strategies=strategies, scope=scope, group_size=group_size, windows=windows, seed=seed, name=source.name,
         quiet=quiet,
     )  # fmt: skip
+
+    def text_windows(part: Literal["calibration", "held-out"], count: int) -> npt.NDArray[np.int32]:
+        cut = cut_windows(loaded, source.tokenizer, part=part, model=source.model)
+        return choose_windows(cut, count, np.random.default_rng(seed))
+
     with kept_game(Path(out), settings, source.model, budget.total_bits // 8, measured_game) as game:
         rng = np.random.default_rng(seed)
         rounded_with = game.calibration
         if rounded_with is not None and source.tokenizer is not None and rounding_windows > windows:
-            cut = cut_windows(loaded, source.tokenizer, part="calibration", model=source.model)
-            chosen_windows = choose_windows(cut, rounding_windows, np.random.default_rng(seed))
-            rounded_with = replace(rounded_with, tokens=chosen_windows)
+            rounded_with = replace(rounded_with, tokens=text_windows("calibration", rounding_windows))
         if game.calibration is not None and source.tokenizer is not None and (contest or rounds):
             ranking = play(
                 source.model, game, budget, solver=chosen, quantizer=rounding, calibration=rounded_with,
@@ -188,15 +192,13 @@ def compress(
             packed = pack(source.model, allocation, quantizer=rounding, propagation=settled.propagation, quiet=quiet)
         tuned: Tuned | None = None
         if settled.tuning is not None and game.calibration is not None and source.tokenizer is not None:
-            cut = cut_windows(loaded, source.tokenizer, part="calibration", model=source.model)
-            chosen_windows = choose_windows(cut, settled.tuning_windows, np.random.default_rng(seed))
-            tuned = tune(source.model, packed, chosen_windows, settled.tuning, seed=seed, quiet=quiet)
+            seen = text_windows("calibration", settled.tuning_windows)
+            tuned = tune(source.model, packed, seen, settled.tuning, seed=seed, quiet=quiet)
             packed = tuned.packed
         found: dict[str, Evaluation] = {}
         measured: dict[str, Any] | None = None
         if eval_windows > 0 and source.tokenizer is not None:
-            cut = cut_windows(loaded, source.tokenizer, part="held-out", model=source.model)
-            held_out = choose_windows(cut, eval_windows, np.random.default_rng(seed))
+            held_out = text_windows("held-out", eval_windows)
             found = evaluate(
                 {"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet
             )

@@ -10,19 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from nash_swarm.quantizers.kernels.aligned import aligned_empty, whole_lines
 from nash_swarm.quantizers.modules import PackedWeight
-
-_LINE = 64
-"""Bytes of a cache line, and of the kernels' vectors."""
 
 
 def settle(model: nn.Module) -> None:
     """Copy the packed buffers that are on the CPU into one array, each at the start of a cache line."""
     modules = [module for module in model.modules() if isinstance(module, PackedWeight) and module.packed.is_cpu]
-    places = np.cumsum([0] + [-(-module.packed.numel() // _LINE) * _LINE for module in modules])
-    memory = np.empty(int(places[-1]) + _LINE, np.uint8)
-    start = -memory.ctypes.data % _LINE
+    places = np.cumsum([0] + [whole_lines(module.packed.numel()) for module in modules])
+    memory = aligned_empty(int(places[-1]))
     for module, place in zip(modules, places.tolist(), strict=False):
         # a tensor over its own part of the array: views of one tensor would count changes together
-        part = torch.from_numpy(memory[start + place : start + place + module.packed.numel()])
+        part = torch.from_numpy(memory[place : place + module.packed.numel()])
         module.packed = part.copy_(module.packed)

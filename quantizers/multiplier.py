@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from nash_swarm.game.layout import TILE_ROWS
+from nash_swarm.quantizers.kernels.aligned import aligned_empty, whole_lines
 from nash_swarm.quantizers.kernels.matmul import Runner
 from nash_swarm.quantizers.kernels.prepared import Prepared
 from nash_swarm.quantizers.kernels.remainders import remainder
@@ -38,7 +39,7 @@ class Multiplier:
         self._twice = mode == "int16" and not prepared.halves
         self._runner = Runner(prepared, "int8" if self._twice or mode == "int8" else "fp32")
         self._tiles = prepared.layout.row_tiles
-        self._inputs = self._runner.activation_bytes(1)
+        self._inputs = whole_lines(self._runner.activation_bytes(1))
         self._room = self._inputs + self._runner.work_bytes(1)
         self._alone = not self._twice and self._tiles < 2 * self._smallest_share(1)
         self._key = (prepared.input_key, self._runner.mode)
@@ -87,8 +88,8 @@ class Multiplier:
             self._multiply(inputs, out, tokens)
 
     def _quantize(self, x: torch.Tensor, tokens: int) -> npt.NDArray[np.uint8]:
-        inputs = np.empty(self._runner.activation_bytes(tokens), np.uint8)
-        work = np.empty(self._runner.work_bytes(tokens), np.uint8)
+        inputs = aligned_empty(self._runner.activation_bytes(tokens))
+        work = aligned_empty(self._runner.work_bytes(tokens))
         self._runner.quantize(x.data_ptr(), tokens, inputs.ctypes.data, work.ctypes.data)
         return inputs
 
@@ -115,7 +116,7 @@ class _Scratch(threading.local):
     def room(self, size: int) -> int:
         """Address of at least `size` bytes."""
         if size > len(self.memory):
-            self.memory = np.empty(size, np.uint8)
+            self.memory = aligned_empty(size)
             self.address = self.memory.ctypes.data
             self.holds = None
         return self.address

@@ -15,7 +15,7 @@ from nash_swarm.quantizers.kernels.tiles import multiply
 
 Kernel = Callable[[int, int, int, int, int, int, int, int, int], None]
 
-TOKENS_AT_ONCE = {AVX512VNNI: 8, AVX2: 4, GENERIC: 2}
+TOKENS_AT_ONCE = {AVX512VNNI: 16, AVX2: 4, GENERIC: 2}
 """Tokens whose integer sums fit the registers of a path."""
 _FLOAT_TOKENS_AT_ONCE = {AVX512VNNI: 4, AVX2: 1, GENERIC: 1}
 

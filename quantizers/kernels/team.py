@@ -22,10 +22,10 @@ from functools import cache
 from threading import Lock, Thread
 from typing import Any
 
-import numpy as np
 from numba import njit, types
 
 from nash_swarm.game.spans import cores
+from nash_swarm.quantizers.kernels.aligned import LINE, aligned_empty
 from nash_swarm.quantizers.kernels.atomics import ARGUMENTS, add, call, load, pause, replace, store
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint
 
@@ -33,19 +33,17 @@ MOST_HELPERS = 255
 SPIN_SECONDS = 200e-6
 """How long threads wait awake, which is longer than a single-token step takes between two products."""
 
-_LINE = 128
-"""Bytes that are written by different threads lie this far apart: two cache lines, which processors fetch in pairs."""
 _SLOTS = 4
 """Callers that are helped at once; more do their work alone."""
 # of a slot, in bytes
-_OPEN, _FINISHED, _WAITS, _FREE, _JOB, _SLOT = range(0, 6 * _LINE, _LINE)
+_OPEN, _FINISHED, _WAITS, _FREE, _JOB, _SLOT = range(0, 6 * LINE, LINE)
 # of the job in it
 _SHARES, _ROWS, _FUNCTION, _WORKSPACE, _WORKSPACE_SIZE, _LOCK, _ARGUMENTS = range(_JOB, _JOB + 56, 8)
 _SEAT = 1 << 32
 """The word at `_OPEN` has shares below, seats from here on."""
 # of the block: two numbers, the slots, then a line for each helper, its flag and its lock
-_HELPERS, _ROUNDS, _FIRST_SLOT, _FIRST_HELPER = 0, 8, _LINE, _LINE + _SLOTS * _SLOT
-_BYTES = _FIRST_HELPER + _LINE * MOST_HELPERS
+_HELPERS, _ROUNDS, _FIRST_SLOT, _FIRST_HELPER = 0, 8, LINE, LINE + _SLOTS * _SLOT
+_BYTES = _FIRST_HELPER + LINE * MOST_HELPERS
 
 # locks of the C API, which open and close without the GIL; whoever closes one that is closed sleeps
 _new_lock = types.ExternalFunction("PyThread_allocate_lock", types.int64())
@@ -58,8 +56,9 @@ class Team:
 
     def __init__(self) -> None:
         self._functions = functions()
-        self._memory = np.zeros((_BYTES + _LINE) // 8, np.int64)
-        self._block = -(-self._memory.ctypes.data // _LINE) * _LINE
+        self._memory = aligned_empty(_BYTES)
+        self._memory.fill(0)
+        self._block = self._memory.ctypes.data
         self._functions.prepare(self._block)
         # the fastest, as a thread that is held up meanwhile seems slow
         took = min(_seconds(lambda: self._functions.spin(self._block, 1000)) for _ in range(3))
@@ -188,7 +187,7 @@ def _wait(slot: int, shares: int, rounds: int) -> None:
 @njit
 def _wake(block: int, helpers: int) -> None:
     for number in range(load(block + _HELPERS)):
-        helper = block + _FIRST_HELPER + number * _LINE
+        helper = block + _FIRST_HELPER + number * LINE
         if helpers == 0:
             return
         if load(helper) == 1 and replace(helper, 1, 0):
@@ -251,7 +250,7 @@ def _compile(source: int) -> Functions:
     @compiled("void(int64)")
     def serve(block: int) -> None:
         _ = source
-        helper = block + _FIRST_HELPER + add(block + _HELPERS, 1) * _LINE
+        helper = block + _FIRST_HELPER + add(block + _HELPERS, 1) * LINE
         lock = _new_lock()
         _close(lock, 1)
         store(helper + 8, lock)

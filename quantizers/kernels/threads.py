@@ -18,10 +18,10 @@ from functools import cache
 from queue import SimpleQueue
 from threading import Thread
 
-import numpy as np
 import torch
 
 from nash_swarm.quantizers.kernels import team
+from nash_swarm.quantizers.kernels.aligned import aligned_empty, whole_lines
 
 Work = Callable[[int, int], object]
 
@@ -71,14 +71,15 @@ def share_compiled(
             writes only what belongs to its own rows, and at `room`.
         arguments: its first ones.
         rows: what is shared out; nothing is called if there are none.
-        workspace: bytes that each share has at `room`.
+        workspace: bytes that each share has at `room`, which is a multiple of `aligned.LINE`.
         smallest: rows below which a share is not worth another thread.
     """
     threads = min(torch.get_num_threads(), rows // smallest, team.MOST_HELPERS + 1)
     shares = 1 if threads <= 1 else min(threads * _SHARES_PER_THREAD, rows // smallest)
-    memory = np.empty(workspace * shares, np.uint8)
+    size = whole_lines(workspace)
+    memory = aligned_empty(size * shares)
     if threads > 1:
-        _team().run(team.address(function), arguments, memory.ctypes.data, workspace, rows, shares, threads - 1)
+        _team().run(team.address(function), arguments, memory.ctypes.data, size, rows, shares, threads - 1)
     elif rows:
         function(*arguments, memory.ctypes.data, 0, rows)
 

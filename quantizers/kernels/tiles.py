@@ -104,6 +104,8 @@ def multiply(
         for tile in range(first, past):
             for token in range(count):
                 store_floats(sums + 64 * token, nothing)
+                # rows of the output lie far apart: each store would wait for its line
+                prefetch(out + 4 * ((start + token) * rows + 16 * tile))
             at = codes + load_long(tiles + 8 * tile)
             cell = cells + cells_stride * tile
             few = exact == 0 and count <= 2

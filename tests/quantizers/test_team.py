@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from support.shares import Meeting, note
 
 from nash_swarm.quantizers.kernels import team, threads
+from nash_swarm.quantizers.kernels.aligned import LINE
 from nash_swarm.quantizers.kernels.threads import share_compiled
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the functions of these tests yield as POSIX does")
@@ -44,12 +45,14 @@ def fresh_team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def test_every_row_is_worked_on_once(rows: int, smallest: int, count: int) -> None:
     torch.set_num_threads(count)
     counts, places = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    share_compiled(note, (counts.ctypes.data, places.ctypes.data, 0, 0, 0, 0), rows, workspace=64, smallest=smallest)
+    share_compiled(note, (counts.ctypes.data, places.ctypes.data, 0, 0, 0, 0), rows, workspace=8, smallest=smallest)
     assert (counts == 1).all()
     # one workspace to each share
     edges = np.flatnonzero(np.diff(places)) + 1
     assert len(np.unique(places)) == len(edges) + (rows > 0)
-    assert (np.diff(np.unique(places)) == 64).all()
+    # no two of them write to one cache line
+    assert (np.diff(np.unique(places)) == LINE).all()
+    assert (places % LINE == 0).all()
     assert all(len(share) >= min(smallest, rows) for share in np.split(places, edges))
 
 
@@ -102,7 +105,7 @@ def test_a_caller_waits_for_what_others_have_begun(fresh_team: team.Team) -> Non
 def test_nobody_spins_where_threads_outnumber_processors() -> None:
     made = team.Team()
     made._processors = 2
-    told = made._memory[(made._block + team._ROUNDS - made._memory.ctypes.data) // 8 :]
+    told = made._memory[team._ROUNDS :].view(np.int64)
     counts, places, room = np.zeros((3, 3), np.int64)
     for helpers, spins in ((1, True), (2, False), (1, True)):
         arguments = (counts.ctypes.data, places.ctypes.data, 0, 0, 0, 0)

@@ -18,6 +18,8 @@ from nash_swarm.quantizers.packing.n16k32 import PLANES
 QUADS = 8
 VECTOR = 64
 """Bytes of a vector."""
+_CHAINS = 8
+"""Accumulators that VNNI instructions take turns with to keep the processor busy: two at once, each done after five."""
 _LARGEST_INPUT, _LARGEST_SHORT = 127, 2**15 - 1
 
 
@@ -59,18 +61,36 @@ def add_dots(
     return dots(builder, most_bits, sums, quads, values)
 
 
+def add_dots_of_tokens(
+    builder: ir.IRBuilder, path: int, most_bits: int, sums: Sequence[ir.Value], quads: Sequence[ir.Value],
+    inputs: Sequence[ir.Value],
+) -> list[ir.Value]:  # fmt: skip
+    """`add_dots` for several tokens, an accumulator and an address of inputs each."""
+    if path != AVX512VNNI or len(sums) < _CHAINS:
+        return [
+            add_dots(builder, path, most_bits, total, quads, place) for total, place in zip(sums, inputs, strict=True)
+        ]
+    # there are enough tokens that one chain each keeps the processor busy, and that takes no adding up
+    added = list(sums)
+    for quad in range(QUADS):
+        for token, place in enumerate(inputs):
+            value = emit.load(builder, emit.offset(builder, place, 4 * quad), emit.INT)
+            added[token] = _vpdpbusd(builder, added[token], quads[quad], value)
+    return added
+
+
+def _vpdpbusd(builder: ir.IRBuilder, sums: ir.Value, codes: ir.Value, value: ir.Value) -> ir.Value:
+    """`vpdpbusd`: four products of unsigned and signed bytes a lane, added to 32 bits."""
+    return emit.call(builder, "llvm.x86.avx512.vpdpbusd.512", emit.INTS, [sums, codes, emit.splat(builder, value)])
+
+
 def _vnni_dots(
     builder: ir.IRBuilder, most_bits: int, sums: ir.Value, quads: Sequence[ir.Value], inputs: Sequence[ir.Value],
 ) -> ir.Value:  # fmt: skip
-    """`vpdpbusd`: four products a lane into 32 bits, in two chains because each step waits for the one before."""
+    """Two chains, because each step waits for the one before."""
     chains = [sums, emit.constant(emit.INTS, 0)]
     for quad in range(QUADS):
-        chains[quad % 2] = emit.call(
-            builder,
-            "llvm.x86.avx512.vpdpbusd.512",
-            emit.INTS,
-            [chains[quad % 2], quads[quad], emit.splat(builder, inputs[quad])],
-        )
+        chains[quad % 2] = _vpdpbusd(builder, chains[quad % 2], quads[quad], inputs[quad])
     return builder.add(*chains)
 
 

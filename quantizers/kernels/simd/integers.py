@@ -10,12 +10,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nash_swarm.quantizers.kernels.simd import emit
-from nash_swarm.quantizers.kernels.simd.dots import QUADS, VECTOR, add_dots, unpack
+from nash_swarm.quantizers.kernels.simd.dots import QUADS, VECTOR, add_dots, add_dots_of_tokens, unpack
 from nash_swarm.quantizers.kernels.simd.paths import AVX512VNNI
 from nash_swarm.quantizers.kernels.simd.vectors import FLOATS, INTS
 
 WIDTHS = (4, 3, 2, 5, 6, 8)
 """Widths with codes, in the order in which they are asked for."""
+_FEWER = (8, 4, 1)
+"""Tokens at a time for what is left of a batch."""
 _AHEAD = 8192
 """Bytes that prefetches run ahead of the reader: longer than memory takes, shorter than the first cache."""
 
@@ -95,12 +97,14 @@ def add_tokens(
     typing: Any, path: Any, lanes: Any, bits: Any, at: Any, blocks: Any, zeros: Any, scales: Any, inputs: Any,
     steps: Any, totals: Any, out: Any, count: Any,
 ) -> Any:  # fmt: skip
-    """Add an unpacked group's contribution to the outputs of `count` tokens, the constant `lanes` of them at a time.
+    """Add an unpacked group's contribution to the outputs of `count` tokens, the constant `lanes` of them at a time
+    as long as there are so many.
 
     at: address of the group's codes as blocks of width 8; bits: how wide they really are. Tokens follow each other
     without gaps at `inputs`, `steps`, `totals` and `out`; the other arguments are those of `add_few_tokens`.
     """
     ceilings = (8,) if path.literal_value == AVX512VNNI else (4, 6, 8)
+    sizes = (lanes.literal_value, *(few for few in _FEWER if few < lanes.literal_value))
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         _, _, bits_, at_, blocks_, zeros_, scales_, inputs_, steps_, totals_, out_, count_ = args
@@ -116,18 +120,24 @@ def add_tokens(
                 with emit.loop(builder, blocks_) as block:
                     quads = unpack(builder, 8, emit.element(builder, at_, block, VECTOR * QUADS))
                     place = emit.element(builder, x, block, 4 * QUADS)
-                    for total in sums:
-                        added = add_dots(builder, path.literal_value, most_bits, builder.load(total), quads, place)
-                        builder.store(added, total)
-                        place = builder.add(place, stride)
+                    places = [place]
+                    for _ in range(1, together):
+                        places.append(builder.add(places[-1], stride))
+                    before = [builder.load(total) for total in sums]
+                    added = add_dots_of_tokens(builder, path.literal_value, most_bits, before, quads, places)
+                    for total, value in zip(sums, added, strict=True):
+                        builder.store(value, total)
                 for lane, total in enumerate(sums):
                     step = emit.element(builder, steps_, token, 4, lane)
                     _finish(builder, builder.load(total), scales_, step, emit.element(builder, out_, token, 64, lane))
 
-        whole = builder.sub(count_, builder.srem(count_, ir.Constant(emit.LONG, lanes.literal_value)))
         for most_bits in emit.at_most(builder, bits_, ceilings):
-            some(most_bits, lanes.literal_value, ir.Constant(emit.LONG, 0), whole)
-            some(most_bits, 1, whole, count_)
+            first = ir.Constant(emit.LONG, 0)
+            for together in sizes:
+                left = builder.srem(count_, ir.Constant(emit.LONG, together))
+                past = builder.sub(count_, left)
+                some(most_bits, together, first, past)
+                first = past
         return context.get_dummy_value()
 
     address = types.int64

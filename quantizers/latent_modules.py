@@ -1,4 +1,4 @@
-"""torch modules over latent matrices: they multiply in bfloat16 and collect the gradient by their rounded weights."""
+"""torch modules over latent matrices: they collect the gradient by their rounded weights."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ class LatentLinear(nn.Module):
 
     Args:
         matrix: the weights.
+        dtype: of inputs and products.
         bias: (rows,), trained by whoever holds it; or `None`.
     """
 
-    def __init__(self, matrix: LatentMatrix, bias: nn.Parameter | None = None) -> None:
+    def __init__(self, matrix: LatentMatrix, dtype: torch.dtype, bias: nn.Parameter | None = None) -> None:
         super().__init__()
         self.matrix, self.bias = matrix, bias
         # an input that asks for a gradient whatever x does
         self._anchor = torch.zeros((), requires_grad=True)
         # some models ask what type the weights have (T5); nobody computes with them
-        self.weight = torch.empty(matrix.codes.shape, dtype=torch.bfloat16, device="meta")
+        self.weight = torch.empty(matrix.codes.shape, dtype=dtype, device="meta")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., columns) to (..., rows), of the type of x."""
@@ -40,14 +41,15 @@ class LatentEmbedding(nn.Embedding):
 
     Args:
         matrix: the weights.
+        dtype: of the rows.
         first: another embedding over the same matrix, whose dense weights are used; its `refresh` is enough.
     """
 
     padding_idx = None
 
-    def __init__(self, matrix: LatentMatrix, first: LatentEmbedding | None = None) -> None:
+    def __init__(self, matrix: LatentMatrix, dtype: torch.dtype, first: LatentEmbedding | None = None) -> None:
         nn.Module.__init__(self)
-        self.matrix = matrix
+        self.matrix, self._dtype = matrix, dtype
         self.num_embeddings, self.embedding_dim = matrix.codes.shape
         self._anchor = torch.zeros((), requires_grad=True)
         # not registered as a module a second time
@@ -57,16 +59,16 @@ class LatentEmbedding(nn.Embedding):
 
     def refresh(self) -> None:
         """Take the weights from the matrix again."""
-        self._dense = self.matrix.weight().bfloat16()
+        self._dense = self.matrix.weight().to(self._dtype)
 
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]
-        """The matrix, bfloat16 (num_embeddings, embedding_dim)."""
+        """The matrix, (num_embeddings, embedding_dim)."""
         first: LatentEmbedding | None = vars(self)["_first"]
         return self._dense if first is None else first._dense
 
     def forward(self, index: torch.Tensor) -> torch.Tensor:
-        """(...) ids to (..., columns), bfloat16."""
+        """(...) ids to (..., columns)."""
         rows: torch.Tensor = _Rows.apply(index, self._anchor, self)  # type: ignore[no-untyped-call]
         return rows
 

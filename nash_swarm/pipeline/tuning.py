@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from nash_swarm.quantizers.latent import Adam
 from nash_swarm.quantizers.modules import PackedWeight
 from nash_swarm.quantizers.packing import PackedTensor
 from nash_swarm.tuning.divergence import divergence
+from nash_swarm.tuning.precision import Precision, compute_dtype
 from nash_swarm.tuning.student import Student
 
 
@@ -42,6 +43,8 @@ class Tuning:
         warmup: steps over which the rates rise; they then fall along a cosine, to a twentieth.
         held_out: share of the windows that are not trained on and decide which state is kept.
         check: steps between two looks at the held-out windows.
+        precision: what activations and products are computed in; scales, zero-points and what else is trained are
+            float32 in any case.
     """
 
     steps: int = 100
@@ -54,10 +57,13 @@ class Tuning:
     warmup: int = 5
     held_out: float = 0.125
     check: int = 25
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch < 1 or self.check < 1 or not 0 < self.held_out < 1:
             raise UsageError("tuning needs steps >= 0, batch >= 1, check >= 1 and a held-out share between 0 and 1")
+        if self.precision not in get_args(Precision):
+            raise UsageError(f"unknown precision {self.precision!r}; choose one of {', '.join(get_args(Precision))}")
 
     def rate(self, step: int) -> float:
         """What the learning rates are multiplied with at a step."""
@@ -71,7 +77,7 @@ class Tuned:
 
     Attributes:
         packed: the tuned model; of the same layout, widths and bytes as the one it came from.
-        history: held-out KL to the original, nats per token, by step; computed in bfloat16.
+        history: held-out KL to the original, nats per token, by step; computed in the precision of tuning.
         step: the one that was kept.
     """
 
@@ -134,7 +140,7 @@ class _Run:
         rng: np.random.Generator,
     ) -> None:
         self.settings, self.rng, self.train_windows, self.held_out = settings, rng, train, held_out
-        self.student = Student(model)
+        self.student = Student(model, compute_dtype(settings.precision))
         self._taught = [self._hidden(part) for part in (train, held_out)]
         self.student.become(packed, model)
         self._dense = self.student.masters

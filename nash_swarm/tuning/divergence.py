@@ -20,13 +20,15 @@ class Head:
     Attributes:
         weight: float32 (vocabulary, hidden).
         bias: float32 (vocabulary,) or `None`.
+        dtype: what gradients are multiplied in.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor | None = None
+    dtype: torch.dtype = torch.bfloat16
 
     def __post_init__(self) -> None:
-        self.half = self.weight.bfloat16()
+        self.back = self.weight.to(self.dtype)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(tokens, hidden) to float32 (tokens, vocabulary)."""
@@ -80,8 +82,8 @@ def divergence(
         share = expected.exp()
         total += float(torch.dot(share.flatten(), expected.sub_(got).flatten()))
         if hidden is not None:
-            slope = got.exp_().sub_(share).div_(tokens).bfloat16()
-            hidden[part] = slope @ head.half
+            slope = got.exp_().sub_(share).div_(tokens).to(head.dtype)
+            hidden[part] = (slope @ head.back).to(hidden.dtype)
             if weight is not None:
-                weight += slope.T @ flat[part].bfloat16()
+                weight += slope.T @ flat[part].to(head.dtype)
     return Divergence(total / tokens, None if hidden is None else hidden.view(student.shape), weight)

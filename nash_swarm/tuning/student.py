@@ -70,28 +70,29 @@ class _Passage(nn.Module):
 
 
 class Student:
-    """Runs in bfloat16, without its output head; masters of what is not packed are float32.
+    """Runs without its output head; masters of what is not packed are float32.
 
     Args:
         model: the original, float32, as `architectures.prepare` makes it; not changed.
+        dtype: of activations and products.
 
     Raises:
         UsageError: see `check_head`.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
         check_head(model)
-        self.model, self._task = copy.deepcopy(model).eval(), task_of(model)
+        self.model, self._task, self._dtype = copy.deepcopy(model).eval(), task_of(model), dtype
         outputs = self.model.get_output_embeddings()
         self._head_name = _path_of(outputs, self.model)
         bias = None if outputs.bias is None else outputs.bias.detach().clone()
-        self.original = Head(outputs.weight.detach().clone(), bias)
+        self.original = Head(outputs.weight.detach().clone(), bias, dtype)
         # what comes out instead of logits is what the head would have seen
-        self.model.set_submodule(self._head_name, _Passage(outputs, torch.bfloat16))
+        self.model.set_submodule(self._head_name, _Passage(outputs, dtype))
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
             # not `.to`: buffers such as rotary frequencies keep their precision
-            parameter.data = parameter.data.bfloat16()
+            parameter.data = parameter.data.to(dtype)
         self.head, self.matrices = self.original, dict[str, LatentMatrix]()
         self.masters: dict[str, torch.Tensor] = {}
         self._latent_head: LatentMatrix | None = None
@@ -137,7 +138,7 @@ class Student:
         if self._tied is not None:
             self._tied.refresh()
         if self._latent_head is not None:
-            self.head = Head(self._latent_head.weight(), self.original.bias)
+            self.head = Head(self._latent_head.weight(), self.original.bias, self._dtype)
 
     @property
     def trains_head(self) -> bool:
@@ -160,19 +161,19 @@ class Student:
         if not trained:
             # looked up only: its rows are seen too rarely to be trained on little text
             table = self.model.get_submodule(matrix.name)
-            table.weight.data = latent.weight().bfloat16()
+            table.weight.data = latent.weight().to(self._dtype)
             return
         self.matrices[matrix.name] = latent
         if matrix.name == self._head_name or matrix.head == self._head_name:
             self._latent_head = latent
         if matrix.kind == "tied":
-            self._tied = LatentEmbedding(latent)
+            self._tied = LatentEmbedding(latent, self._dtype)
             self._look_up(matrix.name, self._tied)
             for path in matrix.aliases:
-                self._look_up(path, LatentEmbedding(latent, self._tied))
+                self._look_up(path, LatentEmbedding(latent, self._dtype, self._tied))
         elif matrix.name != self._head_name:
             bias = getattr(self.model.get_submodule(matrix.name), "bias", None)
-            self.model.set_submodule(matrix.name, LatentLinear(latent, bias))
+            self.model.set_submodule(matrix.name, LatentLinear(latent, self._dtype, bias))
 
     def _look_up(self, path: str, embedding: LatentEmbedding) -> None:
         self.model.set_submodule(path, in_place_of(self.model.get_submodule(path), embedding))

@@ -7,6 +7,7 @@ order.
 # ruff: noqa: D103
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -25,6 +26,13 @@ _PAUSES = {
     "arm64": ("llvm.aarch64.hint", [1]),
 }
 """By processor: the instruction that leaves what a core has to others for a moment."""
+
+
+@cache
+def address(function: Any) -> int:
+    """Of a function that Numba has compiled for one signature, as a C function."""
+    (compiled,) = function.overloads.values()
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name))
 
 
 def _pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
@@ -93,3 +101,19 @@ def call(typing: Any, function: Any, arguments: Any, workspace: Any, first: Any,
         return context.get_dummy_value()
 
     return types.void(types.int64, types.UniTuple(types.int64, ARGUMENTS), *[types.int64] * 3), generate
+
+
+@intrinsic
+def fork_and_join(typing: Any, runtime: Any, function: Any, argument: Any, threads: Any) -> Any:
+    """Call the C function `function(argument)` on so many threads of an OpenMP runtime; returns when all have.
+
+    runtime: address of `GOMP_parallel(function, argument, threads, flags)`.
+    """
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [emit.LONG, emit.LONG, emit.INT, emit.INT])
+        threads = builder.trunc(args[3], emit.INT)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [*args[1:3], threads, ir.Constant(emit.INT, 0)])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate

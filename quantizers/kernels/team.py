@@ -99,13 +99,6 @@ class Team:
                 self._threads.append(thread)
 
 
-@cache
-def address(function: Any) -> int:
-    """Of a function that Numba has compiled for one signature, as a C function."""
-    (compiled,) = function.overloads.values()
-    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name))
-
-
 def _serve(functions: Functions, block: int, memory: object) -> None:
     functions.serve(block)
 

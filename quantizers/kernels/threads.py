@@ -1,9 +1,10 @@
 """Work shared out over threads, as many as `torch.get_num_threads()` says, the calling one among them.
 
 `share_rows` is for anything that releases the GIL for most of its time: plain Python threads. `share_compiled` is for
-compiled functions that take little longer than waking a thread: a team that works without the GIL (`kernels.team`).
+compiled functions that take little longer than waking a thread. They run on torch's own threads where those can be
+asked (`kernels.openmp`), and else in a team that works without the GIL (`kernels.team`).
 
-Each has one set of helpers in the process, made when they are first needed and made anew in a forked child. The
+Pool and team are each one set of helpers in the process, made when first needed and made anew in a forked child. The
 calling thread takes shares like any other and waits only for shares that somebody has begun, so that several threads
 may call at once, and a share of `share_rows` may itself be shared out, without waiting for ever.
 """
@@ -20,8 +21,9 @@ from threading import Thread
 
 import torch
 
-from nash_swarm.quantizers.kernels import team
+from nash_swarm.quantizers.kernels import openmp, team
 from nash_swarm.quantizers.kernels.aligned import aligned_empty, whole_lines
+from nash_swarm.quantizers.kernels.atomics import address
 
 Work = Callable[[int, int], object]
 
@@ -77,11 +79,15 @@ def share_compiled(
     threads = min(torch.get_num_threads(), rows // smallest, team.MOST_HELPERS + 1)
     shares = 1 if threads <= 1 else min(threads * _SHARES_PER_THREAD, rows // smallest)
     size = whole_lines(workspace)
-    memory = aligned_empty(size * shares)
-    if threads > 1:
-        _team().run(team.address(function), arguments, memory.ctypes.data, size, rows, shares, threads - 1)
-    elif rows:
-        function(*arguments, memory.ctypes.data, 0, rows)
+    memory = aligned_empty(size * shares + openmp.JOB_BYTES)
+    room = memory.ctypes.data
+    if threads <= 1:
+        if rows:
+            function(*arguments, room, 0, rows)
+    elif runtime := _runtime():
+        openmp.run(runtime, room + size * shares, address(function), arguments, room, size, rows, shares, threads)
+    else:
+        _team().run(address(function), arguments, room, size, rows, shares, threads - 1)
 
 
 class _Job:
@@ -133,14 +139,18 @@ class _Pool:
 _pool = _Pool()
 
 
+_runtime: Callable[[], int] = openmp.runtime
+
+
 @cache
 def _team() -> team.Team:
     return team.Team()
 
 
 def _forget_threads() -> None:
-    global _pool
+    global _pool, _runtime
     _pool = _Pool()
+    _runtime = int
     _team.cache_clear()
 
 

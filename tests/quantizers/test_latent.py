@@ -97,7 +97,7 @@ def test_modules_multiply_look_up_and_pass_gradients_on() -> None:
     weight = latent.weight().requires_grad_()
     x = torch.randn(2, 3, case.layout.columns, generator=torch.Generator().manual_seed(0)).requires_grad_()
     bias = torch.nn.Parameter(torch.arange(case.layout.rows).float())
-    LatentLinear(latent, bias)(x).square().sum().backward()
+    LatentLinear(latent, torch.float32, bias)(x).square().sum().backward()
     found, latent.gradient = latent.gradient, None
     x_gradient, bias_gradient = x.grad, bias.grad
     x.grad = bias.grad = None
@@ -108,14 +108,14 @@ def test_modules_multiply_look_up_and_pass_gradients_on() -> None:
 
     weight.grad = None
     index = torch.tensor([[1, 5, 1], [0, 47, 2]])
-    LatentEmbedding(latent)(index).float().sum().backward()
+    LatentEmbedding(latent, torch.bfloat16)(index).float().sum().backward()
     torch.nn.functional.embedding(index, weight).sum().backward()
     torch.testing.assert_close(latent.gradient, weight.grad)
 
 
 def test_a_first_layer_learns_though_its_input_asks_for_no_gradient() -> None:
     latent = LatentMatrix(pack(some_case()))
-    LatentLinear(latent)(torch.ones(1, latent.layout.columns)).sum().backward()
+    LatentLinear(latent, torch.float32)(torch.ones(1, latent.layout.columns)).sum().backward()
     assert latent.gradient is not None
 
 

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.shares import Meeting, note
 
-from nash_swarm.quantizers.kernels import team, threads
+from nash_swarm.quantizers.kernels import openmp, team, threads
 from nash_swarm.quantizers.kernels.aligned import LINE
+from nash_swarm.quantizers.kernels.atomics import address
 from nash_swarm.quantizers.kernels.threads import share_compiled
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the functions of these tests yield as POSIX does")
@@ -38,9 +39,20 @@ def fresh_team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     made._processors = 64
     made._rounds = made._rounds if request.param is None else request.param
     monkeypatch.setattr(threads, "_team", lambda: made)
+    monkeypatch.setattr(threads, "_runtime", int)
     return made
 
 
+@pytest.fixture(params=["OpenMP", "team"])
+def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own threads, or ours."""
+    if request.param == "team":
+        monkeypatch.setattr(threads, "_runtime", int)
+    elif not openmp.runtime():
+        pytest.skip("torch does not run on an OpenMP runtime with GNU's interface")
+
+
+@pytest.mark.usefixtures("means")
 @given(st.integers(0, 300), st.integers(1, 80), st.integers(1, 5))
 def test_every_row_is_worked_on_once(rows: int, smallest: int, count: int) -> None:
     torch.set_num_threads(count)
@@ -109,12 +121,36 @@ def test_nobody_spins_where_threads_outnumber_processors() -> None:
     counts, places, room = np.zeros((3, 3), np.int64)
     for helpers, spins in ((1, True), (2, False), (1, True)):
         arguments = (counts.ctypes.data, places.ctypes.data, 0, 0, 0, 0)
-        made.run(team.address(note), arguments, room.ctypes.data, 8, 3, 3, helpers)
+        made.run(address(note), arguments, room.ctypes.data, 8, 3, 3, helpers)
         assert (told[0] > 0) == spins
     assert (counts == 3).all()
 
 
-def test_the_team_is_made_once() -> None:
+@pytest.mark.usefixtures("means")
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_as_many_threads_as_torch_has(count: int) -> None:
+    torch.set_num_threads(count)
+    for _ in range(20):
+        assert Meeting(count).hold()
+
+
+@pytest.mark.usefixtures("means")
+def test_several_callers_at_once() -> None:
+    def call(_: int) -> bool:
+        return all(Meeting(2).hold() for _ in range(50))
+
+    with ThreadPoolExecutor(4) as callers:
+        assert all(callers.map(call, range(4), timeout=60))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the runtime is looked for on Linux alone")
+def test_torchs_own_threads_are_found() -> None:
+    # this is what keeps ours from sharing processors with torch's, which wait awake
+    assert openmp.runtime() or "OpenMP" not in torch.__config__.parallel_info()
+
+
+def test_the_team_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_runtime", int)
     torch.set_num_threads(3)
     assert Meeting(3).hold()
     before = threading.active_count()
@@ -127,6 +163,7 @@ def test_the_team_is_made_once() -> None:
 
 def test_one_thread_needs_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(threads, "_team")
+    monkeypatch.delattr(threads, "_runtime")
     torch.set_num_threads(1)
     assert Meeting(1).hold()
 
@@ -150,6 +187,7 @@ from nash_swarm.quantizers.kernels import threads
 from support.shares import Meeting
 
 torch.set_num_threads(2)
+threads._runtime = int
 team = threads._team()
 team._rounds, team._processors = 1 << 40, 64  # the helper spins while the interpreter ends
 assert Meeting(2).hold()

@@ -1,0 +1,109 @@
+"""Rows of a compiled function shared out over the threads that torch's own operations run on.
+
+Threads of an OpenMP runtime stay awake for a while after a parallel region: GNU's for milliseconds on two processors.
+Threads of our own would share a processor with one that only waits, and a product between two operations of torch would
+be no faster on two threads than on one. Torch's threads are awake already. This is for Linux builds of torch, which
+bring the GNU runtime or another one with its interface; elsewhere, and in forked children, where GNU's threads are gone
+and waited for in vain, there is `kernels.team`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from numba import njit
+
+from nash_swarm.quantizers.kernels.aligned import LINE
+from nash_swarm.quantizers.kernels.atomics import ARGUMENTS, add, address, call, fork_and_join, load, store
+from nash_swarm.quantizers.kernels.fingerprint import fingerprint
+
+# of a job, in bytes: the number of shares that somebody has begun, then, on a line of its own, what they are
+_BEGUN, _SHARES, _ROWS, _FUNCTION, _WORKSPACE, _WORKSPACE_SIZE = 0, *range(LINE, LINE + 40, 8)
+_ARGUMENTS = _WORKSPACE_SIZE + 8
+JOB_BYTES = 2 * LINE
+
+_Run = Callable[[int, int, int, int, tuple[int, ...], int, int, int, int, int], None]
+
+
+@cache
+def runtime() -> int:
+    """Address of the runtime's `GOMP_parallel`; 0 if torch runs on none that has it."""
+    if not sys.platform.startswith("linux") or not torch.backends.openmp.is_available():
+        return 0
+    package = Path(torch.__file__).parent
+    bundled = [*(package / "lib").glob("lib*omp*.so*"), *(package.parent / "torch.libs").glob("lib*omp*.so*")]
+    for name in (*map(str, bundled), "libgomp.so.1"):
+        try:
+            # only what is loaded already: a second runtime would have threads of its own
+            library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+            return ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value or 0
+        except (OSError, AttributeError):
+            continue
+    return 0
+
+
+def run(
+    runtime: int, job: int, function: int, arguments: tuple[int, ...], workspace: int, size: int, rows: int,
+    shares: int, threads: int,
+) -> None:  # fmt: skip
+    """Call a function for shares of `range(rows)` on up to `threads` of the runtime's, the calling one among them.
+
+    Args:
+        runtime: what `runtime` has found.
+        job: address of `JOB_BYTES` bytes of the call's own, a multiple of `LINE`.
+        function, arguments, workspace, size, rows, shares: as of `Team.run`.
+        threads: at least 1.
+    """
+    work, call = _functions()
+    call(runtime, work, job, function, arguments, workspace, size, rows, shares, threads)
+
+
+@cache
+def _functions() -> tuple[int, _Run]:
+    """Address of what a thread of the runtime does, and what shares out a job; compiled now if they are not yet."""
+    work, run = _compile(fingerprint())
+    return address(work), run
+
+
+def _compile(source: int) -> tuple[Any, _Run]:
+    # the constant is a cell of the closures, which Numba's disk cache tells apart
+    def compiled(signature: str) -> Any:
+        return njit(signature, nogil=True, cache=True, error_model="numpy")
+
+    @compiled("void(int64)")
+    def work(job: int) -> None:
+        _ = source
+        shares, rows = load(job + _SHARES), load(job + _ROWS)
+        a = job + _ARGUMENTS
+        arguments = (load(a), load(a + 8), load(a + 16), load(a + 24), load(a + 32), load(a + 40))
+        while True:
+            index = add(job + _BEGUN, 1)
+            if index >= shares:
+                return
+            workspace = load(job + _WORKSPACE) + index * load(job + _WORKSPACE_SIZE)
+            call(load(job + _FUNCTION), arguments, workspace, rows * index // shares, rows * (index + 1) // shares)
+
+    @compiled(f"void(int64, int64, int64, int64, UniTuple(int64, {ARGUMENTS}), int64, int64, int64, int64, int64)")
+    def run(
+        runtime: int, work: int, job: int, function: int, arguments: tuple[int, ...], workspace: int, size: int,
+        rows: int, shares: int, threads: int,
+    ) -> None:  # fmt: skip
+        _ = source
+        for i in range(ARGUMENTS):
+            store(job + _ARGUMENTS + 8 * i, arguments[i])
+        store(job + _FUNCTION, function)
+        store(job + _WORKSPACE, workspace)
+        store(job + _WORKSPACE_SIZE, size)
+        store(job + _ROWS, rows)
+        store(job + _SHARES, shares)
+        store(job + _BEGUN, 0)
+        fork_and_join(runtime, work, job, threads)
+
+    return work, run

@@ -3,10 +3,11 @@
     python benchmarks/quality.py MODEL --text CALIBRATION --eval-text HELD_OUT --scope linear --bits 3.172 --json FILE
 
 Every row is at the same budget, everything included. `uniform` and `bargain` measure and round (by GPTQ) on
-`--game-windows` windows of the calibration text; `more text` rounds on `--windows`; `descent` rounds by the method of
-that name; to that, `second look` measures the damage again at the packed model, `propagation` undoes drift, and `tuned`
-tunes on `--tuning-windows`. Figures are on windows that nothing has seen. `--json FILE` is rewritten after every row,
-and a run that finds it goes on where it stopped.
+`--game-windows` windows of the calibration text, with blocks as agents; `tiles` with tiles, as all rows after it;
+`more text` rounds on `--windows`; `descent` rounds by the method of that name; to that, `second look` measures the
+damage again at the packed model, `propagation` undoes drift, and `tuned` tunes on `--tuning-windows`. Figures are on
+windows that nothing has seen. `--json FILE` is rewritten after every row, and a run that finds it goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,13 @@ from nash_swarm.damage.fisher import Fisher
 from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.models.source import load_source
+from nash_swarm.names import Granularity
 from nash_swarm.pipeline.effort import EFFORTS
 from nash_swarm.pipeline.playing import measure_at
 from nash_swarm.pipeline.tuning import tune
 from nash_swarm.suite.memory import forget_peak, peak_memory
 
-STEPS = ("uniform", "bargain", "more text", "descent", "second look", "propagation", "tuned")
+STEPS = ("uniform", "bargain", "tiles", "more text", "descent", "second look", "propagation", "tuned")
 COLUMNS = ("bits", "step", "used bits", "kl", "loss", "delta loss", "seconds", "processor seconds", "peak MB")
 
 Row = dict[str, Any]
@@ -68,38 +71,39 @@ class Ladder:
         }  # fmt: skip
         take_up(arguments.json, self.values)
         self._game_windows = windows(arguments.game_windows)
-        self._game: BitGame | None = None
+        self._games: dict[Granularity, BitGame] = {}
 
     @property
     def rows(self) -> list[Row]:
         return self.values["rows"]  # type: ignore[no-any-return]
 
-    @property
-    def game(self) -> BitGame:
+    def game(self, granularity: Granularity) -> BitGame:
         """Measured when it is first needed."""
-        if self._game is None:
-            self._game = ns.measure(
+        if granularity not in self._games:
+            self._games[granularity] = ns.measure(
                 self.source.model, damage=self.damage, tokens=self._game_windows, scope=self.arguments.scope,
-                seed=self.arguments.seed, name=self.source.name, quiet=True,
+                seed=self.arguments.seed, name=self.source.name, granularity=granularity, quiet=True,
             )  # fmt: skip
-        return self._game
+        return self._games[granularity]
 
     def run(self, bits: float, steps: list[str]) -> None:
         """The rows of one budget."""
         base: Any = None
+        blocks, tiles = partial(self.game, "block"), partial(self.game, "tile")
 
         def descent() -> Any:
             nonlocal base
-            base = self._packed(self.game, bits) if base is None else base
+            base = self._packed(tiles(), bits) if base is None else base
             return base
 
         make: dict[str, Callable[[], Any]] = {
-            "uniform": lambda: self._packed(self.game, bits, quantizer="gptq", solver="uniform", few=True),
-            "bargain": lambda: self._packed(self.game, bits, quantizer="gptq", few=True),
-            "more text": lambda: self._packed(self.game, bits, quantizer="gptq"),
+            "uniform": lambda: self._packed(blocks(), bits, quantizer="gptq", solver="uniform", few=True),
+            "bargain": lambda: self._packed(blocks(), bits, quantizer="gptq", few=True),
+            "tiles": lambda: self._packed(tiles(), bits, quantizer="gptq", few=True),
+            "more text": lambda: self._packed(tiles(), bits, quantizer="gptq"),
             "descent": descent,
-            "second look": lambda: self._packed(measure_at(self.source.model, descent(), self.game, quiet=True), bits),
-            "propagation": lambda: self._packed(self.game, bits, propagation=0.5),
+            "second look": lambda: self._packed(measure_at(self.source.model, descent(), tiles(), quiet=True), bits),
+            "propagation": lambda: self._packed(tiles(), bits, propagation=0.5),
             "tuned": lambda: self._tuned(descent()),
         }
         for step in steps:
@@ -146,11 +150,13 @@ class Ladder:
         certificate = packed.nash_swarm_allocation.certificate
         self.values["reference_loss"] = found["reference"].loss
         row |= {
-            "used bits": certificate.used_bits / self.game.parameters, "kl": found["packed"].kl,
+            "used bits": certificate.used_bits / packed.nash_swarm_facts.parameters, "kl": found["packed"].kl,
             "loss": found["packed"].loss, "delta loss": found["packed"].loss - found["reference"].loss,
         }  # fmt: skip
         if made is not packed:
-            row |= {"held-out KL by step of tuning": made.history, "kept step": made.step}
+            row |= {
+                "held-out KL by step of tuning": made.history, "kept step": made.step, "precision": made.precision,
+            }  # fmt: skip
         self.rows.append(row)
         print(line(row), flush=True)
         write_json(self.arguments.json, self.values)

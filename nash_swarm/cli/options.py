@@ -26,9 +26,8 @@ Size = Annotated[str | None, typer.Option(help="Budget as a file size instead, e
 SolverName = Annotated[str, typer.Option("--solver", help="Who allocates; see `nash-swarm solvers`.")]
 QuantizerName = Annotated[str, typer.Option("--quantizer", help="How weights are rounded; see `nash-swarm solvers`.")]
 DamageName = Annotated[str, typer.Option("--damage", help="How damage is estimated; see `nash-swarm solvers`.")]
-Grain = Annotated[
-    str, typer.Option("--granularity", help="What an agent is: layer, block (a column group), tile, or parameter.")
-]
+GRAINS = "What an agent is: layer, block (a column group), tile, or parameter"
+Grain = Annotated[str, typer.Option("--granularity", help=f"{GRAINS}.")]
 Widths = Annotated[
     str,
     typer.Option(

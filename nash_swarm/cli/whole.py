@@ -18,7 +18,9 @@ def compress(
     solver: options.SolverName = DEFAULT_SOLVER,
     quantizer: Annotated[str | None, typer.Option("--quantizer", help="Rounding; the effort's by default.")] = None,
     damage: options.DamageName = "fisher",
-    granularity: options.Grain = "block",
+    granularity: Annotated[
+        str | None, typer.Option("--granularity", help=f"{options.GRAINS}; the effort's by default.")
+    ] = None,
     strategies: options.Widths = "2,3,4,5,6,8",
     text: options.TextSource = "python-docs",
     scope: options.ScopeName = "model",
@@ -46,9 +48,10 @@ def compress(
     from nash_swarm.pipeline.compressing import compress as run
 
     widths = options.read_widths(strategies)
+    grain = None if granularity is None else options.read_granularity(granularity)
     done: Compressed = run(
         model, out=output, bits=bits, size=size, solver=solver, quantizer=quantizer, damage=damage,
-        granularity=options.read_granularity(granularity), strategies=widths, text=text,
+        granularity=grain, strategies=widths, text=text,
         scope=options.read_scope(scope), group_size=group_size, effort=effort, windows=windows,
         eval_windows=eval_windows, rules=options.read_rules(keep, forbid, fuse), rounds=rounds,
         contest=contest, seed=seed, overwrite=overwrite, max_memory=max_memory,

@@ -77,7 +77,7 @@ def compress(
     solver: str | Solver = DEFAULT_SOLVER,
     quantizer: str | Quantizer | None = None,
     damage: str | DamageEstimator = "fisher",
-    granularity: Granularity = "block",
+    granularity: Granularity | None = None,
     strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
     text: str = BUILT_IN_TEXT,
     scope: Scope = "model",
@@ -104,7 +104,7 @@ def compress(
         out: folder to write.
         bits, size: the budget, exactly one of them, see `solve`.
         solver, quantizer, damage: names or instances; the quantizer is the effort's if not given.
-        granularity, strategies, scope, group_size: see `measure`.
+        granularity, strategies, scope, group_size: see `measure`; the granularity is the effort's if not given.
         effort: name of settings that trade minutes for quality, see `effort.EFFORTS`, or such settings.
         windows: calibration windows that damage is measured on and matrices are rounded with; the effort's if not
             given.
@@ -131,6 +131,7 @@ def compress(
     quantizer = settled.quantizer if quantizer is None else quantizer
     rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
     estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
+    granularity = settled.granularity if granularity is None else granularity
     strategies = check_strategies(strategies, granularity)
     rounding_windows = settled.rounding_windows if windows is None else windows
     windows = settled.windows if windows is None else windows
@@ -207,7 +208,7 @@ def compress(
             if rounded_with is not None:
                 measured["rounding_tokens"] = int(rounded_with.tokens.size)
             if tuned is not None:
-                measured |= {"tuning_kl": tuned.history, "tuning_kept": tuned.step}
+                measured |= {"tuning_kl": tuned.history, "tuning_kept": tuned.step, "tuning_precision": tuned.precision}
         save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)
         file_bytes = counted_bytes(out)
         used = file_bytes * 8 if scope == "model" else allocation.certificate.used_bits

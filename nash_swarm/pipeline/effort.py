@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nash_swarm.errors import UsageError
+from nash_swarm.names import Granularity
 from nash_swarm.pipeline.tuning import Tuning
 
 
@@ -15,6 +16,7 @@ class Effort:
 
     Attributes:
         windows: calibration windows that the damage is measured on.
+        granularity: what an agent is, see `measure`.
         quantizer: name of the rounding method.
         rounding_windows: calibration windows that matrices are rounded with; as many as the damage's if that is more.
         contest: whether the result is tried against the baselines, see `compress`.
@@ -24,6 +26,7 @@ class Effort:
     """
 
     windows: int
+    granularity: Granularity = "block"
     quantizer: str = "gptq"
     rounding_windows: int = 0
     contest: bool = True
@@ -37,6 +40,7 @@ EFFORTS: Mapping[str, Effort] = {
     "default": Effort(windows=16, rounding_windows=32),
     "best": Effort(
         windows=32,
+        granularity="tile",
         quantizer="descent",
         rounding_windows=128,
         contest=False,

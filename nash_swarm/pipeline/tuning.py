@@ -79,11 +79,13 @@ class Tuned:
         packed: the tuned model; of the same layout, widths and bytes as the one it came from.
         history: held-out KL to the original, nats per token, by step; computed in the precision of tuning.
         step: the one that was kept.
+        precision: what was computed in, "bfloat16" or "float32".
     """
 
     packed: Any
     history: dict[int, float]
     step: int
+    precision: str
 
 
 def tune(
@@ -126,7 +128,7 @@ def tune(
     with tqdm(total=settings.steps, desc="tune", unit="step", disable=quiet) as bar:
         run = _Run(model, packed, windows[aside:], windows[:aside], settings, rng)
         run.train(bar)
-    return Tuned(run.result(packed), run.history, run.kept)
+    return Tuned(run.result(packed), run.history, run.kept, str(run.student.dtype).removeprefix("torch."))
 
 
 class _Run:

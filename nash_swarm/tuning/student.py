@@ -82,7 +82,7 @@ class Student:
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         check_head(model)
-        self.model, self._task, self._dtype = copy.deepcopy(model).eval(), task_of(model), dtype
+        self.model, self._task, self.dtype = copy.deepcopy(model).eval(), task_of(model), dtype
         outputs = self.model.get_output_embeddings()
         self._head_name = _path_of(outputs, self.model)
         bias = None if outputs.bias is None else outputs.bias.detach().clone()
@@ -138,7 +138,7 @@ class Student:
         if self._tied is not None:
             self._tied.refresh()
         if self._latent_head is not None:
-            self.head = Head(self._latent_head.weight(), self.original.bias, self._dtype)
+            self.head = Head(self._latent_head.weight(), self.original.bias, self.dtype)
 
     @property
     def trains_head(self) -> bool:
@@ -161,19 +161,19 @@ class Student:
         if not trained:
             # looked up only: its rows are seen too rarely to be trained on little text
             table = self.model.get_submodule(matrix.name)
-            table.weight.data = latent.weight().to(self._dtype)
+            table.weight.data = latent.weight().to(self.dtype)
             return
         self.matrices[matrix.name] = latent
         if matrix.name == self._head_name or matrix.head == self._head_name:
             self._latent_head = latent
         if matrix.kind == "tied":
-            self._tied = LatentEmbedding(latent, self._dtype)
+            self._tied = LatentEmbedding(latent, self.dtype)
             self._look_up(matrix.name, self._tied)
             for path in matrix.aliases:
-                self._look_up(path, LatentEmbedding(latent, self._dtype, self._tied))
+                self._look_up(path, LatentEmbedding(latent, self.dtype, self._tied))
         elif matrix.name != self._head_name:
             bias = getattr(self.model.get_submodule(matrix.name), "bias", None)
-            self.model.set_submodule(matrix.name, LatentLinear(latent, self._dtype, bias))
+            self.model.set_submodule(matrix.name, LatentLinear(latent, self.dtype, bias))
 
     def _look_up(self, path: str, embedding: LatentEmbedding) -> None:
         self.model.set_submodule(path, in_place_of(self.model.get_submodule(path), embedding))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.bitgame import Calibration
+from nash_swarm.names import Granularity
 from nash_swarm.pipeline.effort import Effort
 from nash_swarm.pipeline.tuning import tune
 from peer_tools.exchange import spread
@@ -55,7 +56,13 @@ class Ours:
         count = int(settings.get("windows", max(self.effort.windows, self.effort.rounding_windows)))
         windows = spread(self.tokens, count)
         allocation = replace(allocation, calibration=Calibration(np.ascontiguousarray(windows), "calibration"))
-        words = [solver, quantizer, f"group {self.game.tensors[0].group_size}", f"{len(windows)} windows"]
+        words = [
+            solver,
+            quantizer,
+            f"group {self.game.tensors[0].group_size}",
+            str(self.game.provenance["granularity"]),
+            f"{len(windows)} windows",
+        ]
         propagation = self.effort.propagation if quantizer != "rtn" else 0.0
         packed = ns.pack(self.model, allocation, quantizer=quantizer, propagation=propagation, quiet=True)
         tuning = self.effort.tuning
@@ -82,17 +89,21 @@ class Ours:
         )
 
 
-def measured_game(model: Any, tokens: npt.NDArray[np.int32], path: Path, name: str) -> ns.BitGame:
+def measured_game(
+    model: Any, tokens: npt.NDArray[np.int32], path: Path, name: str, granularity: Granularity = "block"
+) -> ns.BitGame:
     """The game of scope `linear`, from `path` if it is there.
 
     Raises:
-        DataError: that one was measured on other text.
+        DataError: that one was measured on other text, or with other agents.
     """
     if path.exists():
         game = ns.load_game(path)
         if game.calibration is None or not np.array_equal(game.calibration.tokens, tokens):
             raise DataError(f"{path} was measured on other windows: {_SAME}")
+        if game.provenance.get("granularity") != granularity:
+            raise DataError(f"{path} has other agents than {granularity}s: {_SAME}")
         return game
-    game = ns.measure(model, tokens=np.ascontiguousarray(tokens), scope="linear", name=name)
+    game = ns.measure(model, tokens=np.ascontiguousarray(tokens), scope="linear", name=name, granularity=granularity)
     ns.save_game(game, path)
     return game

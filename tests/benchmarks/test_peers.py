@@ -153,6 +153,8 @@ def test_widths_of_others_are_rounded_by_us_and_counted(tmp_path: Path) -> None:
     assert np.array_equal(measured_game(model, tokens, tmp_path / "game.npz", "tiny").damage, game.damage)
     with pytest.raises(DataError, match="other windows"):
         measured_game(model, tokens[:2], tmp_path / "game.npz", "tiny")
+    with pytest.raises(DataError, match="other agents"):
+        measured_game(model, tokens, tmp_path / "game.npz", "tiny", "tile")
     ours = Ours(model, game, tokens, Effort(windows=2), "greedy")
     widths = {tensor.name: (2, 3, 4)[number % 3] for number, tensor in enumerate(game.tensors)}
     packed, bits, said = ours.pack({}, widths)

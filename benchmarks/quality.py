@@ -129,7 +129,8 @@ class Ladder:
     def _tuned(self, packed: Any) -> Any:
         settings = EFFORTS["best"].tuning
         assert settings is not None
-        settings = replace(settings, steps=self.arguments.steps, batch=self.arguments.batch)
+        steps = settings.steps if self.arguments.steps is None else self.arguments.steps
+        settings = replace(settings, steps=steps, batch=self.arguments.batch)
         return tune(self.source.model, packed, self.tuning_windows, settings, seed=self.arguments.seed)
 
     def _row(self, bits: float, step: str, make: Callable[[], Any]) -> Any:
@@ -156,6 +157,7 @@ class Ladder:
         if made is not packed:
             row |= {
                 "held-out KL by step of tuning": made.history, "kept step": made.step, "precision": made.precision,
+                "steps": max(made.history),
             }  # fmt: skip
         self.rows.append(row)
         print(line(row), flush=True)
@@ -196,7 +198,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tuning-windows", type=int, default=128)
     parser.add_argument("--eval-windows", type=int, default=64)
     parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=200, help="steps of tuning")
+    parser.add_argument("--steps", type=int, help="of tuning; those of `--effort best` if not given")
     parser.add_argument("--batch", type=int, default=2, help="windows a step of tuning")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)

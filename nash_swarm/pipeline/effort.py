@@ -44,7 +44,7 @@ EFFORTS: Mapping[str, Effort] = {
         quantizer="descent",
         rounding_windows=128,
         contest=False,
-        tuning=Tuning(steps=200, batch=2),
+        tuning=Tuning(steps=128, batch=2),
         tuning_windows=128,
     ),
 }

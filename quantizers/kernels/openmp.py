@@ -20,14 +20,15 @@ from typing import Any
 import torch
 from numba import njit
 
-from nash_swarm.quantizers.kernels.aligned import LINE
-from nash_swarm.quantizers.kernels.atomics import ARGUMENTS, add, address, call, fork_and_join, load, store
+from nash_swarm.quantizers.kernels.aligned import LINE, whole_lines
+from nash_swarm.quantizers.kernels.atomics import ARGUMENTS, add, address, fork_and_join, store
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint
+from nash_swarm.quantizers.kernels.job import JOB_BYTES, do_share, shares_of, write_job
 
-# of a job, in bytes: the number of shares that somebody has begun, then, on a line of its own, what they are
-_BEGUN, _SHARES, _ROWS, _FUNCTION, _WORKSPACE, _WORKSPACE_SIZE = 0, *range(LINE, LINE + 40, 8)
-_ARGUMENTS = _WORKSPACE_SIZE + 8
-JOB_BYTES = 2 * LINE
+_BEGUN, _JOB = 0, LINE
+"""Of a call's memory, in bytes: the number of shares that somebody has begun, and, on another line, the job."""
+ROOM = _JOB + whole_lines(JOB_BYTES)
+"""Bytes of it."""
 
 _Run = Callable[[int, int, int, int, tuple[int, ...], int, int, int, int, int], None]
 
@@ -50,23 +51,23 @@ def runtime() -> int:
 
 
 def run(
-    runtime: int, job: int, function: int, arguments: tuple[int, ...], workspace: int, size: int, rows: int,
+    runtime: int, room: int, function: int, arguments: tuple[int, ...], workspace: int, size: int, rows: int,
     shares: int, threads: int,
 ) -> None:  # fmt: skip
     """Call a function for shares of `range(rows)` on up to `threads` of the runtime's, the calling one among them.
 
     Args:
         runtime: what `runtime` has found.
-        job: address of `JOB_BYTES` bytes of the call's own, a multiple of `LINE`.
-        function, arguments, workspace, size, rows, shares: as of `Team.run`.
+        room: address of `ROOM` bytes of the call's own, a multiple of `LINE`.
+        function, arguments, workspace, size, rows, shares: see `job.write_job`.
         threads: at least 1.
     """
-    work, call = _functions()
-    call(runtime, work, job, function, arguments, workspace, size, rows, shares, threads)
+    work, call = functions()
+    call(runtime, work, room, function, arguments, workspace, size, rows, shares, threads)
 
 
 @cache
-def _functions() -> tuple[int, _Run]:
+def functions() -> tuple[int, _Run]:
     """Address of what a thread of the runtime does, and what shares out a job; compiled now if they are not yet."""
     work, run = _compile(fingerprint())
     return address(work), run
@@ -78,32 +79,22 @@ def _compile(source: int) -> tuple[Any, _Run]:
         return njit(signature, nogil=True, cache=True, error_model="numpy")
 
     @compiled("void(int64)")
-    def work(job: int) -> None:
+    def work(room: int) -> None:
         _ = source
-        shares, rows = load(job + _SHARES), load(job + _ROWS)
-        a = job + _ARGUMENTS
-        arguments = (load(a), load(a + 8), load(a + 16), load(a + 24), load(a + 32), load(a + 40))
-        while True:
-            index = add(job + _BEGUN, 1)
-            if index >= shares:
-                return
-            workspace = load(job + _WORKSPACE) + index * load(job + _WORKSPACE_SIZE)
-            call(load(job + _FUNCTION), arguments, workspace, rows * index // shares, rows * (index + 1) // shares)
+        shares = shares_of(room + _JOB)
+        index = add(room + _BEGUN, 1)
+        while index < shares:
+            do_share(room + _JOB, index)
+            index = add(room + _BEGUN, 1)
 
     @compiled(f"void(int64, int64, int64, int64, UniTuple(int64, {ARGUMENTS}), int64, int64, int64, int64, int64)")
     def run(
-        runtime: int, work: int, job: int, function: int, arguments: tuple[int, ...], workspace: int, size: int,
+        runtime: int, work: int, room: int, function: int, arguments: tuple[int, ...], workspace: int, size: int,
         rows: int, shares: int, threads: int,
     ) -> None:  # fmt: skip
         _ = source
-        for i in range(ARGUMENTS):
-            store(job + _ARGUMENTS + 8 * i, arguments[i])
-        store(job + _FUNCTION, function)
-        store(job + _WORKSPACE, workspace)
-        store(job + _WORKSPACE_SIZE, size)
-        store(job + _ROWS, rows)
-        store(job + _SHARES, shares)
-        store(job + _BEGUN, 0)
-        fork_and_join(runtime, work, job, threads)
+        write_job(room + _JOB, function, arguments, workspace, size, rows, shares)
+        store(room + _BEGUN, 0)
+        fork_and_join(runtime, work, room, threads)
 
     return work, run

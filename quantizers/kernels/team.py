@@ -28,6 +28,7 @@ from nash_swarm.game.spans import cores
 from nash_swarm.quantizers.kernels.aligned import LINE, aligned_empty
 from nash_swarm.quantizers.kernels.atomics import ARGUMENTS, add, call, load, pause, replace, store
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint
+from nash_swarm.quantizers.kernels.job import JOB_BYTES, do_share, shares_of, write_job
 
 MOST_HELPERS = 255
 SPIN_SECONDS = 200e-6
@@ -37,8 +38,7 @@ _SLOTS = 4
 """Callers that are helped at once; more do their work alone."""
 # of a slot, in bytes
 _OPEN, _FINISHED, _WAITS, _FREE, _JOB, _SLOT = range(0, 6 * LINE, LINE)
-# of the job in it
-_SHARES, _ROWS, _FUNCTION, _WORKSPACE, _WORKSPACE_SIZE, _LOCK, _ARGUMENTS = range(_JOB, _JOB + 56, 8)
+_LOCK = _JOB + JOB_BYTES
 _SEAT = 1 << 32
 """The word at `_OPEN` has shares below, seats from here on."""
 # of the block: two numbers, the slots, then a line for each helper, its flag and its lock
@@ -74,11 +74,7 @@ class Team:
         """Call a function for shares of `range(rows)`, in the calling thread and in up to `helpers` others.
 
         Args:
-            function: `address` of one that takes `ARGUMENTS` + 3 int64: its own, then the address of a workspace that
-                no other thread uses meanwhile, then the first row and the one past the last.
-            arguments: its own.
-            workspace: address of the workspaces of all shares, one after another.
-            size: bytes of each.
+            function, arguments, workspace, size: see `job.write_job`.
             rows: at least `shares`.
             shares: at least 1.
             helpers: at most `MOST_HELPERS`.
@@ -139,12 +135,8 @@ def _take(slot: int, newcomer: bool) -> int:
 def _work(slot: int, share: int) -> None:
     """Work on a share that has been taken, and on what else is left of its job."""
     while share != 0:
-        a = slot + _ARGUMENTS
-        arguments = (load(a), load(a + 8), load(a + 16), load(a + 24), load(a + 32), load(a + 40))
-        shares, rows, lock = load(slot + _SHARES), load(slot + _ROWS), load(slot + _LOCK)
-        index = shares - share
-        workspace = load(slot + _WORKSPACE) + index * load(slot + _WORKSPACE_SIZE)
-        call(load(slot + _FUNCTION), arguments, workspace, rows * index // shares, rows * (index + 1) // shares)
+        shares, lock = shares_of(slot + _JOB), load(slot + _LOCK)
+        do_share(slot + _JOB, shares - share)
         if add(slot + _FINISHED, 1) + 1 == shares and replace(slot + _WAITS, 1, 0):
             # if the next job is in the slot by now, its caller looks once more than it needs
             _open(lock)
@@ -223,13 +215,7 @@ def _compile(source: int) -> Functions:
         for number in range(_SLOTS):
             slot = _slot(block, number)
             if load(slot + _FREE) == 1 and replace(slot + _FREE, 1, 0):
-                for i in range(ARGUMENTS):
-                    store(slot + _ARGUMENTS + 8 * i, arguments[i])
-                store(slot + _FUNCTION, function)
-                store(slot + _WORKSPACE, workspace)
-                store(slot + _WORKSPACE_SIZE, size)
-                store(slot + _ROWS, rows)
-                store(slot + _SHARES, shares)
+                write_job(slot + _JOB, function, arguments, workspace, size, rows, shares)
                 store(slot + _FINISHED, 0)
                 store(block + _ROUNDS, rounds)
                 store(slot + _OPEN, helpers * _SEAT + shares)

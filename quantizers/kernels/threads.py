@@ -79,7 +79,7 @@ def share_compiled(
     threads = min(torch.get_num_threads(), rows // smallest, team.MOST_HELPERS + 1)
     shares = 1 if threads <= 1 else min(threads * _SHARES_PER_THREAD, rows // smallest)
     size = whole_lines(workspace)
-    memory = aligned_empty(size * shares + openmp.JOB_BYTES)
+    memory = aligned_empty(size * shares + openmp.ROOM)
     room = memory.ctypes.data
     if threads <= 1:
         if rows:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.schedules import Schedule
 
+from nash_swarm.quantizers.kernels import job as job_in_memory
 from nash_swarm.quantizers.kernels import team
 
 
@@ -32,11 +33,10 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Any:
             "_open": schedule.open,
             "njit": lambda *_, **__: lambda compiled: compiled,
         }
-        for name, compiled in vars(team).copy().items():
-            if hasattr(compiled, "py_func"):
-                steps[name] = compiled.py_func
-        for name, step in steps.items():
-            monkeypatch.setattr(team, name, step)
+        for module in (team, job_in_memory):
+            inner = {name: each.py_func for name, each in vars(module).items() if hasattr(each, "py_func")}
+            for name, step in (steps | inner).items():
+                monkeypatch.setattr(module, name, step, raising=False)
         return team._compile(0)
 
     return make

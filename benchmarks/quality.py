@@ -3,11 +3,11 @@
     python benchmarks/quality.py MODEL --text CALIBRATION --eval-text HELD_OUT --scope linear --bits 3.172 --json FILE
 
 Every row is at the same budget, everything included. `uniform` and `bargain` measure and round (by GPTQ) on
-`--game-windows` windows of the calibration text, with blocks as agents; `tiles` with tiles, as all rows after it;
-`more text` rounds on `--windows`; `descent` rounds by the method of that name; to that, `second look` measures the
-damage again at the packed model, `propagation` undoes drift, and `tuned` tunes on `--tuning-windows`. Figures are on
-windows that nothing has seen. `--json FILE` is rewritten after every row, and a run that finds it goes on where it
-stopped.
+`--game-windows` windows of the calibration text, with blocks as agents; `tiles` with tiles, as (unless `--granularity`
+says otherwise) all rows after it; `more text` rounds on `--windows`; `descent` rounds by the method of that name; to
+that, `second look` measures the damage again at the packed model, `propagation` undoes drift, and `tuned` tunes on
+`--tuning-windows`. Figures are on windows that nothing has seen. `--json FILE` is rewritten after every row, and a run
+that finds it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -89,21 +89,21 @@ class Ladder:
     def run(self, bits: float, steps: list[str]) -> None:
         """The rows of one budget."""
         base: Any = None
-        blocks, tiles = partial(self.game, "block"), partial(self.game, "tile")
+        blocks, tiles, game = (partial(self.game, grain) for grain in ("block", "tile", self.arguments.granularity))
 
         def descent() -> Any:
             nonlocal base
-            base = self._packed(tiles(), bits) if base is None else base
+            base = self._packed(game(), bits) if base is None else base
             return base
 
         make: dict[str, Callable[[], Any]] = {
             "uniform": lambda: self._packed(blocks(), bits, quantizer="gptq", solver="uniform", few=True),
             "bargain": lambda: self._packed(blocks(), bits, quantizer="gptq", few=True),
             "tiles": lambda: self._packed(tiles(), bits, quantizer="gptq", few=True),
-            "more text": lambda: self._packed(tiles(), bits, quantizer="gptq"),
+            "more text": lambda: self._packed(game(), bits, quantizer="gptq"),
             "descent": descent,
-            "second look": lambda: self._packed(measure_at(self.source.model, descent(), tiles(), quiet=True), bits),
-            "propagation": lambda: self._packed(tiles(), bits, propagation=0.5),
+            "second look": lambda: self._packed(measure_at(self.source.model, descent(), game(), quiet=True), bits),
+            "propagation": lambda: self._packed(game(), bits, propagation=0.5),
             "tuned": lambda: self._tuned(descent()),
         }
         for step in steps:
@@ -193,6 +193,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--damping", type=float, default=0.01, help="of the damage: see `Fisher`")
     parser.add_argument("--solver", default="lagrangian")
     parser.add_argument("--step", nargs="+", default=list(STEPS), choices=STEPS)
+    parser.add_argument("--granularity", default="tile", choices=("block", "tile"), help="agents from `more text` on")
     parser.add_argument("--game-windows", type=int, default=32)
     parser.add_argument("--windows", type=int, default=128)
     parser.add_argument("--tuning-windows", type=int, default=128)

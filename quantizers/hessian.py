@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -26,7 +29,8 @@ def inverse_factor(hessian: npt.NDArray[np.float32], damping: float) -> npt.NDAr
     """
     factor = _backward_factor(hessian, damping)
     identity = torch.eye(len(factor), dtype=factor.dtype)
-    return torch.linalg.solve_triangular(factor, identity, upper=True).float().contiguous().numpy()
+    with _one_thread():
+        return torch.linalg.solve_triangular(factor, identity, upper=True).float().contiguous().numpy()
 
 
 def corrected_weight(
@@ -67,6 +71,17 @@ def column_weights(hessian: npt.NDArray[np.float32], damping: float) -> npt.NDAr
     return _backward_factor(hessian, damping).diagonal().square().float().numpy()
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Some libraries factorize in another order on more threads, and rounding follows the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _backward_factor(hessian: npt.NDArray[np.float32], damping: float) -> torch.Tensor:
     """Upper triangular M with M M^T = H + d I, float64.
 
@@ -85,7 +100,8 @@ def _backward_factor(hessian: npt.NDArray[np.float32], damping: float) -> torch.
     for _ in range(_RETRIES):
         damped = matrix.flip(0, 1)
         damped.diagonal().add_(amount)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        with _one_thread():
+            lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
             return lower.flip(0, 1).contiguous()
         amount = max(amount * 10, mean * 1e-6)

@@ -10,6 +10,10 @@ from torch.nn import functional
 
 from nash_swarm.quantizers.latent import LatentMatrix
 
+_TOKENS = 512
+"""Tokens whose gradients are added up in one product: over more, some libraries add in an order that depends on the
+number of threads."""
+
 
 class LatentLinear(nn.Module):
     """`y = x W^T + b` with a latent matrix; gradients go to the matrix, to x and to the bias.
@@ -85,7 +89,8 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         x, weight = ctx.saved_tensors
         flat = gradients[0].flatten(0, -2)
-        ctx.matrix.add_gradient(flat.T @ x.flatten(0, -2))
+        for some, inputs in zip(flat.split(_TOKENS), x.flatten(0, -2).split(_TOKENS), strict=True):
+            ctx.matrix.add_gradient(some.T @ inputs)
         return gradients[0] @ weight, None, None
 
 

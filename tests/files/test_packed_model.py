@@ -18,6 +18,7 @@ import nash_swarm as ns
 from nash_swarm.errors import BudgetError, DataError, UsageError
 from nash_swarm.files.packed_model import COUNTED, counted_bytes, is_packed, read_config, read_report
 from nash_swarm.game import Allocation, Budget
+from nash_swarm.quantizers.kernels.aligned import LINE
 from nash_swarm.quantizers.modules import PackedWeight
 
 Ids = npt.NDArray[np.int32]
@@ -177,8 +178,8 @@ def test_packed_buffers_settle_in_one_run_of_memory(folder: Path, tokens: Ids, t
     loaded = ns.load(folder)
     buffers = [module.packed for module in loaded.modules() if isinstance(module, PackedWeight)]
     starts = sorted((buffer.data_ptr(), len(buffer)) for buffer in buffers)
-    assert all(start % 64 == 0 for start, _ in starts)
-    assert all(0 <= later - (start + size) < 64 for (start, size), (later, _) in pairwise(starts))
+    assert all(start % LINE == 0 for start, _ in starts)
+    assert all(0 <= later - (start + size) < LINE for (start, size), (later, _) in pairwise(starts))
     # each is a tensor of its own all the same
     buffers[0].add_(0)
     assert all(buffer._version == buffers[1]._version for buffer in buffers[1:])

@@ -97,17 +97,19 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
 
     from nash_swarm.files.gguf_header import read_header
     from nash_swarm.models.bounds import bounded_modules, check_counts, check_weights_stored
+    from nash_swarm.models.gguf_parsing import parsed_once
     from nash_swarm.models.offload import skeleton
 
     header = read_header(folder / file)
     check_counts(header.numbers)
     try:
-        with quiet_transformers(), bounded_modules(len(header.elements)):
-            config = AutoConfig.from_pretrained(folder, gguf_file=file)
-            size = (folder / file).stat().st_size
-            check_weights_stored(skeleton(config, stored_bytes=size), sum(header.elements.values()))
-        with quiet_transformers(), bounded_modules(len(header.elements)):
-            model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        with quiet_transformers(), parsed_once():
+            with bounded_modules(len(header.elements)):
+                config = AutoConfig.from_pretrained(folder, gguf_file=file)
+                size = (folder / file).stat().st_size
+                check_weights_stored(skeleton(config, stored_bytes=size), sum(header.elements.values()))
+            with bounded_modules(len(header.elements)):
+                model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, config=config, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
     except DataError:
         raise

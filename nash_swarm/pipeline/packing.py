@@ -174,8 +174,9 @@ class _Work:
         if hessian is not None and drift is not None:
             weight = corrected_weight(weight, hessian, drift, _DRIFT_DAMPING, self.propagation)
         if order is not None:
-            weight = weight[:, order]
-            hessian = None if hessian is None else hessian[np.ix_(order, order)]
+            weight = weight.take(order, 1)
+            # several times as fast as one look-up by both
+            hessian = None if hessian is None else hessian.take(order, 0).take(order, 1)
         weight = np.ascontiguousarray(weight)
         hessian = None if hessian is None else np.ascontiguousarray(hessian)
         widths = self.allocation.widths(layout)

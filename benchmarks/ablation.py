@@ -2,11 +2,12 @@
 
 Usage::
 
-    python benchmarks/ablation.py MODEL --bits 3.0 --scope linear --text CALIBRATION --eval-text HELD_OUT --json FILE
+    python benchmarks/ablation.py MODEL --bits 3.0 --scope linear --text CALIBRATION [--eval-text HELD_OUT] --json FILE
 
 Every solver allocates the same budget on the game without and with coupling. Each allocation is packed, and again
 after every round in which the damage was measured anew at the packed model (`nash_swarm.pipeline.playing.play`, whose
-choice is made on trial windows of the calibration text). The table has the KL to the original model on the other text.
+choice is made on trial windows of the calibration text). The table has the KL to the original model on text that
+nothing has seen.
 
 Solvers that ignore coupling play once. An allocation that gives another width to at most `--same` of the weights of an
 earlier one of the same game is not packed again: its row names the solver whose figures it shares. `--json FILE` is
@@ -47,13 +48,17 @@ class Ablation:
         self.source, text = load_source(arguments.model), load_text(arguments.text)
         self.budget_bits = arguments.bits
         rng = np.random.default_rng(arguments.seed)
-        held_out = cut_windows(load_text(arguments.eval_text), self.source.tokenizer)
+        other = load_text(arguments.eval_text) if arguments.eval_text else text
+        held_out = cut_windows(
+            other, self.source.tokenizer, length=arguments.length, model=self.source.model,
+            part="held-out" if other is text else "all",
+        )  # fmt: skip
         self.windows = choose_windows(held_out, arguments.eval_windows, rng)
         damage = Fisher(labels=arguments.labels)
         game = ns.measure(
             self.source.model, self.source.tokenizer, damage=damage, text=text, scope=arguments.scope,
-            windows=arguments.windows, granularity=arguments.granularity, seed=arguments.seed, name=self.source.name,
-            quiet=True,
+            windows=arguments.windows, length=arguments.length, granularity=arguments.granularity, seed=arguments.seed,
+            name=self.source.name, quiet=True,
         )  # fmt: skip
         self.games = {"off": game}
         if "on" in arguments.coupling:
@@ -64,7 +69,7 @@ class Ablation:
             "model": self.source.name, "note": self.source.note, "seed": arguments.seed,
             "damage": asdict(damage), "activations": arguments.activations,
             "calibration": f"{text.source}, {game.calibration.tokens.size} tokens" if game.calibration else "",
-            "evaluation": f"{Path(arguments.eval_text).name}, {self.windows.size} tokens",
+            "evaluation": f"{other.source}, {self.windows.size} tokens",
             "coupling": {name: game.provenance.get("coupling") for name, game in self.games.items()}.get("on"),
             "reference_loss": None, "rows": [],
         }  # fmt: skip
@@ -166,7 +171,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("model")
     parser.add_argument("--bits", type=float, required=True)
     parser.add_argument("--text", required=True, help="calibration and trial text")
-    parser.add_argument("--eval-text", required=True, help="text that nothing is calibrated on")
+    parser.add_argument("--eval-text", help="text that nothing is calibrated on; held-out windows of --text if not given")
+    parser.add_argument("--length", type=int, default=512, help="tokens in a window")
     parser.add_argument("--scope", default="model", choices=("model", "linear"))
     parser.add_argument("--granularity", default="block", choices=("layer", "block", "tile"))
     parser.add_argument("--labels", default="model", choices=("model", "text"), help="of the damage: see `Fisher`")

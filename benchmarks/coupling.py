@@ -39,10 +39,11 @@ def main() -> None:
     damage = Fisher(labels=arguments.labels)
     game = ns.measure(
         source.model, source.tokenizer, damage=damage, text=arguments.text, scope=arguments.scope,
-        windows=arguments.windows, seed=arguments.seed, name=source.name,
+        windows=arguments.windows, length=arguments.length, seed=arguments.seed, name=source.name,
     )  # fmt: skip
     coupled, shrinkage = couple(source.model, game, seed=arguments.seed)
-    windows = choose_windows(cut_windows(text, source.tokenizer, part="held-out"), arguments.eval_windows, rng)
+    held_out = cut_windows(text, source.tokenizer, length=arguments.length, part="held-out", model=source.model)
+    windows = choose_windows(held_out, arguments.eval_windows, rng)
     allocations = _random_allocations(game, arguments, rng)
     rows: list[dict[str, float]] = []
     for start in range(0, len(allocations), _AT_ONCE):
@@ -118,6 +119,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--allocations", type=int, default=32)
     parser.add_argument("--low", type=float, default=2.5)
     parser.add_argument("--high", type=float, default=5.0)
+    parser.add_argument("--length", type=int, default=512, help="tokens in a window")
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--pack-windows", type=int, default=16, help="of the calibration windows, for rounding")
     parser.add_argument("--eval-windows", type=int, default=8)

@@ -185,14 +185,17 @@ class _Run:
 
     def _step(self, chosen: list[int], rate: float) -> None:
         student, settings = self.student, self.settings
-        hidden = student.hidden(self.train_windows[chosen])
-        found = divergence(
-            hidden, student.head, self._taught[0][chosen], student.original,
-            gradient=True, train_head=student.trains_head,
-        )  # fmt: skip
-        hidden.backward(found.hidden)
-        if found.weight is not None:
-            student.add_head_gradient(found.weight)
+        # one after the other: activations of a batch are most of the memory that tuning takes
+        for window in chosen:
+            hidden = student.hidden(self.train_windows[window : window + 1])
+            found = divergence(
+                hidden, student.head, self._taught[0][window : window + 1], student.original,
+                gradient=True, train_head=student.trains_head,
+            )  # fmt: skip
+            assert found.hidden is not None
+            hidden.backward(found.hidden / len(chosen))
+            if found.weight is not None:
+                student.add_head_gradient(found.weight / len(chosen))
         student.step(Adam(settings.codes * rate, settings.scales * rate, settings.zeros * rate))
         if self._optimizer is not None:
             parameters = dict(student.model.named_parameters())

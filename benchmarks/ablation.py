@@ -171,7 +171,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("model")
     parser.add_argument("--bits", type=float, required=True)
     parser.add_argument("--text", required=True, help="calibration and trial text")
-    parser.add_argument("--eval-text", help="text that nothing is calibrated on; held-out windows of --text if not given")
+    parser.add_argument(
+        "--eval-text", help="text that nothing is calibrated on; held-out windows of --text if not given"
+    )
     parser.add_argument("--length", type=int, default=512, help="tokens in a window")
     parser.add_argument("--scope", default="model", choices=("model", "linear"))
     parser.add_argument("--granularity", default="block", choices=("layer", "block", "tile"))

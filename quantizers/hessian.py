@@ -12,6 +12,8 @@ import torch
 from nash_swarm.errors import DataError
 
 _RETRIES = 8
+_STRIP = 256
+"""Columns of an inverse that are solved for at once."""
 
 
 def inverse_factor(hessian: npt.NDArray[np.float32], damping: float) -> npt.NDArray[np.float32]:
@@ -28,9 +30,15 @@ def inverse_factor(hessian: npt.NDArray[np.float32], damping: float) -> npt.NDAr
         DataError: the Hessian is not finite, or no damping makes it positive definite.
     """
     factor = _backward_factor(hessian, damping)
-    identity = torch.eye(len(factor), dtype=factor.dtype)
+    size = len(factor)
+    inverse = torch.zeros(size, size)
     with _one_thread():
-        return torch.linalg.solve_triangular(factor, identity, upper=True).float().contiguous().numpy()
+        # column j of the inverse is zero below j: a strip of columns needs only the rows and columns up to its end
+        for start in range(0, size, _STRIP):
+            stop = min(start + _STRIP, size)
+            identity = torch.eye(stop, dtype=factor.dtype)[:, start:]
+            inverse[:stop, start:stop] = torch.linalg.solve_triangular(factor[:stop, :stop], identity, upper=True)
+    return inverse.numpy()
 
 
 def corrected_weight(

@@ -14,8 +14,8 @@ _PATCHING = threading.Lock()
 def parsed_once() -> Iterator[None]:
     """While the context is open, a GGUF file is parsed once, and names are looked up in one table per architecture.
 
-    transformers parses the file for the configuration, for the weights and for the tokenizer, and builds gguf's table of
-    tensor names for every submodule of the model, all in Python: most of what loading a small model took. Only one
+    transformers parses the file for the configuration, for the weights and for the tokenizer, and builds gguf's table
+    of tensor names for every submodule of the model, all in Python: most of what loading a small model took. Only one
     thread at a time gets in; what others do with gguf meanwhile gets the same results.
     """
     import gguf

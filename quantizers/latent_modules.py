@@ -9,10 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from nash_swarm.quantizers.latent import LatentMatrix
-
-_TOKENS = 512
-"""Tokens whose gradients are added up in one product: over more, some libraries add in an order that depends on the
-number of threads."""
+from nash_swarm.quantizers.token_sums import add_products
 
 
 class LatentLinear(nn.Module):
@@ -88,9 +85,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         x, weight = ctx.saved_tensors
-        flat = gradients[0].flatten(0, -2)
-        for some, inputs in zip(flat.split(_TOKENS), x.flatten(0, -2).split(_TOKENS), strict=True):
-            ctx.matrix.add_gradient(some.T @ inputs)
+        own = torch.zeros(weight.shape, dtype=weight.dtype)
+        ctx.matrix.add_gradient(add_products(own, gradients[0].flatten(0, -2), x.flatten(0, -2)))
         return gradients[0] @ weight, None, None
 
 

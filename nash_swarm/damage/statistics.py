@@ -8,9 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-_TOKENS = 512
-"""Tokens whose products are added up at once: over more, some libraries add in an order that depends on the number of
-threads, and everything that follows from the sums would, too."""
+from nash_swarm.quantizers.token_sums import add_products
 
 
 @dataclass
@@ -42,8 +40,7 @@ class Statistics:
         flat = x.detach().reshape(-1, x.shape[-1]).float()
         if self.inputs is None:
             self.inputs = torch.zeros(flat.shape[1], flat.shape[1])
-        for part in flat.split(_TOKENS):
-            self.inputs.addmm_(part.T, part)
+        add_products(self.inputs, flat, flat)
         self.tokens += len(flat)
 
     def add_drift(self, original: torch.Tensor, x: torch.Tensor) -> None:
@@ -52,8 +49,7 @@ class Statistics:
         wanted = original.detach().reshape(-1, x.shape[-1]).float()
         if self.drift is None:
             self.drift = torch.zeros(flat.shape[1], flat.shape[1])
-        for difference, part in zip((wanted - flat).split(_TOKENS), flat.split(_TOKENS), strict=True):
-            self.drift.addmm_(difference.T, part)
+        add_products(self.drift, wanted - flat, flat)
 
     def add_output_gradients(self, gradient: torch.Tensor) -> None:
         """Gradients of the summed loss at the outputs of a matrix that multiplies, (..., rows)."""

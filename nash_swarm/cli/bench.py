@@ -51,7 +51,7 @@ def bench(
         Path | None, typer.Option("--peers", metavar="CSV", help="Results of other tools, shown beside ours.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Minutes: two budgets, four solvers and 4 windows unless told otherwise.")
+        bool, typer.Option("--quick", help="Minutes: two budgets, three solvers and 4 windows unless told otherwise.")
     ] = False,
     protocol: Annotated[
         str,

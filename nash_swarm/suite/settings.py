@@ -94,7 +94,7 @@ class Settings:
 
 
 QUICK: dict[str, Any] = {
-    "solvers": ("lagrangian", "nash", "quantile", "uniform"),
+    "solvers": ("lagrangian", "nash", "uniform"),
     "bits": (3.0, 4.0),
     "windows": 4,
     "eval_windows": 4,

@@ -79,6 +79,12 @@ def column_weights(hessian: npt.NDArray[np.float32], damping: float) -> npt.NDAr
     return _backward_factor(hessian, damping).diagonal().square().float().numpy()
 
 
+def reordered(hessian: npt.NDArray[np.float32], order: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The Hessian, (columns, columns), of columns that are stored in `order`."""
+    # several times as fast as one look-up by both
+    return hessian.take(order, 0).take(order, 1)
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Some libraries factorize in another order on more threads, and rounding follows the last bits."""

@@ -14,6 +14,7 @@ from nash_swarm.damage.neighbours import neighbours
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import Kind
+from nash_swarm.quantizers.hessian import reordered
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Fisher(DamageEstimator):
             assert statistics.outputs is not None
             order = statistics.activation_order()
             rows.append(0.5 * statistics.share * statistics.outputs.numpy() / max(1, statistics.tokens))
-            columns.append(weights(np.ascontiguousarray(hessian[np.ix_(order, order)])))
+            columns.append(weights(reordered(hessian, order)))
         if statistics.lookups is not None:
             assert statistics.gradients is not None
             energy = statistics.gradients.numpy() / max(1.0, float(statistics.lookups.sum()))

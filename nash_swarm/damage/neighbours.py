@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.game.stencil import LIMIT
+from nash_swarm.quantizers.hessian import reordered
 
 Hessian = npt.NDArray[np.floating]
 
@@ -63,4 +64,4 @@ def neighbours(statistics: Statistics, columns: int) -> tuple[npt.NDArray[np.int
     order = chain_order(hessian) if statistics.order is None else statistics.order
     if statistics.lookups is not None:
         return order, np.zeros(len(order), np.float32)
-    return order, neighbour_correlation(hessian[np.ix_(order, order)])
+    return order, neighbour_correlation(reordered(hessian, order))

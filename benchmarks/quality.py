@@ -130,7 +130,7 @@ class Ladder:
         settings = EFFORTS["best"].tuning
         assert settings is not None
         steps = settings.steps if self.arguments.steps is None else self.arguments.steps
-        settings = replace(settings, steps=steps, batch=self.arguments.batch)
+        settings = replace(settings, steps=steps, batch=self.arguments.batch, check=self.arguments.check)
         return tune(self.source.model, packed, self.tuning_windows, settings, seed=self.arguments.seed)
 
     def _row(self, bits: float, step: str, make: Callable[[], Any]) -> Any:
@@ -201,6 +201,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--steps", type=int, help="of tuning; those of `--effort best` if not given")
     parser.add_argument("--batch", type=int, default=2, help="windows a step of tuning")
+    parser.add_argument("--check", type=int, default=25, help="steps between two looks at held-out windows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

@@ -12,6 +12,7 @@ import torch
 
 from nash_swarm.game.layout import TILE_ROWS
 from nash_swarm.quantizers.kernels.aligned import aligned_empty, whole_lines
+from nash_swarm.quantizers.kernels.decoder_layer import OneToken
 from nash_swarm.quantizers.kernels.matmul import Runner
 from nash_swarm.quantizers.kernels.prepared import Prepared
 from nash_swarm.quantizers.kernels.remainders import remainder
@@ -32,6 +33,9 @@ class Multiplier:
     Args:
         prepared: the matrix; whoever calls keeps its buffer alive.
         mode: how inputs are taken.
+
+    Attributes:
+        alone: a product of one token is too small to be shared out between threads.
     """
 
     def __init__(self, prepared: Prepared, mode: Mode) -> None:
@@ -41,7 +45,7 @@ class Multiplier:
         self._tiles = prepared.layout.row_tiles
         self._inputs = whole_lines(self._runner.activation_bytes(1))
         self._room = self._inputs + self._runner.work_bytes(1)
-        self._alone = not self._twice and self._tiles < 2 * self._smallest_share(1)
+        self.alone = not self._twice and self._tiles < 2 * self._smallest_share(1)
         self._key = (prepared.input_key, self._runner.mode)
 
     def one(self, x: torch.Tensor, out: torch.Tensor, again: bool = False) -> None:
@@ -52,7 +56,7 @@ class Multiplier:
             out: float32 of `rows` elements, likewise, written.
             again: x is what the calling thread's last product was of, and has not changed.
         """
-        if self._twice or not (self._alone or torch.get_num_threads() == 1):
+        if self._twice or not (self.alone or torch.get_num_threads() == 1):
             _scratch.holds = None
             self.many(x, x, out, 1)
             return
@@ -63,6 +67,14 @@ class Multiplier:
             return
         self._runner.run(x.data_ptr(), out.data_ptr(), 1, room, room + self._inputs)
         _scratch.holds = self._key
+
+    def compiled(self, bias: int) -> OneToken | None:
+        """The product of one token on one thread, for compiled code to call; `None` where it is made of two.
+
+        Args:
+            bias: address of float32 (rows,), or 0.
+        """
+        return None if self._twice else self._runner.one_token(bias, self._key)
 
     def many(self, original: torch.Tensor, x: torch.Tensor, out: torch.Tensor, tokens: int) -> None:
         """Any number of tokens.

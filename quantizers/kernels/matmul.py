@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.quantizers.kernels.activations import activation_bytes
+from nash_swarm.quantizers.kernels.atomics import address
 from nash_swarm.quantizers.kernels.compiled import Kernel, kernel
+from nash_swarm.quantizers.kernels.decoder_layer import OneToken
 from nash_swarm.quantizers.kernels.prepared import Prepared
 from nash_swarm.quantizers.kernels.simd import paths
 from nash_swarm.quantizers.kernels.threads import share_compiled
@@ -114,6 +116,13 @@ class Runner:
         """`multiply` for all tiles, shared out between torch's threads, at least `smallest` tiles to a share."""
         arguments = (self._address, 0, activations, out, tokens, self._chunk)
         share_compiled(self._kernel, arguments, self._tiles, workspace=self.work_bytes(tokens), smallest=smallest)
+
+    def one_token(self, bias: int, input_kind: Any) -> OneToken:
+        """The product of one token, for compiled code to call; arguments as of `OneToken`."""
+        return OneToken(
+            address(self._kernel), self._address, self._chunk, self._tiles, self.prepared.layout.rows, bias,
+            self.activation_bytes(1), self.work_bytes(1), input_kind,
+        )  # fmt: skip
 
 
 def quantize_activations(

@@ -66,7 +66,8 @@ def attention_room(group: int, tokens: int) -> int:
 
 
 @njit(inline="always")
-def _norm(x: int, weight: int, out: int, tokens: int, size: int, epsilon: float) -> None:
+def norm_body(x: int, weight: int, out: int, tokens: int, size: int, epsilon: float) -> None:
+    """See `SingleToken.norm`."""
     for token in range(tokens):
         row, target = x + 4 * size * token, out + 4 * size * token
         sums = splat_float(float32(0))
@@ -81,7 +82,8 @@ def _norm(x: int, weight: int, out: int, tokens: int, size: int, epsilon: float)
 
 
 @njit(inline="always")
-def _gate(values: int, factors: int, out: int, size: int) -> None:
+def gate_body(values: int, factors: int, out: int, size: int) -> None:
+    """See `SingleToken.gate`."""
     one, minus = splat_float(float32(1)), splat_float(float32(-1))
     for k in range(0, size, LANES):
         value = load_floats(values + 4 * k)
@@ -90,7 +92,8 @@ def _gate(values: int, factors: int, out: int, size: int) -> None:
 
 
 @njit(inline="always")
-def _rotate(x: int, cosines: int, sines: int, heads: int, size: int) -> None:
+def rotate_body(x: int, cosines: int, sines: int, heads: int, size: int) -> None:
+    """See `SingleToken.rotate`."""
     half = 2 * size  # in bytes
     for head in range(heads):
         row = x + 4 * size * head
@@ -159,17 +162,17 @@ def _compile(source: int) -> SingleToken:
     @compiled(5, 1)
     def norm(x: int, weight: int, out: int, tokens: int, size: int, epsilon: float) -> None:
         _ = source
-        _norm(x, weight, out, tokens, size, epsilon)
+        norm_body(x, weight, out, tokens, size, epsilon)
 
     @compiled(4, 0)
     def gate(values: int, factors: int, out: int, size: int) -> None:
         _ = source
-        _gate(values, factors, out, size)
+        gate_body(values, factors, out, size)
 
     @compiled(5, 0)
     def rotate(x: int, cosines: int, sines: int, heads: int, size: int) -> None:
         _ = source
-        _rotate(x, cosines, sines, heads, size)
+        rotate_body(x, cosines, sines, heads, size)
 
     @compiled(13, 1)
     def attend(

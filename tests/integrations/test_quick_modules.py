@@ -18,9 +18,11 @@ from support.models import allocate, tiny_gpt2, tiny_llama
 from transformers import DynamicCache, StaticCache
 
 import nash_swarm as ns
-from nash_swarm.integrations.single_token import attention, gated, norm
+from nash_swarm.errors import DataError, UsageError
+from nash_swarm.integrations.single_token import attention, decoder_layer, gated, norm
 from nash_swarm.integrations.single_token.quick import Quick
 from nash_swarm.integrations.single_token.recognise import code_of, runs
+from nash_swarm.quantizers import multiplier
 
 LAYERS, HIDDEN, HEAD, KEY_HEADS = 2, 96, 32, 2
 Config = type[transformers.PreTrainedConfig]
@@ -57,9 +59,9 @@ def quick(model: Any) -> list[Quick]:
 
 
 @contextmanager
-def slow(model: Any) -> Iterator[None]:
-    """Every module with its own `forward` alone."""
-    kinds = [(module, type(module)) for module in quick(model)]
+def slow(model: Any, kind: type[Quick] = Quick) -> Iterator[None]:
+    """Every module of a kind with its own `forward` alone."""
+    kinds = [(module, type(module)) for module in quick(model) if isinstance(module, kind)]
     for module, kind in kinds:
         module.__class__ = kind.__bases__[1]
     yield
@@ -71,7 +73,7 @@ def slow(model: Any) -> Iterator[None]:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which kinds of quick modules called their kernels."""
     found: list[str] = []
-    for place in (norm, gated, attention):
+    for place in (norm, gated, attention, decoder_layer):
         real = place.kernels
         name = place.__name__.rsplit(".", 1)[1]
         monkeypatch.setattr(place, "kernels", lambda real=real, name=name: (found.append(name), real())[1])
@@ -94,6 +96,9 @@ def close(found: torch.Tensor, expected: torch.Tensor, share: float) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=share * float(expected.abs().max()))
 
 
+LAYER = decoder_layer.QuickDecoderLayer
+
+
 @pytest.mark.parametrize("activations", ["fp32", "int8"])
 @pytest.mark.parametrize("static", [False, True])
 def test_tokens_come_out_as_from_the_modules_own_code(
@@ -104,7 +109,13 @@ def test_tokens_come_out_as_from_the_modules_own_code(
 
     ns.set_activations(packed, activations)
     found = steps(packed, cache())
-    assert set(calls) == {"norm", "gated"} | ({"attention"} if not static else set(calls) & {"attention"})
+    seen = set(calls)  # with a static cache there are masks, and those are left to transformers' attention
+    assert seen == {"norm", "gated"} if static else {"norm", "attention", "decoder_layer"}
+    calls.clear()
+    with slow(packed, LAYER):
+        parts = steps(packed, cache())
+    assert set(calls) == seen - {"decoder_layer"} | {"gated"}
+    assert torch.equal(found, parts)  # the same operations in the same order
     calls.clear()
     with slow(packed):
         expected = steps(packed, cache())
@@ -117,7 +128,7 @@ def test_text_is_generated_as_by_the_modules_own_code(packed: Any, calls: list[s
     ns.set_activations(packed, "fp32")
     options = {"max_new_tokens": 12, "do_sample": False, "attention_mask": torch.ones(1, 7, dtype=torch.int64)}
     found = packed.generate(ids(1, 7), **options)
-    assert calls.count("gated") == 11 * LAYERS
+    assert calls.count("decoder_layer") == 11 * LAYERS * 2  # before the keys and values are kept, and after
     with slow(packed):
         assert torch.equal(found, packed.generate(ids(1, 7), **options))
 
@@ -157,17 +168,17 @@ def test_masked_tokens_take_the_attention_of_transformers(packed: Any, calls: li
 @pytest.mark.parametrize("how", ["gradients", "dropout", "bfloat16", "double", "eager attention"])
 def test_they_step_aside(packed: Any, calls: list[str], how: str) -> None:
     model, x = copy.deepcopy(packed), ids(1, 1)
-    gone = {"norm", "gated", "attention"}
+    gone = {"norm", "gated", "attention", "decoder_layer"}
     if how == "gradients":
         assert model(x).logits.requires_grad
     else:
         if how == "dropout":
-            gone = {"attention"}
+            gone = {"attention", "decoder_layer"}
             model.train()
             for layer in model.model.layers:
                 layer.self_attn.attention_dropout = 0.5
         elif how == "eager attention":
-            gone = {"attention"}
+            gone = {"attention", "decoder_layer"}
             model.set_attn_implementation("eager")
         else:
             model.to(getattr(torch, how) if how == "bfloat16" else torch.float64)
@@ -178,17 +189,27 @@ def test_they_step_aside(packed: Any, calls: list[str], how: str) -> None:
 
 def test_hooks_on_inner_layers_are_called(packed: Any) -> None:
     layer, seen = packed.model.layers[0], []
-    inner = [layer.mlp.up_proj, layer.mlp.act_fn, layer.self_attn.k_proj, layer.self_attn, layer.input_layernorm]
-    handles = [module.register_forward_hook(lambda module, *_: seen.append(module)) for module in inner]
-    with torch.no_grad():
-        packed(ids(1, 1))
-    assert {id(module) for module in seen} == {id(module) for module in inner}
-    for handle in handles:
-        handle.remove()
+    for module in layer.modules():
+        for register in (module.register_forward_hook, module.register_forward_pre_hook):
+            seen.clear()
+            with register(lambda module, *_: seen.append(module)), torch.no_grad():
+                packed(ids(1, 1))
+            assert seen == [module], f"hooks on {type(module).__name__} are not called once"
     with torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module)), torch.no_grad():
         seen.clear()
         packed(ids(1, 1))
     assert layer.mlp.down_proj in seen and layer.self_attn.q_proj in seen
+
+
+def test_another_forward_inside_is_taken(packed: Any) -> None:
+    model = copy.deepcopy(packed)
+    for module in model.model.layers[0].modules():
+        own, seen = module.forward, []
+        module.forward = lambda *args, own=own, seen=seen, **kwargs: (seen.append(1), own(*args, **kwargs))[1]
+        with torch.no_grad():
+            model(ids(1, 1))
+        assert seen, f"another forward of {type(module).__name__} is not called"
+        del module.forward
 
 
 def test_a_layer_put_in_later_is_called(packed: Any) -> None:
@@ -199,6 +220,67 @@ def test_a_layer_put_in_later_is_called(packed: Any) -> None:
         found = model(ids(1, 1)).logits
         with slow(model):
             close(found, model(ids(1, 1)).logits, 0.05)
+
+
+@pytest.mark.parametrize("what", ["weights", "other weights", "gain", "other gain", "bias", "epsilon", "activations"])
+def test_what_changes_between_tokens_counts(packed: Any, what: str) -> None:
+    """A layer remembers where its matrices are; whatever becomes of them must be seen."""
+    model = copy.deepcopy(packed)
+    ns.set_activations(model, "fp32")
+    layer, other = model.model.layers
+    with torch.no_grad():
+        before = model(ids(1, 1)).logits
+        if what == "weights":
+            layer.mlp.down_proj.packed.copy_(other.mlp.down_proj.packed)
+        elif what == "other weights":
+            layer.mlp.down_proj, other.mlp.down_proj = other.mlp.down_proj, layer.mlp.down_proj
+        elif what == "gain":
+            layer.input_layernorm.weight.mul_(2)
+        elif what == "other gain":
+            layer.input_layernorm.weight = torch.nn.Parameter(2 * layer.input_layernorm.weight, requires_grad=False)
+        elif what == "bias":
+            layer.self_attn.o_proj.bias = torch.nn.Parameter(torch.ones(HIDDEN), requires_grad=False)
+        elif what == "epsilon":
+            layer.input_layernorm.variance_epsilon = 10.0
+        else:
+            ns.set_activations(model, "int8")
+        found = model(ids(1, 1)).logits
+        with slow(model, LAYER):
+            assert torch.equal(found, model(ids(1, 1)).logits)
+        assert not torch.equal(found, before)
+
+
+def test_a_damaged_matrix_is_refused(packed: Any) -> None:
+    model = copy.deepcopy(packed)
+    with torch.no_grad():
+        model(ids(1, 1))
+        model.model.layers[0].mlp.down_proj.packed[-40:] = 255
+        with pytest.raises(DataError, match="down_proj"):
+            model(ids(1, 1))
+
+
+def test_products_worth_two_threads_get_them(packed: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, before = copy.deepcopy(packed), torch.get_num_threads()
+    monkeypatch.setattr(multiplier, "_SHARE_SECONDS", 0.0)
+    try:
+        for threads, kinds in ((2, {"norm", "gated", "attention"}), (1, {"norm", "attention", "decoder_layer"})):
+            torch.set_num_threads(threads)
+            calls.clear()
+            with torch.no_grad():
+                model(ids(1, 1))
+            assert set(calls) == kinds
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_layers_of_odd_sizes_are_left_to_their_parts(calls: list[str]) -> None:
+    model = pack(build(num_hidden_layers=1))
+    layer = model.model.layers[0]
+    narrow = pack(build(num_hidden_layers=1, intermediate_size=128)).model.layers[0]
+    layer.mlp.down_proj = narrow.mlp.down_proj
+    with torch.no_grad(), pytest.raises(UsageError, match="columns"):
+        model(ids(1, 1))
+    assert "decoder_layer" not in calls
 
 
 def test_hidden_states_are_recorded(packed: Any) -> None:
@@ -239,7 +321,7 @@ def test_copies_pickles_and_saved_models_stay_quick(packed: Any, tmp_path: Path)
     ns.save(packed, tmp_path / "saved")
     reloaded = ns.load(tmp_path / "saved", activations="fp32")
     for twin in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed)), reloaded):
-        assert len(quick(twin)) == len(quick(packed)) == 2 * LAYERS + 1 + 2 * LAYERS
+        assert len(quick(twin)) == len(quick(packed)) == 2 * LAYERS + 1 + 3 * LAYERS
         assert twin.state_dict().keys() == packed.state_dict().keys()
         assert torch.equal(steps(twin, DynamicCache(config=twin.config)), expected)
 
@@ -267,6 +349,7 @@ def test_known_code_is_recognised_wherever_it_stands(kind: str, attentions: int)
     model = pack(build(getattr(transformers, f"{kind}Config")))
     kinds = [type(module).__bases__[0] for module in quick(model)]
     assert kinds.count(attention.QuickAttention) == attentions
+    assert kinds.count(LAYER) == (LAYERS if kind == "Llama" else 0)
     assert kinds.count(norm.QuickNorm) >= 2 * LAYERS + 1
     assert kinds.count(gated.QuickGatedMlp) == (0 if kind == "Arcee" else LAYERS)
     ns.set_activations(model, "fp32")

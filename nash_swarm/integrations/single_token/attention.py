@@ -51,7 +51,7 @@ class QuickAttention(Quick):
         **kwargs: Any,
     ) -> Any:
         """As the module's own."""
-        if torch.compiler.is_compiling() or not self._may(hidden_states, position_embeddings, attention_mask, kwargs):
+        if torch.compiler.is_compiling() or not self.may(hidden_states, position_embeddings, attention_mask, kwargs):
             return super().forward(
                 hidden_states,
                 position_embeddings=position_embeddings,
@@ -65,17 +65,36 @@ class QuickAttention(Quick):
         cosines, sines = position_embeddings[0].data_ptr(), position_embeddings[1].data_ptr()
         kernels().rotate(queries.data_ptr(), cosines, sines, heads * group, size)
         kernels().rotate(keys.data_ptr(), cosines, sines, heads, size)
+        out = self.mix(queries, keys, values, past_key_values, kwargs)
+        return one_token(out, inner["o_proj"])[0].view(1, 1, -1), None
+
+    def mix(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, past_key_values: Any, kwargs: Any
+    ) -> torch.Tensor:
+        """Keep a token's keys and values, and attend to all that are kept.
+
+        Args:
+            queries: float32 (heads * head_dim,), rotated.
+            keys, values: float32 (key heads * head_dim,); the keys rotated.
+            past_key_values: the cache, or `None`.
+            kwargs: what transformers' own attention is given besides.
+
+        Returns:
+            float32 (heads * head_dim,).
+        """
+        heads, size = keys.numel() // self.head_dim, self.head_dim
         keys, values = keys.view(1, heads, 1, size), values.view(1, heads, 1, size)
         if past_key_values is not None:
             keys, values = past_key_values.update(keys, values, self.layer_idx)
         out = self._attend(queries, keys, values, heads)
         if out is None:
-            queries = queries.view(1, heads * group, 1, size)
+            queries = queries.view(1, heads * self.num_key_value_groups, 1, size)
             out = _interface(self)(self, queries, keys, values, None, dropout=0.0, scaling=self.scaling, **kwargs)[0]
             out = out.reshape(-1).contiguous()
-        return one_token(out, inner["o_proj"])[0].view(1, 1, -1), None
+        return out
 
-    def _may(self, x: torch.Tensor, positions: Any, mask: Any, kwargs: dict[str, Any]) -> bool:
+    def may(self, x: torch.Tensor, positions: Any, mask: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether the kernels do all that is asked of the module with these arguments of its `forward`."""
         inner = self._modules
         if (
             mask is not None
@@ -94,6 +113,8 @@ class QuickAttention(Quick):
         """(heads * group * size,), `None` where this is not for the kernel."""
         size, group = self.head_dim, self.num_key_value_groups
         if not (_readable(keys, heads, size) and _readable(values, heads, size) and keys.shape == values.shape):
+            return None
+        if queries.numel() != heads * group * size:
             return None
         tokens = keys.shape[2]
         if torch.get_num_threads() > 1 and heads * group * size * tokens > _ALONE:

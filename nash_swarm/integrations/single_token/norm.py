@@ -9,6 +9,7 @@ import torch
 from nash_swarm.integrations.single_token.quick import Quick, unseen
 from nash_swarm.integrations.single_token.recognise import runs
 from nash_swarm.quantizers.kernels.single_token import LANES, kernels
+from nash_swarm.quantizers.layer_plan import is_vector
 
 CODE = "9635bcd843f309a0"
 
@@ -32,14 +33,7 @@ class QuickNorm(Quick):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """As the module's own."""
         weight: Any = self._parameters["weight"]
-        if (
-            torch.compiler.is_compiling()
-            or not unseen(hidden_states)
-            or weight.dtype is not torch.float32
-            or not weight.is_cpu
-            or not weight.is_contiguous()
-            or weight.shape != hidden_states.shape[-1:]
-        ):
+        if torch.compiler.is_compiling() or not unseen(hidden_states) or not is_vector(weight, hidden_states.shape[-1]):
             return super().forward(hidden_states)
         out = torch.empty_like(hidden_states)
         size = weight.numel()

@@ -54,12 +54,14 @@ def unseen(x: torch.Tensor) -> bool:
 def bare(*layers: Any) -> bool:
     """Whether layers are packed ones that nobody has hooked into, with widths that kernels know."""
     for layer in layers:
-        if (
-            type(layer) is not PackedLinear
-            or layer._forward_hooks
-            or layer._forward_pre_hooks
-            or "forward" in layer.__dict__
-            or layer.layout.per_weight
-        ):
+        if type(layer) is not PackedLinear or layer.layout.per_weight:
+            return False
+    return untouched(*layers)
+
+
+def untouched(*modules: Any) -> bool:
+    """Whether nobody has hooked into modules or given one another `forward`."""
+    for module in modules:
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
             return False
     return True

@@ -1,0 +1,94 @@
+"""The packed matrices of a decoder layer bound to its kernels, as long as nothing of it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nash_swarm.quantizers import buffers
+from nash_swarm.quantizers.kernels.decoder_layer import PRODUCTS, layer_table
+from nash_swarm.quantizers.kernels.single_token import LANES
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """What the kernels of a layer are called with.
+
+    Attributes:
+        key: what it was made from; a plan with another key is another layer's, or this one's of another time.
+        table: see `kernels.decoder_layer`; empty if the kernels cannot do what the layer does.
+        address: of the table.
+        room: elements of float32 that a call needs for itself.
+        rows: outputs of `q`, `k` and `v`.
+        alone: its products are too small to be shared out between threads.
+    """
+
+    key: tuple[Any, ...]
+    table: npt.NDArray[np.int64]
+    address: int = 0
+    room: int = 0
+    rows: tuple[int, int, int] = (0, 0, 0)
+    alone: bool = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # addresses are of no use in a copy
+        return LayerPlan, ((), np.empty(0, np.int64))
+
+
+def plan_layer(known: LayerPlan | None, layers: Sequence[Any], gains: Sequence[torch.Tensor], size: int) -> LayerPlan:
+    """The plan for one token; `known` if nothing has changed since that was made.
+
+    Args:
+        known: the layer's last plan.
+        layers: `PackedLinear` of any granularity but `parameter`, in the order of `PRODUCTS`.
+        gains: of the norms before the attention and before the MLP: float32, contiguous, on the CPU.
+        size: elements of a head.
+
+    Raises:
+        DataError: a layer's buffer is not what its layout says.
+        UsageError: a layer's mode of activations is none.
+    """
+    found = [buffers.find(layer._buffers["packed"], layer.matrix) for layer in layers]
+    biases = [layer._parameters["bias"] for layer in layers]
+    places = [None if bias is None else (bias.data_ptr(), bias.dtype) for bias in biases]
+    norms = (gains[0].data_ptr(), gains[1].data_ptr())
+    key = (*found, *[layer.activations for layer in layers], *places, *norms, size)
+    if known is not None and known.key == key:
+        return known
+    plain = all(bias is None or is_vector(bias, each.rows) for bias, each in zip(biases, found, strict=True))
+    multipliers = [each.multiplier(layer.activations) for each, layer in zip(found, layers, strict=True)]
+    products = {
+        name: multiplier.compiled(0 if place is None else place[0])
+        for name, multiplier, place in zip(PRODUCTS, multipliers, places, strict=True)
+    }
+    if not plain or None in products.values() or not _fit(found, len(gains[0]), size):
+        return LayerPlan(key, np.empty(0, np.int64))
+    rows = (found[0].rows, found[1].rows, found[2].rows)
+    heads = (rows[0] // size, rows[1] // size)
+    table, room = layer_table(products, norms, len(gains[0]), found[4].rows, heads, size)  # type: ignore[arg-type]
+    alone = all(multiplier.alone for multiplier in multipliers)
+    return LayerPlan(key, table, table.ctypes.data, room // 4, rows, alone)
+
+
+def is_vector(values: torch.Tensor, size: int) -> bool:
+    """Whether these are `size` float32 that a kernel can read."""
+    return values.dtype is torch.float32 and values.is_cpu and values.is_contiguous() and values.shape == (size,)
+
+
+def _fit(found: Sequence[buffers.Buffer], hidden: int, size: int) -> bool:
+    """Whether outputs are inputs of the next, and whole vectors, as the kernels believe."""
+    q, k, v, o, gate, up, down = found
+    return (
+        all(each.columns == hidden for each in (q, k, v, gate, up))
+        and o.columns == q.rows
+        and down.columns == gate.rows == up.rows
+        and o.rows == down.rows == hidden
+        and k.rows == v.rows
+        and size % (2 * LANES) == q.rows % size == k.rows % size == 0
+        and hidden % LANES == gate.rows % LANES == 0
+    )

@@ -26,6 +26,7 @@ from numba import njit
 from reporting import origin, write_json
 
 from nash_swarm.game.layout import TensorLayout
+from nash_swarm.names import Levels
 from nash_swarm.quantizers.base import Rounded
 from nash_swarm.quantizers.kernels.matmul import Runner
 from nash_swarm.quantizers.kernels.prepared import prepare
@@ -75,17 +76,22 @@ def last_cache() -> int:
 class Weights:
     """Copies of one matrix, each in memory of its own, and a runner for each."""
 
-    def __init__(self, rows: int, columns: int, widths: int | str, room: int, path: str | None, mode: Any) -> None:
+    def __init__(
+        self, rows: int, columns: int, widths: int | str, room: int, path: str | None, mode: Any,
+        levels: Levels = "uniform",
+    ) -> None:  # fmt: skip
         rng = np.random.default_rng(0)
-        layout = TensorLayout.cut("matrix", "linear", (rows, columns), "tile", group_size=GROUP, ordered=True)
+        layout = TensorLayout.cut(
+            "matrix", "linear", (rows, columns), "tile", group_size=GROUP, ordered=True, levels=levels
+        )
         if isinstance(widths, str):
             agents = rng.choice(np.array(WIDTHS, np.uint8), layout.agents, p=SHARES)
         else:
             agents = np.full(layout.agents, widths, np.uint8)
-        levels = 2 ** int(agents.min())
-        codes = rng.integers(0, levels, (rows, columns)).astype(np.uint8)
+        count = 2 ** int(agents.min())
+        codes = rng.integers(0, count, (rows, columns)).astype(np.uint8)
         scales = rng.integers(32, 64, (rows, layout.groups)).astype(np.uint8)
-        zeros = np.full_like(scales, levels // 2)
+        zeros = np.full_like(scales, count // 2)
         tensor = PackedTensor.pack(
             Rounded(codes, scales, zeros, 1.0), agents, layout, rng.permutation(columns), (*WIDTHS, 16)
         )
@@ -232,6 +238,11 @@ def vector(rows: int, columns: int, room: int, path: str | None, seconds: float)
     x = torch.randn(1, columns)
     ours: dict[str, Weights] = {f"int{bits}": Weights(rows, columns, bits, room, path, "int8") for bits in WIDTHS}
     ours["mixed"] = Weights(rows, columns, "mixed", room, path, "int8")
+    normal: dict[str, int | str] = {"int2": 2, "int3": 3, "int4": 4, "int5": 5, "mixed": "mixed"}
+    ours |= {
+        f"{name}, normal levels": Weights(rows, columns, widths, room, path, "int8", "normal")
+        for name, widths in normal.items()
+    }
     ours["int4, fp32 activations"] = Weights(rows, columns, 4, room, path, "fp32")
     size, reader = reading(room)
     others = torch_tasks(rows, columns, room)
@@ -264,6 +275,7 @@ def batches(rows: int, columns: int, room: int, path: str | None, seconds: float
     """Matrix times batch."""
     weights = {name: Weights(rows, columns, bits, room, path, "int8") for name, bits in
                (("int2", 2), ("int3", 3), ("int4", 4), ("int8", 8), ("mixed", "mixed"))}  # fmt: skip
+    weights["int4, normal levels"] = Weights(rows, columns, 4, room, path, "int8", "normal")
     weights["int4, fp32 activations"] = Weights(rows, columns, 4, room, path, "fp32")
     dense = torch.randn(rows, columns)
     half = dense.bfloat16()

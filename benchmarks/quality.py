@@ -3,11 +3,11 @@
     python benchmarks/quality.py MODEL --text CALIBRATION --eval-text HELD_OUT --scope linear --bits 3.172 --json FILE
 
 Every row is at the same budget, everything included. `uniform` and `bargain` measure and round (by GPTQ) on
-`--game-windows` windows of the calibration text, with blocks as agents; `tiles` with tiles, as (unless `--granularity`
-says otherwise) all rows after it; `more text` rounds on `--windows`; `descent` rounds by the method of that name; to
-that, `second look` measures the damage again at the packed model, `propagation` undoes drift, and `tuned` tunes on
-`--tuning-windows`. Figures are on windows that nothing has seen. `--json FILE` is rewritten after every row, and a run
-that finds it goes on where it stopped.
+`--game-windows` windows of the calibration text, with blocks as agents and even levels; `tiles` with tiles, `levels`
+with normal levels, too, as (unless `--granularity` and `--levels` say otherwise) all rows after them; `more text`
+rounds on `--windows`; `descent` rounds by the method of that name; to that, `second look` measures the damage again at
+the packed model, `propagation` undoes drift, and `tuned` tunes on `--tuning-windows`. Figures are on windows that
+nothing has seen. `--json FILE` is rewritten after every row, and a run that finds it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from nash_swarm.damage.fisher import Fisher
 from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.models.source import load_source
-from nash_swarm.names import Granularity
+from nash_swarm.names import LEVELS, Granularity, Levels
 from nash_swarm.pipeline.effort import EFFORTS
 from nash_swarm.pipeline.playing import measure_at
 from nash_swarm.pipeline.tuning import tune
 from nash_swarm.suite.memory import forget_peak, peak_memory
 
-STEPS = ("uniform", "bargain", "tiles", "more text", "descent", "second look", "propagation", "tuned")
+STEPS = ("uniform", "bargain", "tiles", "levels", "more text", "descent", "second look", "propagation", "tuned")
 COLUMNS = ("bits", "step", "used bits", "kl", "loss", "delta loss", "seconds", "processor seconds", "peak MB")
 
 Row = dict[str, Any]
@@ -71,25 +71,27 @@ class Ladder:
         }  # fmt: skip
         take_up(arguments.json, self.values)
         self._game_windows = windows(arguments.game_windows)
-        self._games: dict[Granularity, BitGame] = {}
+        self._games: dict[tuple[Granularity, Levels], BitGame] = {}
 
     @property
     def rows(self) -> list[Row]:
         return self.values["rows"]  # type: ignore[no-any-return]
 
-    def game(self, granularity: Granularity) -> BitGame:
+    def game(self, granularity: Granularity, levels: Levels) -> BitGame:
         """Measured when it is first needed."""
-        if granularity not in self._games:
-            self._games[granularity] = ns.measure(
+        key = (granularity, levels)
+        if key not in self._games:
+            self._games[key] = ns.measure(
                 self.source.model, damage=self.damage, tokens=self._game_windows, scope=self.arguments.scope,
-                seed=self.arguments.seed, name=self.source.name, granularity=granularity, quiet=True,
+                seed=self.arguments.seed, name=self.source.name, granularity=granularity, levels=levels, quiet=True,
             )  # fmt: skip
-        return self._games[granularity]
+        return self._games[key]
 
     def run(self, bits: float, steps: list[str]) -> None:
         """The rows of one budget."""
         base: Any = None
-        blocks, tiles, game = (partial(self.game, grain) for grain in ("block", "tile", self.arguments.granularity))
+        blocks, tiles = partial(self.game, "block", "uniform"), partial(self.game, "tile", "uniform")
+        game = partial(self.game, self.arguments.granularity, self.arguments.levels)
 
         def descent() -> Any:
             nonlocal base
@@ -100,6 +102,7 @@ class Ladder:
             "uniform": lambda: self._packed(blocks(), bits, quantizer="gptq", solver="uniform", few=True),
             "bargain": lambda: self._packed(blocks(), bits, quantizer="gptq", few=True),
             "tiles": lambda: self._packed(tiles(), bits, quantizer="gptq", few=True),
+            "levels": lambda: self._packed(self.game("tile", "normal"), bits, quantizer="gptq", few=True),
             "more text": lambda: self._packed(game(), bits, quantizer="gptq"),
             "descent": descent,
             "second look": lambda: self._packed(measure_at(self.source.model, descent(), game(), quiet=True), bits),
@@ -194,6 +197,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--solver", default="lagrangian")
     parser.add_argument("--step", nargs="+", default=list(STEPS), choices=STEPS)
     parser.add_argument("--granularity", default="tile", choices=("block", "tile"), help="agents from `more text` on")
+    parser.add_argument("--levels", default=EFFORTS["best"].levels, choices=LEVELS, help="from `more text` on")
     parser.add_argument("--game-windows", type=int, default=32)
     parser.add_argument("--windows", type=int, default=128)
     parser.add_argument("--tuning-windows", type=int, default=128)

@@ -8,6 +8,10 @@ Granularity = Literal["layer", "block", "tile", "parameter"]
 """What an agent is."""
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 
+Levels = Literal["uniform", "normal"]
+"""Where the values of codes lie: evenly, or as suits normally distributed weights."""
+LEVELS: tuple[Levels, ...] = get_args(Levels)
+
 Scope = Literal["model", "linear"]
 """What is quantized and what the budget counts: everything, or only the linears inside transformer blocks."""
 

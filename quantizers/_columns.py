@@ -11,9 +11,10 @@ import torch
 from nash_swarm.errors import DataError
 from nash_swarm.game.layout import HALF, TensorLayout
 from nash_swarm.quantizers.base import Rounded
-from nash_swarm.quantizers.grid import row_widths, scale_base, scale_table
+from nash_swarm.quantizers.grid import layout_base, row_widths, scale_table
 from nash_swarm.quantizers.kernels import per_weight, rounding
 from nash_swarm.quantizers.kernels.threads import share_rows
+from nash_swarm.quantizers.levels import level_tables
 
 
 def round_columns(
@@ -35,13 +36,14 @@ def round_columns(
     """
     work = weight.copy()
     rows, columns, size = layout.rows, layout.columns, layout.group_size
-    base = scale_base(weight, 255 if layout.per_weight else 3)
+    base = layout_base(weight, layout)
     table = scale_table(base)
     codes = np.zeros((rows, columns), np.uint8)
     scale_codes = np.zeros((rows, layout.groups), np.uint8)
     zeros = np.zeros((rows, layout.groups), np.uint8)
     by_row = widths if layout.per_weight else row_widths(widths, layout)
     search = np.array(shrinks, np.float32)
+    tables = level_tables(layout.levels)
     feedback = factor is not None
     upper = factor if factor is not None else np.ones((1, 1), np.float32)
     for group, start in enumerate(range(0, columns, size)):
@@ -56,7 +58,7 @@ def round_columns(
             bits = np.ascontiguousarray(by_row[:, group])
             kernel = partial(
                 rounding.round_group, work, start, stop, upper, weights, bits, np.float32(base), table, search,
-                feedback, *target,
+                tables.codes, tables.zeros, tables.nearest, tables.uneven, feedback, *target,
             )  # fmt: skip
         share_rows(rows, kernel)
         if feedback and stop < columns:

@@ -16,6 +16,7 @@ from nash_swarm.quantizers.gptq import Gptq
 from nash_swarm.quantizers.grid import dequantize, row_widths, scale_table
 from nash_swarm.quantizers.kernels import descent
 from nash_swarm.quantizers.kernels.threads import share_rows
+from nash_swarm.quantizers.levels import level_tables
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Descent(Gptq):
         diagonal[diagonal <= 0] = mean
         diagonal += np.float32(self.damping) * mean
         by_row = row_widths(widths, layout)
-        errors = dequantize(rounded.codes, rounded.scale_codes, rounded.zeros, rounded.base, layout.group_size) - weight
+        errors = dequantize(rounded.codes, rounded.scale_codes, rounded.zeros, rounded.base, by_row, layout) - weight
         if rounded.halves is not None:
             exact = np.repeat(by_row == HALF, layout.group_size, axis=1)[:, : layout.columns]
             errors = np.where(exact, rounded.halves.astype(np.float32) - weight, errors)
@@ -71,7 +72,12 @@ class Descent(Gptq):
             slopes = np.ascontiguousarray(errors @ damped)
         codes = rounded.codes.copy()
         scales = scale_table(rounded.base)[rounded.scale_codes]
+        tables = level_tables(layout.levels)
         share_rows(
-            layout.rows, partial(descent.descend, codes, slopes, damped, scales, by_row, layout.group_size, self.sweeps)
-        )
+            layout.rows,
+            partial(
+                descent.descend, codes, slopes, damped, scales, by_row, tables.codes, tables.nearest,
+                layout.group_size, self.sweeps,
+            ),
+        )  # fmt: skip
         return replace(rounded, codes=codes)

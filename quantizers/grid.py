@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nash_swarm.errors import DataError
 from nash_swarm.game.layout import SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
+from nash_swarm.quantizers.levels import level_tables
 
 STEPS_PER_OCTAVE = 16
 _SMALLEST_BASE = 2.0**-96
@@ -46,6 +47,18 @@ def scale_base(weight: npt.NDArray[np.float32], widest_step: int = 3) -> float:
     return float(np.float32(base))
 
 
+def layout_base(weight: npt.NDArray[np.float32], layout: TensorLayout) -> float:
+    """The `base` of a matrix that is rounded as its layout says.
+
+    Raises:
+        DataError: as `scale_base`.
+    """
+    if layout.per_weight:
+        return scale_base(weight, 255)
+    # uneven levels span 255 whatever the width; the coarsest even steps beside them are those of 6 bits
+    return scale_base(weight, 3 if layout.levels == "uniform" else 63)
+
+
 def check_rounding(
     weight: npt.NDArray[np.float32],
     widths: npt.NDArray[np.uint8],
@@ -71,9 +84,9 @@ def check_rounding(
         raise DataError(f"{layout.name}: the weights hold NaN or infinite values; the checkpoint is damaged")
 
 
-def row_widths(widths: npt.NDArray[np.uint8], layout: TensorLayout) -> npt.NDArray[np.uint8]:
-    """Tile widths (row_tiles, groups) repeated to rows (rows, groups)."""
-    return np.repeat(widths, TILE_ROWS, axis=0)[: layout.rows]
+def row_widths(widths: npt.NDArray[np.uint8], layout: TensorLayout, *, padded: bool = False) -> npt.NDArray[np.uint8]:
+    """Tile widths (row_tiles, groups) repeated to rows (rows, groups), of the last tile's padding too if `padded`."""
+    return np.repeat(widths, TILE_ROWS, axis=0)[: None if padded else layout.rows]
 
 
 def dequantize(
@@ -81,9 +94,20 @@ def dequantize(
     scale_codes: npt.NDArray[np.uint8],
     zeros: npt.NDArray[np.uint8],
     base: float,
-    group_size: int,
+    widths: npt.NDArray[np.uint8],
+    layout: TensorLayout,
 ) -> npt.NDArray[np.float32]:
-    """Weights (rows, columns) of a grid with a scale and zero-point per row and group; NumPy twin of the kernels."""
-    group = np.arange(codes.shape[1]) // group_size
-    scales = scale_table(base)[scale_codes]
-    return (codes.astype(np.float32) - zeros[:, group]) * scales[:, group]
+    """Weights (rows, columns) of a grid with a scale and zero-point per row and group; NumPy twin of the kernels.
+
+    Args:
+        codes: uint8 (rows, columns).
+        scale_codes, zeros: uint8 (rows, groups).
+        base: the tensor's largest scale.
+        widths: uint8 (rows, groups); what is of width 16 comes out as if it were of width 8.
+        layout: group size and levels.
+    """
+    group = np.arange(codes.shape[1]) // layout.group_size
+    scales, tables = scale_table(base)[scale_codes], level_tables(layout.levels)
+    width = np.minimum(widths, 8)
+    offsets = tables.zeros[width, zeros]
+    return (tables.codes[width[:, group], codes] - offsets[:, group]) * scales[:, group]

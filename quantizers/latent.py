@@ -14,6 +14,7 @@ from nash_swarm.game.layout import HALF
 from nash_swarm.quantizers.base import Rounded
 from nash_swarm.quantizers.grid import row_widths, scale_table
 from nash_swarm.quantizers.kernels.threads import share_rows
+from nash_swarm.quantizers.levels import level_tables
 from nash_swarm.quantizers.packing import PackedTensor, n16k32
 
 Floats = npt.NDArray[np.float32]
@@ -69,7 +70,7 @@ class LatentMatrix:
         self.zeros: Floats = packed.zeros[: layout.rows].astype(np.float32)
         self.gradient: torch.Tensor | None = None
         self.whole_scales = True
-        self._table = scale_table(self.base)
+        self._table, self._levels = scale_table(self.base), level_tables(layout.levels)
         self._steps = 0
         if trainable:
             self._code_moments = np.zeros((2, *self.codes.shape), np.float32)
@@ -84,8 +85,8 @@ class LatentMatrix:
         share_rows(
             len(out),
             partial(
-                latent.weights, self.codes, self.scale_codes, self.zeros, self.widths, self._table, self.whole_scales,
-                self.layout.group_size, self.order, out,
+                latent.weights, self.codes, self.scale_codes, self.zeros, self.widths, self._table,
+                self._levels.codes, self._levels.zeros, self.whole_scales, self.layout.group_size, self.order, out,
             ),
         )  # fmt: skip
         return torch.from_numpy(out)
@@ -109,8 +110,8 @@ class LatentMatrix:
             len(gradient),
             partial(
                 latent.step, self.codes, self._code_moments, self.scale_codes, self._scale_moments, self.zeros,
-                self._zero_moments, self.widths, self._table, self.whole_scales, self.layout.group_size,
-                self.order, gradient, rates, settings,
+                self._zero_moments, self.widths, self._table, self._levels.codes, self._levels.zeros,
+                self.whole_scales, self.layout.group_size, self.order, gradient, rates, settings,
             ),
         )  # fmt: skip
         self.gradient = None

@@ -95,7 +95,7 @@ class Contest:
                 game = ns.load_game(self.arguments.game)
             else:
                 windows, path = spread(self.tokens, count), self.work / "game.npz"
-                game = measured_game(self.source.model, windows, path, self.source.name, effort.granularity)
+                game = measured_game(self.source.model, windows, path, self.source.name, effort)
             self._ours = Ours(self.source.model, game, self.tokens, effort, self.arguments.solver)
         return self._ours
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.bitgame import Calibration
-from nash_swarm.names import Granularity
 from nash_swarm.pipeline.effort import Effort
 from nash_swarm.pipeline.tuning import tune
 from peer_tools.exchange import spread
@@ -61,6 +60,7 @@ class Ours:
             quantizer,
             f"group {self.game.tensors[0].group_size}",
             str(self.game.provenance["granularity"]),
+            f"{self.game.tensors[0].levels} levels",
             f"{len(windows)} windows",
         ]
         propagation = self.effort.propagation if quantizer != "rtn" else 0.0
@@ -89,21 +89,24 @@ class Ours:
         )
 
 
-def measured_game(
-    model: Any, tokens: npt.NDArray[np.int32], path: Path, name: str, granularity: Granularity = "block"
-) -> ns.BitGame:
-    """The game of scope `linear`, from `path` if it is there.
+def measured_game(model: Any, tokens: npt.NDArray[np.int32], path: Path, name: str, effort: Effort) -> ns.BitGame:
+    """The game of scope `linear` with an effort's agents and levels, from `path` if it is there.
 
     Raises:
-        DataError: that one was measured on other text, or with other agents.
+        DataError: that one was measured on other text, or with other agents or levels.
     """
     if path.exists():
         game = ns.load_game(path)
         if game.calibration is None or not np.array_equal(game.calibration.tokens, tokens):
             raise DataError(f"{path} was measured on other windows: {_SAME}")
-        if game.provenance.get("granularity") != granularity:
-            raise DataError(f"{path} has other agents than {granularity}s: {_SAME}")
+        if game.provenance.get("granularity") != effort.granularity:
+            raise DataError(f"{path} has other agents than {effort.granularity}s: {_SAME}")
+        if game.tensors[0].levels != effort.levels:
+            raise DataError(f"{path} has other levels than {effort.levels} ones: {_SAME}")
         return game
-    game = ns.measure(model, tokens=np.ascontiguousarray(tokens), scope="linear", name=name, granularity=granularity)
+    game = ns.measure(
+        model, tokens=np.ascontiguousarray(tokens), scope="linear", name=name, granularity=effort.granularity,
+        levels=effort.levels,
+    )  # fmt: skip
     ns.save_game(game, path)
     return game

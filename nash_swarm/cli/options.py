@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from nash_swarm.errors import UsageError
-from nash_swarm.names import GRANULARITIES, SCOPES, Granularity, Scope
+from nash_swarm.names import GRANULARITIES, LEVELS, SCOPES, Granularity, Levels, Scope
 
 if TYPE_CHECKING:
     from nash_swarm.game.rules import Rules
@@ -43,6 +43,8 @@ ScopeName = Annotated[
     str,
     typer.Option("--scope", help="What is quantized and counted: model, or linear (block linears only, as in papers)."),
 ]
+SPACING = "Where the values of codes lie: uniform, or normal, as suits normally distributed weights"
+Spacing = Annotated[str, typer.Option("--levels", help=f"{SPACING}.")]
 GroupSize = Annotated[int, typer.Option("--group-size", help="Columns that share a scale and zero-point per row.")]
 Windows = Annotated[int, typer.Option("--windows", min=1, help="Calibration windows of 512 tokens.")]
 EvalWindows = Annotated[
@@ -66,7 +68,7 @@ EffortName = Annotated[
     typer.Option(
         "--effort",
         help="Minutes for quality: fast (8 windows, no contest), default (16, rounded with 32), or best (32, rounded "
-        "with 128 and by descent, no contest, the packed model tuned against the original).",
+        "with 128 and by descent, normal levels, no contest, the packed model tuned against the original).",
     ),
 ]
 Contest = Annotated[
@@ -137,6 +139,15 @@ def read_granularity(value: str) -> Granularity:
         UsageError: there is none.
     """
     return cast(Granularity, _choice("granularity", value, GRANULARITIES))
+
+
+def read_levels(value: str) -> Levels:
+    """The levels of that name.
+
+    Raises:
+        UsageError: there are none.
+    """
+    return cast(Levels, _choice("levels", value, LEVELS))
 
 
 def read_scope(value: str) -> Scope:

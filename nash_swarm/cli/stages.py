@@ -20,6 +20,7 @@ def measure(
     text: options.TextSource = "python-docs",
     scope: options.ScopeName = "model",
     group_size: options.GroupSize = 64,
+    levels: options.Spacing = "uniform",
     windows: options.Windows = 16,
     coupling: Annotated[
         bool,
@@ -48,6 +49,7 @@ def measure(
     grain = options.read_granularity(granularity)
     widths = check_strategies(options.read_widths(strategies), grain)
     within = options.read_scope(scope)
+    spacing = options.read_levels(levels)
     estimator = registry.create("damage", damage)
     if coupling and grain == "parameter":
         estimator.check_couples()
@@ -60,8 +62,8 @@ def measure(
         require_in_memory(source.model, "coupling")
     game = run(
         source.model, source.tokenizer, text=loaded, damage=estimator, granularity=grain, strategies=widths,
-        scope=within, group_size=group_size, windows=windows, coupling=coupling, seed=seed, name=source.name,
-        quiet=quiet,
+        scope=within, group_size=group_size, levels=spacing, windows=windows, coupling=coupling, seed=seed,
+        name=source.name, quiet=quiet,
     )  # fmt: skip
     save_game(game, output)
     per = 1 / game.parameters

@@ -25,6 +25,7 @@ def compress(
     text: options.TextSource = "python-docs",
     scope: options.ScopeName = "model",
     group_size: options.GroupSize = 64,
+    levels: Annotated[str | None, typer.Option("--levels", help=f"{options.SPACING}; the effort's by default.")] = None,
     effort: options.EffortName = "default",
     windows: Annotated[
         int | None, typer.Option("--windows", min=1, help="Calibration windows of 512 tokens; the effort's by default.")
@@ -49,10 +50,11 @@ def compress(
 
     widths = options.read_widths(strategies)
     grain = None if granularity is None else options.read_granularity(granularity)
+    spacing = None if levels is None else options.read_levels(levels)
     done: Compressed = run(
         model, out=output, bits=bits, size=size, solver=solver, quantizer=quantizer, damage=damage,
         granularity=grain, strategies=widths, text=text,
-        scope=options.read_scope(scope), group_size=group_size, effort=effort, windows=windows,
+        scope=options.read_scope(scope), group_size=group_size, levels=spacing, effort=effort, windows=windows,
         eval_windows=eval_windows, rules=options.read_rules(keep, forbid, fuse), rounds=rounds,
         contest=contest, seed=seed, overwrite=overwrite, max_memory=max_memory,
         trust_remote_code=trust_remote_code, quiet=quiet,

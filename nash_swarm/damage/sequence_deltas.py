@@ -21,7 +21,7 @@ from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.passes import Placed, stream_of
 from nash_swarm.models.walk import Matrix, find_matrices
-from nash_swarm.quantizers.grid import dequantize
+from nash_swarm.quantizers.grid import dequantize, row_widths
 from nash_swarm.quantizers.kernels.threads import share_rows
 from nash_swarm.quantizers.rtn import RoundToNearest
 
@@ -150,7 +150,9 @@ def _rounding_errors(matrix: Matrix, layout: TensorLayout, order: Any, strategie
         if bits != HALF:
             widths = np.full((layout.row_tiles, layout.groups), bits, np.uint8)
             got = RoundToNearest().round(weight, widths, layout)
-            rounded = dequantize(got.codes, got.scale_codes, got.zeros, got.base, layout.group_size)
+            rounded = dequantize(
+                got.codes, got.scale_codes, got.zeros, got.base, row_widths(widths, layout), layout
+            )  # fmt: skip
             np.subtract(rounded, weight, out=errors[place])
     return errors
 

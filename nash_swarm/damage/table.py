@@ -46,12 +46,13 @@ def damage_table(
         layout: the agent grid.
         strategies: bit-widths; 16 costs nothing.
     """
-    from nash_swarm.quantizers.grid import SHRINKS, scale_base, scale_table
+    from nash_swarm.quantizers.grid import SHRINKS, layout_base, scale_table
     from nash_swarm.quantizers.kernels import per_weight, rounding
     from nash_swarm.quantizers.kernels.threads import share_rows
+    from nash_swarm.quantizers.levels import level_tables
 
     stored = np.ascontiguousarray(weight if sensitivity.order is None else weight[:, sensitivity.order])
-    base = scale_base(weight, 255 if layout.per_weight else 3)
+    base = layout_base(weight, layout)
     table = scale_table(base)
     common = (stored, sensitivity.rows, sensitivity.columns, layout.group_size)
     if layout.per_weight:
@@ -65,8 +66,10 @@ def damage_table(
     tops = np.array([0 if bits == HALF else 2**bits - 1 for bits in strategies], np.int64)
     tiles = np.zeros((layout.row_tiles, layout.groups, len(strategies)))
     shrinks = np.array(SHRINKS, np.float32)
+    levels = level_tables(layout.levels)
+    grid = np.float32(base), table, shrinks, levels.codes, levels.zeros, levels.nearest, levels.uneven
     share_rows(
         layout.row_tiles,
-        lambda first, past: rounding.tile_damage(*common, tops, np.float32(base), table, shrinks, tiles, first, past),
+        lambda first, past: rounding.tile_damage(*common, tops, *grid, tiles, first, past),
     )
     return layout.gather(tiles).astype(np.float32)

@@ -52,7 +52,7 @@ def save_game(game: BitGame, path: str | Path) -> Path:
         "strategies": list(game.strategies),
         "fixed_bits": game.fixed_bits,
         "parameters": game.parameters,
-        "tensors": [asdict(tensor) for tensor in game.tensors],
+        "tensors": [_values(tensor) for tensor in game.tensors],
         "text": None if game.calibration is None else game.calibration.source,
         "provenance": dict(game.provenance),
     }
@@ -92,6 +92,14 @@ def load_game(path: str | Path) -> BitGame:
         raise DataError(f"no game file at {path}") from None
     except _DAMAGE as error:
         raise DataError(f"{path} is no game file, or damaged: {error}") from error
+
+
+def _values(tensor: TensorLayout) -> dict[str, Any]:
+    values = asdict(tensor)
+    if tensor.levels == "uniform":
+        # games of earlier versions have no others
+        del values["levels"]
+    return values
 
 
 def _coupling(arrays: Mapping[str, npt.NDArray[Any]]) -> Interaction | None:

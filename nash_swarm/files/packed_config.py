@@ -23,7 +23,7 @@ _VOLATILE = ("architectures", "dtype", "torch_dtype", "transformers_version", "_
 """What transformers writes as it pleases and no computation depends on."""
 _ENTRY = re.compile(
     r"(linear|conv1d|embedding|tied) (\d{1,9})x(\d{1,9}) g(\d{1,6}) a(\d{1,9})x(\d{1,9}) "
-    r"(-|o?b?w?) (\d{1,12}) ([0-9a-f]{16})"
+    r"(-|o?b?w?n?) (\d{1,12}) ([0-9a-f]{16})"
 )
 
 
@@ -70,9 +70,12 @@ class PackedEntry:
     checksum: str
 
     def text(self) -> str:
-        """One line, e.g. ``linear 576x1536 g64 a576x1 ob 41234 0123456789abcdef``; flags: ordered, bias, per weight."""
+        """One line, e.g. ``linear 576x1536 g64 a576x1 ob 41234 0123456789abcdef``.
+
+        Flags: ordered, bias, per weight, normal levels.
+        """
         at = self.layout
-        flags = "o" * at.ordered + "b" * self.bias + "w" * at.per_weight or "-"
+        flags = "o" * at.ordered + "b" * self.bias + "w" * at.per_weight + "n" * (at.levels == "normal") or "-"
         return (
             f"{at.kind} {at.rows}x{at.columns} g{at.group_size} a{at.rows_per_agent}x{at.groups_per_agent} "
             f"{flags} {self.size} {self.checksum}"
@@ -91,7 +94,7 @@ class PackedEntry:
         rows, columns, group, agent_rows, agent_groups = (int(match[i]) for i in range(2, 7))
         layout = TensorLayout(
             name, cast(Kind, match[1]), rows, columns, group, agent_rows, agent_groups,
-            per_weight="w" in match[7], ordered="o" in match[7],
+            per_weight="w" in match[7], ordered="o" in match[7], levels="normal" if "n" in match[7] else "uniform",
         )  # fmt: skip
         return cls(layout, "b" in match[7], int(match[8]), match[9])
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.names import GRANULARITIES, Granularity
+from nash_swarm.names import GRANULARITIES, LEVELS, Granularity, Levels
 
 Kind = Literal["linear", "conv1d", "embedding", "tied"]
 
@@ -42,6 +42,7 @@ class TensorLayout:
         groups_per_agent: quantization groups side by side in one agent.
         per_weight: every weight is an agent of its own.
         ordered: columns are stored permuted; the permutation is on disk and paid for.
+        levels: where the values of codes lie, see `quantizers.levels`; "uniform" at `parameter` granularity.
         start: index of the first agent in the game.
     """
 
@@ -55,6 +56,7 @@ class TensorLayout:
     per_weight: bool = False
     ordered: bool = False
     start: int = 0
+    levels: Levels = "uniform"
 
     @classmethod
     def cut(
@@ -67,14 +69,20 @@ class TensorLayout:
         group_size: int = 64,
         ordered: bool = False,
         start: int = 0,
+        levels: Levels = "uniform",
     ) -> TensorLayout:
         """The grid of `granularity` over a matrix of `shape` (rows, columns).
 
         Raises:
-            UsageError: unknown granularity, or a group size that is no positive multiple of 32.
+            UsageError: unknown granularity or levels, levels other than even ones at `parameter` granularity, or a
+                group size that is no positive multiple of 32.
         """
         if granularity not in GRANULARITIES:
             raise UsageError(f"unknown granularity {granularity!r}; choose one of {', '.join(GRANULARITIES)}")
+        if levels not in LEVELS:
+            raise UsageError(f"unknown levels {levels!r}; choose one of {', '.join(LEVELS)}")
+        if granularity == "parameter" and levels != "uniform":
+            raise UsageError("at parameter granularity levels are uniform: weights of one scale have many widths")
         if group_size <= 0 or group_size % BLOCK_COLUMNS:
             raise UsageError(f"the group size must be a positive multiple of {BLOCK_COLUMNS}, not {group_size}")
         rows, columns = shape
@@ -90,7 +98,7 @@ class TensorLayout:
             cell = (padded_rows, groups)
         return cls(
             name, kind, rows, columns, group_size, *cell,
-            per_weight=granularity == "parameter", ordered=ordered, start=start,
+            per_weight=granularity == "parameter", ordered=ordered, start=start, levels=levels,
         )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -101,6 +109,8 @@ class TensorLayout:
             or self.rows_per_agent % TILE_ROWS
             or self.group_size % BLOCK_COLUMNS
             or self.kind not in get_args(Kind)
+            or self.levels not in LEVELS
+            or (self.per_weight and self.levels != "uniform")
         ):
             raise DataError(f"tensor {self.name!r} has an impossible layout: {self.kind}, {numbers}, {self.start}")
 

@@ -17,7 +17,7 @@ from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.game.rules import Rules
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
-from nash_swarm.names import Granularity, Scope
+from nash_swarm.names import Granularity, Levels, Scope
 
 DEFAULT_STRATEGIES = (2, 3, 4, 5, 6, 8)
 
@@ -72,16 +72,17 @@ def find_agents(
     strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
     scope: Scope = "model",
     group_size: int = 64,
+    levels: Levels = "uniform",
 ) -> Agents:
     """Cut a model's matrices into agents.
 
     Args:
         model: a transformers causal language model.
         estimator: who will measure; says which matrices are stored in activation order.
-        granularity, strategies, scope, group_size: see `measure`.
+        granularity, strategies, scope, group_size, levels: see `measure`.
 
     Raises:
-        UsageError: unknown strategies or granularity, or a model that cannot be walked.
+        UsageError: unknown strategies, granularity or levels, or a model that cannot be walked.
     """
     strategies = check_strategies(strategies, granularity)
     model = prepare(model)
@@ -91,7 +92,7 @@ def find_agents(
         start = tensors[-1].span.stop if tensors else 0
         layout = TensorLayout.cut(
             matrix.name, matrix.kind, matrix.shape, granularity,
-            group_size=group_size, ordered=estimator.orders(matrix.kind), start=start,
+            group_size=group_size, ordered=estimator.orders(matrix.kind), start=start, levels=levels,
         )  # fmt: skip
         tensors.append(layout)
     if granularity == "parameter":

@@ -25,7 +25,7 @@ from nash_swarm.game.rules import Rules
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.models.tasks import task_of
-from nash_swarm.names import DEFAULT_SOLVER, Granularity, Scope
+from nash_swarm.names import DEFAULT_SOLVER, Granularity, Levels, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies, find_agents
 from nash_swarm.pipeline.effort import Effort, find_effort
 from nash_swarm.pipeline.keeping import kept_game
@@ -82,6 +82,7 @@ def compress(
     text: str = BUILT_IN_TEXT,
     scope: Scope = "model",
     group_size: int = 64,
+    levels: Levels | None = None,
     effort: str | Effort = "default",
     windows: int | None = None,
     eval_windows: int = 16,
@@ -104,7 +105,8 @@ def compress(
         out: folder to write.
         bits, size: the budget, exactly one of them, see `solve`.
         solver, quantizer, damage: names or instances; the quantizer is the effort's if not given.
-        granularity, strategies, scope, group_size: see `measure`; the granularity is the effort's if not given.
+        granularity, strategies, scope, group_size, levels: see `measure`; granularity and levels are the effort's if
+            not given.
         effort: name of settings that trade minutes for quality, see `effort.EFFORTS`, or such settings.
         windows: calibration windows that damage is measured on and matrices are rounded with; the effort's if not
             given.
@@ -132,6 +134,7 @@ def compress(
     rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
     estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
     granularity = settled.granularity if granularity is None else granularity
+    levels = settled.levels if levels is None else levels
     strategies = check_strategies(strategies, granularity)
     rounding_windows = settled.rounding_windows if windows is None else windows
     windows = settled.windows if windows is None else windows
@@ -150,8 +153,9 @@ def compress(
         require_in_memory(source.model, "tuning")
         check_head(source.model)
     agents = find_agents(
-        source.model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
-    )
+        source.model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size,
+        levels=levels,
+    )  # fmt: skip
     budget = Budget.of(agents.parameters, bits, size)
     agents.check(budget, rules)
     if scope == "model":
@@ -159,12 +163,12 @@ def compress(
     settings = {
         "version": nash_swarm.__version__, "damage": [estimator.name, asdict(estimator)], "granularity": granularity,
         "strategies": strategies, "text": [loaded.source, loaded.digest], "scope": scope, "group_size": group_size,
-        "windows": windows, "seed": seed, "name": source.name,
+        "levels": levels, "windows": windows, "seed": seed, "name": source.name,
     }  # fmt: skip
     measured_game = partial(
         measure, source.model, source.tokenizer, text=loaded, damage=estimator, granularity=granularity,
-        strategies=strategies, scope=scope, group_size=group_size, windows=windows, seed=seed, name=source.name,
-        quiet=quiet,
+        strategies=strategies, scope=scope, group_size=group_size, levels=levels, windows=windows, seed=seed,
+        name=source.name, quiet=quiet,
     )  # fmt: skip
 
     def text_windows(part: Literal["calibration", "held-out"], count: int) -> npt.NDArray[np.int32]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nash_swarm.errors import UsageError
-from nash_swarm.names import Granularity
+from nash_swarm.names import Granularity, Levels
 from nash_swarm.pipeline.tuning import Tuning
 
 
@@ -17,6 +17,7 @@ class Effort:
     Attributes:
         windows: calibration windows that the damage is measured on.
         granularity: what an agent is, see `measure`.
+        levels: where the values of codes lie, see `measure`.
         quantizer: name of the rounding method.
         rounding_windows: calibration windows that matrices are rounded with; as many as the damage's if that is more.
         contest: whether the result is tried against the baselines, see `compress`.
@@ -27,6 +28,7 @@ class Effort:
 
     windows: int
     granularity: Granularity = "block"
+    levels: Levels = "uniform"
     quantizer: str = "gptq"
     rounding_windows: int = 0
     contest: bool = True
@@ -41,6 +43,7 @@ EFFORTS: Mapping[str, Effort] = {
     "best": Effort(
         windows=32,
         granularity="tile",
+        levels="normal",
         quantizer="descent",
         rounding_windows=128,
         contest=False,

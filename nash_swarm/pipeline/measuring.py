@@ -30,7 +30,7 @@ from nash_swarm.models.passes import Placed, WholeModel, stream_of
 from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.tasks import Prediction, task_of
 from nash_swarm.models.walk import Matrix, check_weights, find_matrices
-from nash_swarm.names import Granularity, Scope
+from nash_swarm.names import Granularity, Levels, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, Agents, find_agents
 
 
@@ -47,6 +47,7 @@ def measure(
     strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
     scope: Scope = "model",
     group_size: int = 64,
+    levels: Levels = "uniform",
     windows: int = 16,
     length: int = 512,
     coupling: bool = False,
@@ -70,6 +71,7 @@ def measure(
         strategies: bit-widths the agents may choose from.
         scope: `model` counts and quantizes everything; `linear` only the linears inside transformer blocks.
         group_size: columns that share a scale and zero-point per row.
+        levels: where the values of codes lie: "uniform" for even steps, "normal" as suits normally distributed weights.
         windows: calibration windows.
         length: tokens per window.
         coupling: also measure how the damage of agents interacts: a stencil at `parameter` granularity, in the same
@@ -79,7 +81,7 @@ def measure(
         quiet: no progress bars.
 
     Raises:
-        UsageError: unknown estimator, strategies or granularity, or a model that cannot be walked.
+        UsageError: unknown estimator, strategies, granularity or levels, or a model that cannot be walked.
         DataError: no matrix is reached by the text, weights are not finite, or the text is empty or too short.
 
     Warns:
@@ -89,8 +91,9 @@ def measure(
     estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
     model = prepare(model)
     agents = find_agents(
-        model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size
-    )
+        model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size,
+        levels=levels,
+    )  # fmt: skip
     check_weights(model)
     stencil = _Stencils(agents, estimator) if coupling and granularity == "parameter" else None
     calibration: Calibration | None = None

@@ -165,7 +165,8 @@ def measure_at(model: Any, packed: Any, game: BitGame, *, quiet: bool = False) -
         model, tokens=game.calibration.tokens, point=dense_copy(model, packed), orders=game.permutations,
         damage=estimator,
         granularity=facts["granularity"], strategies=game.strategies, scope=facts["scope"],
-        group_size=game.tensors[0].group_size, coupling=isinstance(game.coupling, Stencil), seed=facts["seed"],
+        group_size=game.tensors[0].group_size, levels=game.tensors[0].levels,
+        coupling=isinstance(game.coupling, Stencil), seed=facts["seed"],
         name=facts["model"], quiet=quiet,
     )  # fmt: skip
     facts_now = {**facts, "measured_at_loss": again.provenance.get("calibration_loss")}

@@ -70,9 +70,11 @@ def check_quantizer(quantizer: Quantizer, *, examples: int = 50, seed: int = 0) 
 
 def _sample(rng: np.random.Generator, label: str) -> _Case:
     rows, columns = (int(size) for size in rng.integers(1, 100, 2))
+    granularity = GRANULARITIES[rng.integers(len(GRANULARITIES))]
     layout = TensorLayout.cut(
-        "matrix", "linear", (rows, columns), GRANULARITIES[rng.integers(len(GRANULARITIES))],
+        "matrix", "linear", (rows, columns), granularity,
         group_size=int(rng.choice([32, 64])), ordered=bool(rng.random() < 0.5),
+        levels="normal" if granularity != "parameter" and rng.random() < 0.5 else "uniform",
     )  # fmt: skip
     known = [bits for bits in SUPPORTED_WIDTHS if bits != HALF or not layout.per_weight]
     kind, seen = KINDS[rng.integers(len(KINDS))], HESSIANS[rng.integers(len(HESSIANS))]
@@ -82,7 +84,8 @@ def _sample(rng: np.random.Generator, label: str) -> _Case:
         layout,
         _hessian(rng, seen, columns),
         rng.permutation(columns) if layout.ordered else None,
-        f"{label} ({kind} weights, {rows} x {columns}, {'single' if layout.per_weight else 'tiled'}, Hessian: {seen})",
+        f"{label} ({kind} weights, {rows} x {columns}, {'single' if layout.per_weight else 'tiled'}, "
+        f"{layout.levels} levels, Hessian: {seen})",
     )
 
 

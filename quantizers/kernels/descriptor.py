@@ -18,10 +18,11 @@ FIELDS = (
     "columns",
     "rows",
     "halves",  # 1 if some cell has width 16
+    "levels",  # address of `quantizers.levels.level_bytes`, 0 if levels are the codes themselves
 )
 (
     CODES, TILES, CELLS, CELLS_STRIDE, ENDS, ENDS_STRIDE, SCALE_CODES, ZEROS, SCALE_TABLE,
-    PERMUTATION, GROUPS, GROUP_SIZE, COLUMNS, ROWS, HALVES,
+    PERMUTATION, GROUPS, GROUP_SIZE, COLUMNS, ROWS, HALVES, LEVELS,
 ) = range(0, 8 * len(FIELDS), 8)  # fmt: skip
 """Byte offsets of the fields."""
 

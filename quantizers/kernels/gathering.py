@@ -10,6 +10,7 @@ from numba import njit
 
 from nash_swarm.quantizers.kernels import descriptor
 from nash_swarm.quantizers.kernels.prepared import Prepared
+from nash_swarm.quantizers.levels import level_tables
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -31,8 +32,9 @@ def gather(prepared: Prepared, wanted: npt.NDArray[np.int64], out: Floats, first
     _rows(
         buffer, buffer[: len(buffer) // 2 * 2].view(np.uint16), _half_values() if prepared.halves else _NOTHING,
         prepared.tiles, prepared.cells, buffer[start : start + prepared.zeros.size].reshape(shape), prepared.zeros,
-        prepared.scale_table, np.arange(layout.columns, dtype=np.int32) if order is None else order,
-        layout.group_size, wanted, out, first, past,
+        prepared.scale_table, level_tables(layout.levels).codes,
+        np.arange(layout.columns, dtype=np.int32) if order is None else order, layout.group_size, wanted, out, first,
+        past,
     )  # fmt: skip
 
 
@@ -55,6 +57,7 @@ def _rows(
     scale_codes: Bytes,
     zeros: Bytes,
     scale_table: Floats,
+    levels: Floats,
     permutation: npt.NDArray[np.int32],
     group_size: int,
     wanted: npt.NDArray[np.int64],
@@ -62,7 +65,7 @@ def _rows(
     first: int,
     past: int,
 ) -> None:
-    """Arguments as `Prepared` has them."""
+    """Arguments as `Prepared` has them; levels: of `levels.LevelTables`."""
     columns = out.shape[1]
     for i in range(first, past):
         row = wanted[i]
@@ -96,5 +99,5 @@ def _rows(
                             per = 8 // high
                             byte = int(buffer[at + low * 64 + quad // per * 64 + lane])
                             code |= ((byte >> (high * (quad % per))) & ((1 << high) - 1)) << low
-                    out[i, permutation[start + k]] = (np.float32(code) - zero) * scale
+                    out[i, permutation[start + k]] = (levels[bits, code] - zero) * scale
                 at += bits * 64

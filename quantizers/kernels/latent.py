@@ -37,14 +37,15 @@ def _scale(code: np.float32, table: Floats, whole: bool) -> np.float32:
 
 @njit(**_OPTIONS)
 def weights(
-    codes: Floats, scale_codes: Floats, zeros: Floats, widths: Bytes, table: Floats, whole: bool, group_size: int,
-    order: npt.NDArray[np.int64], out: Floats, first: int, past: int,
+    codes: Floats, scale_codes: Floats, zeros: Floats, widths: Bytes, table: Floats, levels: Floats,
+    zero_levels: Floats, whole: bool, group_size: int, order: npt.NDArray[np.int64], out: Floats, first: int, past: int,
 ) -> None:  # fmt: skip
     """Weights of rows `first:past` in the model's column order.
 
     codes: float32 (rows, columns), stored order; where the width is 16 the weights themselves. scale_codes, zeros:
-    float32 (rows, groups). widths: uint8 (rows, groups). table: float32 (256,), the tensor's scales. whole: round scale
-    codes. order: int64 (columns,), the model's column of each stored one. out: float32 (rows, columns).
+    float32 (rows, groups). widths: uint8 (rows, groups). table: float32 (256,), the tensor's scales. levels,
+    zero_levels: of `levels.LevelTables`. whole: round scale codes. order: int64 (columns,), the model's column of each
+    stored one. out: float32 (rows, columns).
     """
     columns = codes.shape[1]
     for n in range(first, past):
@@ -56,9 +57,10 @@ def weights(
                 continue
             top = np.float32((1 << widths[n, g]) - 1)
             scale = _scale(scale_codes[n, g], table, whole)
-            zero = _whole(zeros[n, g], top)
+            values = levels[widths[n, g]]
+            zero = zero_levels[widths[n, g], int(_whole(zeros[n, g], top))]
             for k in range(start, stop):
-                out[n, order[k]] = (_whole(codes[n, k], top) - zero) * scale
+                out[n, order[k]] = (values[int(_whole(codes[n, k], top))] - zero) * scale
 
 
 @njit(inline="always", **_OPTIONS)
@@ -74,13 +76,14 @@ def _adam(
 @njit(**_OPTIONS)
 def step(
     codes: Floats, code_moments: Floats, scale_codes: Floats, scale_moments: Floats, zeros: Floats,
-    zero_moments: Floats, widths: Bytes, table: Floats, whole: bool, group_size: int, order: npt.NDArray[np.int64],
-    gradient: Floats, rates: Floats, settings: Floats, first: int, past: int,
+    zero_moments: Floats, widths: Bytes, table: Floats, levels: Floats, zero_levels: Floats, whole: bool,
+    group_size: int, order: npt.NDArray[np.int64], gradient: Floats, rates: Floats, settings: Floats, first: int,
+    past: int,
 ) -> None:  # fmt: skip
     """One step of Adam (Kingma & Ba 2015, arXiv 1412.6980) on rows `first:past`.
 
-    codes, scale_codes, zeros, widths, table, whole, order: as `weights`; the first three change in place and stay
-    within half a step of a whole number in their range. code_moments: float32 (2, rows, columns);
+    codes, scale_codes, zeros, widths, table, levels, zero_levels, whole, order: as `weights`; the first three change in
+    place and stay within half a step of a whole number in their range. code_moments: float32 (2, rows, columns);
     scale_moments, zero_moments: float32 (rows, groups, 2). gradient: float32 (rows, columns), of the loss by the
     weights, in the model's column order. rates: learning rates of codes, scale codes and zero-points, in their own
     units; with the first 0, codes stay. settings: beta1, beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t), epsilon.
@@ -96,17 +99,22 @@ def step(
             start, stop = g * group_size, min((g + 1) * group_size, columns)
             top = np.float32((1 << widths[n, g]) - 1)
             scale = _scale(scale_codes[n, g], table, whole)
-            zero = _whole(zeros[n, g], top)
+            values = levels[widths[n, g]]
+            last = int(top)
+            zero = zero_levels[widths[n, g], int(_whole(zeros[n, g], top))]
+            zero_step = zero_levels[widths[n, g], 1] - zero_levels[widths[n, g], 0]
             along_scale = np.float32(0.0)
             along_zero = np.float32(0.0)
             for k in range(start, stop):
                 local[k - start] = gradient[n, order[k]] * scale
             for k in range(start, stop):
-                along_scale += local[k - start] * (_whole(codes[n, k], top) - zero)
+                along_scale += local[k - start] * (values[int(_whole(codes[n, k], top))] - zero)
                 along_zero += local[k - start]
             if rates[0] > 0:
                 for k in range(start, stop):
-                    slope = local[k - start]
+                    at = int(_whole(codes[n, k], top))
+                    before, after = max(0, at - 1), min(last, at + 1)
+                    slope = local[k - start] * (values[after] - values[before]) / np.float32(after - before)
                     m = settings[0] * code_moments[0, n, k] + (one - settings[0]) * slope
                     v = settings[1] * code_moments[1, n, k] + (one - settings[1]) * slope * slope
                     code_moments[0, n, k] = m
@@ -115,5 +123,5 @@ def step(
                     codes[n, k] = min(top + half, max(-half, moved))
             moved = _adam(scale_codes[n, g], scale_moments[n, g], -OCTAVE * along_scale, rates[1], settings)
             scale_codes[n, g] = min(np.float32(255), max(np.float32(0), moved))
-            moved = _adam(zeros[n, g], zero_moments[n, g], -along_zero, rates[2], settings)
+            moved = _adam(zeros[n, g], zero_moments[n, g], -along_zero * zero_step, rates[2], settings)
             zeros[n, g] = min(top + half, max(-half, moved))

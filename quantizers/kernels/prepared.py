@@ -19,6 +19,7 @@ from nash_swarm.errors import DataError
 from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
 from nash_swarm.quantizers import grid
 from nash_swarm.quantizers.kernels import descriptor
+from nash_swarm.quantizers.levels import level_bytes, level_tables
 from nash_swarm.quantizers.packing import PackedTensor, n16k32
 
 _LONGEST_GROUP = 1 << 16
@@ -39,7 +40,7 @@ class Prepared:
         tiles: first byte of each tile's codes, int64 (row_tiles,).
         cells: group * 32 + width of each stored group, widest first, int32 (row_tiles, groups); (1, groups) if all
             tiles agree.
-        zeros: zero-points in stored order, uint8 (row_tiles, groups, 16).
+        zeros: levels of the zero-points, see `quantizers.levels`, in stored order, uint8 (row_tiles, groups, 16).
         scale_table: scales of codes 0..15, float32 (16,).
         permutation: int32 (columns,), `None` if columns are stored in the model's order.
         halves: some cell has width 16.
@@ -66,7 +67,7 @@ class Prepared:
 
     def __post_init__(self) -> None:
         _check(self)
-        layout, order = self.layout, self.permutation
+        layout, order, table = self.layout, self.permutation, level_bytes(self.layout.levels)
         ends = ((self.cells & _WIDTH_MASK)[:, :, None] >= np.array(descriptor.WIDTHS)).sum(axis=1, dtype=np.int32)
         halves = bool((self.cells & _WIDTH_MASK == HALF).any())
         digest = b"" if order is None else hashlib.blake2b(order.tobytes(), digest_size=16).digest()
@@ -86,6 +87,7 @@ class Prepared:
             "columns": layout.columns,
             "rows": layout.rows,
             "halves": int(halves),
+            "levels": 0 if table is None else table.ctypes.data,
         }
         fields = np.array([values[key] for key in descriptor.FIELDS], np.int64)
         object.__setattr__(self, "halves", halves)
@@ -130,7 +132,9 @@ def prepare(tensor: PackedTensor) -> Prepared:
     wide = tensor.widths.astype(np.int64)
     order = np.argsort(-wide, axis=1, kind="stable")
     cells = (order << descriptor.WIDTH_BITS | np.take_along_axis(wide, order, axis=1)).astype(np.int32)
-    by_tile = tensor.zeros.reshape(shape[0], TILE_ROWS, shape[1])
+    widest = np.minimum(grid.row_widths(tensor.widths, layout, padded=True), 8)
+    levels = level_tables(layout.levels).zeros[widest, tensor.zeros].astype(np.uint8)
+    by_tile = levels.reshape(shape[0], TILE_ROWS, shape[1])
     identity = np.array_equal(tensor.permutation, np.arange(layout.columns))
     return Prepared(
         layout,

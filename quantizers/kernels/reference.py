@@ -13,6 +13,7 @@ import numpy.typing as npt
 from nash_swarm.game.layout import HALF, TILE_ROWS
 from nash_swarm.quantizers import grid
 from nash_swarm.quantizers.kernels.activations import SMALLEST
+from nash_swarm.quantizers.levels import code_levels, zero_levels
 from nash_swarm.quantizers.packing import PackedTensor, n16k32
 
 Floats = npt.NDArray[np.float32]
@@ -37,8 +38,8 @@ def round_activations(x: Floats) -> Rounded:
 def multiply(tensor: PackedTensor, x: Floats, mode: str = "int8") -> Floats:
     """x, float32 (tokens, columns), times the transposed matrix: float32 (tokens, rows).
 
-    A group's contribution is `dot * (scale * step)` with the exact integer `dot` of codes less zero-points and rounded
-    activations and the activations' `step`; in fp32 mode, and for width 16, `sum * scale`, see `_products`. The
+    A group's contribution is `dot * (scale * step)` with the exact integer `dot` of levels less zero-points' and
+    rounded activations and the activations' `step`; in fp32 mode, and for width 16, `sum * scale`, see `_products`. The
     contributions of a tile are added in stored order: widest first, then by column.
     """
     layout = tensor.layout
@@ -51,7 +52,9 @@ def multiply(tensor: PackedTensor, x: Floats, mode: str = "int8") -> Floats:
         rows = slice(tile * TILE_ROWS, min((tile + 1) * TILE_ROWS, layout.rows))
         for group in order[tile]:
             columns = slice(group * layout.group_size, (group + 1) * layout.group_size)
-            levels = codes[rows, columns].astype(np.int64) - tensor.zeros[rows, group, None].astype(np.int64)
+            width = min(8, int(tensor.widths[tile, group]))
+            levels = code_levels(width, layout.levels)[codes[rows, columns]]
+            levels = levels - zero_levels(width, layout.levels)[tensor.zeros[rows, group, None]]
             scale = scales[rows, group]
             if tensor.widths[tile, group] == HALF:
                 out[:, rows] += _products(halves[rows, columns].astype(np.float32), stored[:, columns])

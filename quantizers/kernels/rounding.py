@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from nash_swarm.quantizers.kernels.level_fitting import fit_levels, nearest_code
+
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
@@ -73,6 +75,10 @@ def round_group(
     base: np.float32,
     table: Floats,
     shrinks: Floats,
+    code_levels: Floats,
+    zero_levels: Floats,
+    nearest: Bytes,
+    uneven: npt.NDArray[np.bool_],
     feedback: bool,
     codes: Bytes,
     scale_codes: Bytes,
@@ -86,6 +92,7 @@ def round_group(
 
     work: float32 (rows, columns), holds the rounded weights afterwards. factor: upper Cholesky factor of the inverse
     Hessian, float32 (columns, columns). weight: float32 (columns,) of the scale search. widths: uint8 (rows,).
+    code_levels, zero_levels, nearest, uneven: of `levels.LevelTables`.
     feedback: pass each column's error on to the group's later columns (GPTQ). errors: float32 (rows, stop - start),
     what the columns after the group still have to take up, divided by the factor's diagonal.
     """
@@ -98,16 +105,26 @@ def round_group(
         for j in range(stop - start):
             x[j] = work[n, start + j]
         top = (1 << bits) - 1
-        code, zero, _ = fit_grid(x, weight[start:stop], top, base, table, shrinks)
+        if uneven[bits]:
+            code, zero, _ = fit_levels(
+                x, weight[start:stop], top, base, table, code_levels[bits], zero_levels[bits], nearest[bits]
+            )
+        else:
+            code, zero, _ = fit_grid(x, weight[start:stop], top, base, table, shrinks)
         scale_codes[n, group] = code
         zeros[n, group] = zero
         scale = table[code]
         inverse = np.float32(1.0) / scale
-        z = np.float32(zero)
+        z = zero_levels[bits, zero]
         levels = np.float32(top)
         for j in range(stop - start):
-            v = min(levels, max(np.float32(0.0), np.float32(_nearest(x[j] * inverse)) + z))
-            codes[n, start + j] = np.uint8(v)
+            if uneven[bits]:
+                chosen = nearest_code(x[j] * inverse + z, nearest[bits])
+                codes[n, start + j] = np.uint8(chosen)
+                v = code_levels[bits, chosen]
+            else:
+                v = min(levels, max(np.float32(0.0), np.float32(_nearest(x[j] * inverse)) + z))
+                codes[n, start + j] = np.uint8(v)
             rounded = (v - z) * scale
             work[n, start + j] = rounded
             if feedback:
@@ -127,6 +144,10 @@ def tile_damage(
     base: np.float32,
     table: Floats,
     shrinks: Floats,
+    code_levels: Floats,
+    zero_levels: Floats,
+    nearest: Bytes,
+    uneven: npt.NDArray[np.bool_],
     out: npt.NDArray[np.float64],
     first: int,
     past: int,
@@ -136,6 +157,7 @@ def tile_damage(
     shrinks: as `fit_grid`; at 8 bits only the first two, clipping more never pays.
     weights: float32 (rows, columns). rows: float32 (terms, rows) and columns: float32 (terms, columns), the error of
     weight (n, k) counts `sum_t rows[t, n] * columns[t, k]`. tops: int64 (strategies,), levels - 1, 0 for "exact".
+    code_levels, zero_levels, nearest, uneven: of `levels.LevelTables`.
     out: float64 (row_tiles, groups, strategies), added to. Tiles `first:past`.
     """
     terms = rows.shape[0]
@@ -152,6 +174,13 @@ def tile_damage(
                     w += rows[t, n] * columns[t, start:stop]
                 x = weights[n, start:stop]
                 for s in range(tops.size):
-                    if tops[s] > 0:
+                    bits = 0
+                    while tops[s] >> bits:
+                        bits += 1
+                    if uneven[bits]:
+                        out[tile, g, s] += fit_levels(
+                            x, w, tops[s], base, table, code_levels[bits], zero_levels[bits], nearest[bits]
+                        )[2]
+                    elif tops[s] > 0:
                         search = shrinks if tops[s] < 255 else shrinks[:2]
                         out[tile, g, s] += fit_grid(x, w, tops[s], base, table, search)[2]

@@ -42,8 +42,8 @@ def _write(values: int, rows: int, out: int) -> None:
 
 @njit(inline="always")
 def _few_tokens(
-    path: int, lanes: int, bits: int, end: int, matrix: int, tile: int, at: int, activations: int, tokens: int,
-    start: int, sums: int,
+    path: int, lanes: int, tabled: int, bits: int, end: int, matrix: int, tile: int, at: int, activations: int,
+    tokens: int, start: int, sums: int,
 ) -> int:  # fmt: skip
     """Add a tile's groups of one width to the sums of one or two tokens; the address behind their codes."""
     groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
@@ -53,6 +53,7 @@ def _few_tokens(
     scale_codes = load_long(matrix + d.SCALE_CODES) + 16 * groups * tile
     zero_points = load_long(matrix + d.ZEROS) + 16 * groups * tile
     steps, totals = scales_at(matrix, activations, tokens), totals_at(matrix, activations, tokens)
+    levels = load_long(matrix + d.LEVELS)
     for position in range(load_int(ends - 4), load_int(ends)):
         group = load_int(cells + 4 * position) >> d.WIDTH_BITS
         blocks = (min(group_size, columns - group * group_size) + 31) // 32
@@ -63,23 +64,25 @@ def _few_tokens(
         inputs = group * group_size * tokens + 32 * blocks * start
         index = 4 * (group * tokens + start)
         add_few_tokens(
-            path, lanes, bits, at, blocks, zeros, scales, activations + inputs, steps + index, totals + index, sums
-        )
+            path, lanes, tabled, bits, at, blocks, levels, zeros, scales, activations + inputs, steps + index,
+            totals + index, sums,
+        )  # fmt: skip
         at += 64 * bits * blocks
     return at
 
 
 @njit(inline="always")
 def _few_tokens_of_any_width(
-    path: int, lanes: int, matrix: int, tile: int, at: int, activations: int, tokens: int, start: int, sums: int
-) -> None:
+    path: int, lanes: int, tabled: int, matrix: int, tile: int, at: int, activations: int, tokens: int, start: int,
+    sums: int,
+) -> None:  # fmt: skip
     """All widths that codes have, in stored order."""
-    at = _few_tokens(path, lanes, 8, d.END_8, matrix, tile, at, activations, tokens, start, sums)
-    at = _few_tokens(path, lanes, 6, d.END_6, matrix, tile, at, activations, tokens, start, sums)
-    at = _few_tokens(path, lanes, 5, d.END_5, matrix, tile, at, activations, tokens, start, sums)
-    at = _few_tokens(path, lanes, 4, d.END_4, matrix, tile, at, activations, tokens, start, sums)
-    at = _few_tokens(path, lanes, 3, d.END_3, matrix, tile, at, activations, tokens, start, sums)
-    _few_tokens(path, lanes, 2, d.END_2, matrix, tile, at, activations, tokens, start, sums)
+    at = _few_tokens(path, lanes, tabled, 8, d.END_8, matrix, tile, at, activations, tokens, start, sums)
+    at = _few_tokens(path, lanes, tabled, 6, d.END_6, matrix, tile, at, activations, tokens, start, sums)
+    at = _few_tokens(path, lanes, tabled, 5, d.END_5, matrix, tile, at, activations, tokens, start, sums)
+    at = _few_tokens(path, lanes, tabled, 4, d.END_4, matrix, tile, at, activations, tokens, start, sums)
+    at = _few_tokens(path, lanes, tabled, 3, d.END_3, matrix, tile, at, activations, tokens, start, sums)
+    _few_tokens(path, lanes, tabled, 2, d.END_2, matrix, tile, at, activations, tokens, start, sums)
 
 
 @njit(inline="always")
@@ -92,7 +95,7 @@ def multiply(
     cells, cells_stride = load_long(matrix + d.CELLS), load_long(matrix + d.CELLS_STRIDE)
     ends, ends_stride = load_long(matrix + d.ENDS), load_long(matrix + d.ENDS_STRIDE)
     scale_codes, zero_points = load_long(matrix + d.SCALE_CODES), load_long(matrix + d.ZEROS)
-    table = load_long(matrix + d.SCALE_TABLE)
+    table, levels = load_long(matrix + d.SCALE_TABLE), load_long(matrix + d.LEVELS)
     groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
     columns, rows = load_long(matrix + d.COLUMNS), load_long(matrix + d.ROWS)
     steps, totals = scales_at(matrix, activations, tokens), totals_at(matrix, activations, tokens)
@@ -122,24 +125,36 @@ def multiply(
                 inputs = group * group_size * tokens + 32 * blocks * start
                 index = 4 * (group * tokens + start)
                 if exact or bits == HALF:
-                    store_levels(bits, at, blocks, zeros, work)
+                    if levels == 0:
+                        store_levels(path, 0, bits, at, blocks, levels, zeros, work)
+                    else:
+                        store_levels(path, 1, bits, at, blocks, levels, zeros, work)
                     if bits == HALF:
                         scales = one
                     add_products(float_lanes, work, blocks, scales, values + 4 * inputs, sums, count)
                 else:
-                    block = at
+                    block, most_bits = at, bits
                     if bits < 8:
-                        unpack_group(bits, at, blocks, work)
                         block = work
+                        if levels == 0:
+                            unpack_group(path, 0, bits, at, blocks, levels, work)
+                        else:
+                            unpack_group(path, 1, bits, at, blocks, levels, work)
+                            # as `simd.levels.most_bits`: of 6 bits levels are even
+                            most_bits = bits if bits == 6 else 8
                     add_tokens(
-                        path, lanes, bits, block, blocks, zeros, scales, activations + inputs, steps + index,
+                        path, lanes, most_bits, block, blocks, zeros, scales, activations + inputs, steps + index,
                         totals + index, sums, count,
                     )  # fmt: skip
                 at += 64 * bits * blocks
-            if few and count == 1:
-                _few_tokens_of_any_width(path, 1, matrix, tile, at, activations, tokens, start, sums)
+            if few and count == 1 and levels == 0:
+                _few_tokens_of_any_width(path, 1, 0, matrix, tile, at, activations, tokens, start, sums)
+            elif few and count == 1:
+                _few_tokens_of_any_width(path, 1, 1, matrix, tile, at, activations, tokens, start, sums)
+            elif few and levels == 0:
+                _few_tokens_of_any_width(path, 2, 0, matrix, tile, at, activations, tokens, start, sums)
             elif few:
-                _few_tokens_of_any_width(path, 2, matrix, tile, at, activations, tokens, start, sums)
+                _few_tokens_of_any_width(path, 2, 1, matrix, tile, at, activations, tokens, start, sums)
             for token in range(count):
                 place = out + 4 * ((start + token) * rows + 16 * tile)
                 _write(sums + 64 * token, rows - 16 * tile, place)

@@ -148,8 +148,9 @@ class PackedTensor:
         else:
             codes, halves = n16k32.unpack_codes(stream, self.widths, layout)
             rows = slice(0, layout.rows)
-            stored = grid.dequantize(codes, self.scale_codes[rows], self.zeros[rows], self.base, layout.group_size)
-            half = np.repeat(grid.row_widths(self.widths, layout) == HALF, layout.group_size, axis=1)
+            by_row = grid.row_widths(self.widths, layout)
+            stored = grid.dequantize(codes, self.scale_codes[rows], self.zeros[rows], self.base, by_row, layout)
+            half = np.repeat(by_row == HALF, layout.group_size, axis=1)
             stored = np.where(half[:, : layout.columns], halves.astype(np.float32), stored)
         matrix = np.empty_like(stored)
         matrix[:, self.permutation] = stored

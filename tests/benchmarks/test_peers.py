@@ -149,13 +149,16 @@ def test_the_line_joins_what_nothing_smaller_beats() -> None:
 def test_widths_of_others_are_rounded_by_us_and_counted(tmp_path: Path) -> None:
     model, rng = tiny_llama(tied=True), np.random.default_rng(0)
     tokens = rng.integers(0, VOCABULARY, (4, 32)).astype(np.int32)
-    game = measured_game(model, tokens, tmp_path / "game.npz", "tiny")
-    assert np.array_equal(measured_game(model, tokens, tmp_path / "game.npz", "tiny").damage, game.damage)
+    effort, path = Effort(windows=2), tmp_path / "game.npz"
+    game = measured_game(model, tokens, path, "tiny", effort)
+    assert np.array_equal(measured_game(model, tokens, path, "tiny", effort).damage, game.damage)
     with pytest.raises(DataError, match="other windows"):
-        measured_game(model, tokens[:2], tmp_path / "game.npz", "tiny")
+        measured_game(model, tokens[:2], path, "tiny", effort)
     with pytest.raises(DataError, match="other agents"):
-        measured_game(model, tokens, tmp_path / "game.npz", "tiny", "tile")
-    ours = Ours(model, game, tokens, Effort(windows=2), "greedy")
+        measured_game(model, tokens, path, "tiny", Effort(windows=2, granularity="tile"))
+    with pytest.raises(DataError, match="other levels"):
+        measured_game(model, tokens, path, "tiny", Effort(windows=2, levels="normal"))
+    ours = Ours(model, game, tokens, effort, "greedy")
     widths = {tensor.name: (2, 3, 4)[number % 3] for number, tensor in enumerate(game.tensors)}
     packed, bits, said = ours.pack({}, widths)
     expected = sum(

@@ -15,7 +15,7 @@ from nash_swarm.damage.sequence_deltas import sequence_deltas
 from nash_swarm.errors import UsageError
 from nash_swarm.models.neighbourhood import Neighbourhood, neighbourhood
 from nash_swarm.models.walk import find_matrices
-from nash_swarm.quantizers.grid import dequantize
+from nash_swarm.quantizers.grid import dequantize, row_widths
 from nash_swarm.quantizers.rtn import RoundToNearest
 
 TOKENS = np.random.default_rng(5).integers(0, VOCABULARY, (6, 32)).astype(np.int32)
@@ -42,7 +42,8 @@ def test_deltas_are_gradients_times_rounding_errors(name: str, granularity: Any)
             for place, bits in enumerate((2, 4)):
                 widths = np.full((tensor.row_tiles, tensor.groups), bits, np.uint8)
                 got = RoundToNearest().round(weight, widths, tensor)
-                rounded = dequantize(got.codes, got.scale_codes, got.zeros, got.base, tensor.group_size)
+                by_row = row_widths(widths, tensor)
+                rounded = dequantize(got.codes, got.scale_codes, got.zeros, got.base, by_row, tensor)
                 product = (stored * (rounded - weight)).astype(np.float64)
                 tiles = np.zeros((tensor.row_tiles, tensor.groups))
                 cells = np.add.reduceat(product, np.arange(0, tensor.columns, tensor.group_size), axis=1)

@@ -5,98 +5,21 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from support.models import allocate, tiny_gpt2, tiny_llama
+from support.models import tiny_gpt2, tiny_llama
+from support.quick import HIDDEN, LAYER, LAYERS, build, close, ids, pack, quick, slow, steps
 from transformers import DynamicCache, StaticCache
 
 import nash_swarm as ns
-from nash_swarm.errors import DataError, UsageError
-from nash_swarm.integrations.single_token import attention, decoder_layer, gated, norm
+from nash_swarm.integrations.single_token import attention, gated, norm
 from nash_swarm.integrations.single_token.quick import Quick
 from nash_swarm.integrations.single_token.recognise import code_of, runs
-from nash_swarm.quantizers import multiplier
-
-LAYERS, HIDDEN, HEAD, KEY_HEADS = 2, 96, 32, 2
-Config = type[transformers.PreTrainedConfig]
-
-
-def pack(model: Any) -> Any:
-    game = ns.measure(model, damage="magnitude", text=None, group_size=32, quiet=True)
-    return ns.pack(model, allocate(game), quantizer="rtn", quiet=True)
-
-
-def build(config: Config = transformers.LlamaConfig, **settings: Any) -> Any:
-    """A model whose sizes are the kernels', with biases where its kind has them."""
-    torch.manual_seed(0)
-    sizes = {
-        "vocab_size": 101, "hidden_size": HIDDEN, "intermediate_size": 160, "num_hidden_layers": LAYERS,
-        "num_attention_heads": 3 * KEY_HEADS, "num_key_value_heads": KEY_HEADS, "head_dim": HEAD,
-        "max_position_embeddings": 64, "initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": None,
-        "pad_token_id": 0,
-    }  # fmt: skip
-    model = transformers.AutoModelForCausalLM.from_config(config(**(sizes | settings))).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias") or "norm" in name:
-            torch.nn.init.normal_(parameter, 1.0, 0.2)
-    return model
-
-
-@pytest.fixture(scope="module")
-def packed() -> Any:
-    return pack(build(attention_bias=True, mlp_bias=True))
-
-
-def quick(model: Any) -> list[Quick]:
-    return [module for module in model.modules() if isinstance(module, Quick)]
-
-
-@contextmanager
-def slow(model: Any, kind: type[Quick] = Quick) -> Iterator[None]:
-    """Every module of a kind with its own `forward` alone."""
-    kinds = [(module, type(module)) for module in quick(model) if isinstance(module, kind)]
-    for module, kind in kinds:
-        module.__class__ = kind.__bases__[1]
-    yield
-    for module, kind in kinds:
-        module.__class__ = kind
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which kinds of quick modules called their kernels."""
-    found: list[str] = []
-    for place in (norm, gated, attention, decoder_layer):
-        real = place.kernels
-        name = place.__name__.rsplit(".", 1)[1]
-        monkeypatch.setattr(place, "kernels", lambda real=real, name=name: (found.append(name), real())[1])
-    return found
-
-
-def ids(*shape: int) -> torch.Tensor:
-    return torch.randint(2, 101, shape, generator=torch.Generator().manual_seed(1))
-
-
-def steps(model: Any, cache: Any, tokens: int = 6) -> torch.Tensor:
-    """Logits of tokens read one by one after a prompt of five."""
-    text = ids(1, 5 + tokens)
-    with torch.no_grad():
-        model(text[:, :5], past_key_values=cache)
-        return torch.cat([model(text[:, 5 + t : 6 + t], past_key_values=cache).logits for t in range(tokens)])
-
-
-def close(found: torch.Tensor, expected: torch.Tensor, share: float) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=share * float(expected.abs().max()))
-
-
-LAYER = decoder_layer.QuickDecoderLayer
 
 
 @pytest.mark.parametrize("activations", ["fp32", "int8"])
@@ -220,67 +143,6 @@ def test_a_layer_put_in_later_is_called(packed: Any) -> None:
         found = model(ids(1, 1)).logits
         with slow(model):
             close(found, model(ids(1, 1)).logits, 0.05)
-
-
-@pytest.mark.parametrize("what", ["weights", "other weights", "gain", "other gain", "bias", "epsilon", "activations"])
-def test_what_changes_between_tokens_counts(packed: Any, what: str) -> None:
-    """A layer remembers where its matrices are; whatever becomes of them must be seen."""
-    model = copy.deepcopy(packed)
-    ns.set_activations(model, "fp32")
-    layer, other = model.model.layers
-    with torch.no_grad():
-        before = model(ids(1, 1)).logits
-        if what == "weights":
-            layer.mlp.down_proj.packed.copy_(other.mlp.down_proj.packed)
-        elif what == "other weights":
-            layer.mlp.down_proj, other.mlp.down_proj = other.mlp.down_proj, layer.mlp.down_proj
-        elif what == "gain":
-            layer.input_layernorm.weight.mul_(2)
-        elif what == "other gain":
-            layer.input_layernorm.weight = torch.nn.Parameter(2 * layer.input_layernorm.weight, requires_grad=False)
-        elif what == "bias":
-            layer.self_attn.o_proj.bias = torch.nn.Parameter(torch.ones(HIDDEN), requires_grad=False)
-        elif what == "epsilon":
-            layer.input_layernorm.variance_epsilon = 10.0
-        else:
-            ns.set_activations(model, "int8")
-        found = model(ids(1, 1)).logits
-        with slow(model, LAYER):
-            assert torch.equal(found, model(ids(1, 1)).logits)
-        assert not torch.equal(found, before)
-
-
-def test_a_damaged_matrix_is_refused(packed: Any) -> None:
-    model = copy.deepcopy(packed)
-    with torch.no_grad():
-        model(ids(1, 1))
-        model.model.layers[0].mlp.down_proj.packed[-40:] = 255
-        with pytest.raises(DataError, match="down_proj"):
-            model(ids(1, 1))
-
-
-def test_products_worth_two_threads_get_them(packed: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    model, before = copy.deepcopy(packed), torch.get_num_threads()
-    monkeypatch.setattr(multiplier, "_SHARE_SECONDS", 0.0)
-    try:
-        for threads, kinds in ((2, {"norm", "gated", "attention"}), (1, {"norm", "attention", "decoder_layer"})):
-            torch.set_num_threads(threads)
-            calls.clear()
-            with torch.no_grad():
-                model(ids(1, 1))
-            assert set(calls) == kinds
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_layers_of_odd_sizes_are_left_to_their_parts(calls: list[str]) -> None:
-    model = pack(build(num_hidden_layers=1))
-    layer = model.model.layers[0]
-    narrow = pack(build(num_hidden_layers=1, intermediate_size=128)).model.layers[0]
-    layer.mlp.down_proj = narrow.mlp.down_proj
-    with torch.no_grad(), pytest.raises(UsageError, match="columns"):
-        model(ids(1, 1))
-    assert "decoder_layer" not in calls
 
 
 def test_hidden_states_are_recorded(packed: Any) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.layouts import Case, cases
 from support.products import WIDTHS, product, random_tensor
 
+from nash_swarm.names import LEVELS, Levels
 from nash_swarm.quantizers.kernels import reference
 from nash_swarm.quantizers.kernels.matmul import Mode, multiply, quantize_activations
 from nash_swarm.quantizers.kernels.prepared import prepare
@@ -39,19 +40,22 @@ def test_mixed_layouts(case: Case, tokens: int, seed: int) -> None:
     assert_exact(tensor, inputs(seed, tokens, case.layout.columns))
 
 
+@pytest.mark.parametrize("levels", LEVELS)
 @pytest.mark.parametrize("group_size", [32, 64, 96, 128])
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_every_width_and_group_size(bits: int, group_size: int) -> None:
+def test_every_width_and_group_size(bits: int, group_size: int, levels: Levels) -> None:
     for tokens in TOKENS:
-        tensor = random_tensor(tokens, (35, 2 * group_size + 37), [bits], group_size=group_size)
+        shape = (35, 2 * group_size + 37)
+        tensor = random_tensor(tokens, shape, [bits], group_size=group_size, levels=levels)
         assert_exact(tensor, inputs(tokens, tokens, tensor.layout.columns))
 
 
+@pytest.mark.parametrize("levels", LEVELS)
 @pytest.mark.parametrize("bits", WIDTHS)
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_largest_codes_times_largest_activations(bits: int, sign: int) -> None:
+def test_largest_codes_times_largest_activations(bits: int, sign: int, levels: Levels) -> None:
     """Every product is as large as it gets: nothing saturates or overflows on the way."""
-    tensor = random_tensor(0, (16, 256), [bits], group_size=128, extreme=True)
+    tensor = random_tensor(0, (16, 256), [bits], group_size=128, extreme=True, levels=levels)
     tensor.zeros[:] = 0
     full = np.full_like(tensor.buffer[: tensor.code_bytes], 255 if bits < 16 else 0x3C)
     tensor.buffer[: tensor.code_bytes] = full

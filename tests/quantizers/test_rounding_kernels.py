@@ -8,7 +8,9 @@ from support import rounding as twin
 
 from nash_swarm.quantizers.grid import SHRINKS, scale_base, scale_table
 from nash_swarm.quantizers.kernels import per_weight, rounding
+from nash_swarm.quantizers.levels import level_tables
 
+EVEN = tuple(getattr(level_tables("uniform"), name) for name in ("codes", "zeros", "nearest", "uneven"))
 BASE = np.float32(2)
 SEARCH = np.array(SHRINKS, np.float32)
 POWERS = np.exp2(1 - np.arange(256) // 16).astype(np.float32)
@@ -70,8 +72,8 @@ def test_round_group_is_its_twin_on_exact_numbers(feedback: bool, seed: int, col
     errors = np.zeros((rows, columns), np.float32)
     for first, past in ((0, 2), (2, rows)):
         rounding.round_group(
-            work, start, start + columns, factor, weight, widths, BASE, POWERS, SEARCH, feedback, codes, grids[0],
-            grids[1], 0, errors, first, past,
+            work, start, start + columns, factor, weight, widths, BASE, POWERS, SEARCH, *EVEN, feedback, codes,
+            grids[0], grids[1], 0, errors, first, past,
         )  # fmt: skip
     np.testing.assert_array_equal(codes[:, inside], expected.codes)
     np.testing.assert_array_equal(grids[0, :, 0], expected.scale_codes)
@@ -95,7 +97,7 @@ def test_tile_damage_sums_the_least_errors(seed: int, rows: int, columns: int, s
     table = scale_table(base)
     shape = (-(-rows // 16), -(-columns // size), len(tops))
     out = np.zeros(shape)
-    common = (weights, by_row, by_column, size, tops, base, table, SEARCH, out)
+    common = (weights, by_row, by_column, size, tops, base, table, SEARCH, *EVEN, out)
     rounding.tile_damage(*common, 0, 1)
     rounding.tile_damage(*common, 1, shape[0])
     expected = np.zeros(shape)

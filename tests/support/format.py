@@ -10,6 +10,16 @@ import numpy.typing as npt
 from nash_swarm.game.layout import TensorLayout
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 16)
+NORMAL = {
+    2: [0, 89, 166, 255],
+    3: [0, 48, 83, 113, 142, 172, 207, 255],
+    4: [0, 31, 52, 69, 84, 97, 109, 122, 133, 146, 158, 171, 186, 203, 224, 255],
+    5: [
+        0, 22, 37, 48, 58, 66, 73, 80, 87, 93, 98, 104, 109, 115, 120, 125, 130, 135, 140, 146, 151, 157, 162, 168, 175,
+        182, 189, 197, 207, 218, 233, 255,
+    ],
+}  # fmt: skip
+ZEROS = {2: range(82, 167, 28), 3: range(97, 154, 8), 4: range(106, 152, 3), 5: range(112, 144)}
 
 
 def block_code(block: bytes, bits: int, row: int, column: int) -> int:
@@ -86,7 +96,10 @@ def decode(data: bytes, layout: TensorLayout) -> npt.NDArray[np.float32]:
             zero = bits_at(data[run_at[bits] :], zero_starts[tile, group] + row, bits)
             scale_code = data[scales_at + (tile * groups + group) * 16 + row]
             scale = np.float32(base) * np.exp2(np.float32(-scale_code / 16))
-            out[n, order[k]] = np.float32(block_code(block, bits, row, column) - zero) * scale
+            code = block_code(block, bits, row, column)
+            if layout.levels == "normal" and bits in NORMAL:
+                code, zero = NORMAL[bits][code], ZEROS[bits][zero]
+            out[n, order[k]] = np.float32(code - zero) * scale
     return out
 
 

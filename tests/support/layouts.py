@@ -9,7 +9,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
-from nash_swarm.names import GRANULARITIES
+from nash_swarm.names import GRANULARITIES, LEVELS
 from nash_swarm.quantizers.base import Rounded
 
 
@@ -24,14 +24,16 @@ class Case(NamedTuple):
 @st.composite
 def layouts(draw: st.DrawFn, *, per_weight: bool | None = None, most: int = 150) -> TensorLayout:
     granularities = GRANULARITIES if per_weight is None else ("parameter",) if per_weight else GRANULARITIES[:3]
+    granularity = draw(st.sampled_from(granularities))
     return TensorLayout.cut(
         "m",
         draw(st.sampled_from(["linear", "conv1d", "embedding", "tied"])),
         (draw(st.integers(1, most)), draw(st.integers(1, most))),
-        draw(st.sampled_from(granularities)),
+        granularity,
         group_size=draw(st.sampled_from([32, 64, 128])),
         ordered=draw(st.booleans()),
         start=draw(st.integers(0, 5)),
+        levels="uniform" if granularity == "parameter" else draw(st.sampled_from(LEVELS)),
     )
 
 

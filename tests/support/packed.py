@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from nash_swarm.game.layout import Kind, TensorLayout
+from nash_swarm.names import Levels
 from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear
 from nash_swarm.quantizers.packing import PackedTensor
 from support.layouts import Case, rounded
@@ -40,10 +41,11 @@ def some_case(
     per_weight: bool = False,
     half: bool = True,
     seed: int = 0,
+    levels: Levels = "uniform",
 ) -> Case:
     """A matrix of mixed widths and groups of 64, columns in an order of their own."""
     granularity = "parameter" if per_weight else "tile"
-    layout = TensorLayout.cut("m", kind, (rows, columns), granularity, group_size=64, ordered=True)
+    layout = TensorLayout.cut("m", kind, (rows, columns), granularity, group_size=64, ordered=True, levels=levels)
     rng = np.random.default_rng(seed)
     strategies = (2, 3, 4, 8) if per_weight else (2, 3, 4, 5, 6, 8, 16)[: 7 if half else 6]
     widths = rng.choice(np.array(strategies, np.uint8), layout.agents)

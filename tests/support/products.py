@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.game.layout import TensorLayout
+from nash_swarm.names import LEVELS, Levels
 from nash_swarm.quantizers.kernels import reference
 from nash_swarm.quantizers.kernels.matmul import Mode, Runner
 from nash_swarm.quantizers.kernels.prepared import Prepared, prepare
@@ -28,10 +30,11 @@ def random_tensor(
     group_size: int = 64,
     ordered: bool = True,
     extreme: bool = False,
+    levels: Levels = "uniform",
 ) -> PackedTensor:
     """Random codes and zero-points, `widths` drawn anew for every tile and group."""
     rng = np.random.default_rng(seed)
-    layout = TensorLayout.cut("m", "linear", shape, "tile", group_size=group_size, ordered=ordered)
+    layout = TensorLayout.cut("m", "linear", shape, "tile", group_size=group_size, ordered=ordered, levels=levels)
     agents = rng.choice(np.array(widths, np.uint8), layout.agents)
     order = rng.permutation(shape[1]) if ordered else None
     return PackedTensor.pack(rounded(rng, layout, agents, extreme), agents, layout, order, WIDTHS)
@@ -69,11 +72,11 @@ def differences(path: str | None = None) -> list[str]:
     for seed, (shape, group_size, tokens) in enumerate(
         [((33, 130), 64, 1), ((16, 64), 32, 2), ((40, 200), 128, 9), ((17, 31), 32, 33)]
     ):
-        for extreme in (False, True):
-            tensor = random_tensor(seed, shape, group_size=group_size, extreme=extreme)
+        for extreme, levels in itertools.product((False, True), LEVELS):
+            tensor = random_tensor(seed, shape, group_size=group_size, extreme=extreme, levels=levels)
             x = np.random.default_rng(seed).standard_normal((tokens, shape[1])).astype(np.float32)
             for mode in ("int8", "fp32"):
                 got = product(prepare(tensor), x, mode, path)  # type: ignore[arg-type]
                 if not np.array_equal(got, reference.multiply(tensor, x, mode)):
-                    found.append(f"{shape}, groups of {group_size}, {tokens} tokens, {mode}")
+                    found.append(f"{shape}, groups of {group_size}, {tokens} tokens, {mode}, {levels} levels")
     return found

@@ -5,6 +5,7 @@ Sums are formed in one stated order without fused multiply-adds: `kernels.refere
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -16,6 +17,7 @@ from nash_swarm.game.layout import HALF
 from nash_swarm.quantizers.kernels.simd import emit
 from nash_swarm.quantizers.kernels.simd.dots import QUADS, VECTOR, unpack
 from nash_swarm.quantizers.kernels.simd.integers import WIDTHS
+from nash_swarm.quantizers.kernels.simd.levels import load_table, look_up
 from nash_swarm.quantizers.kernels.simd.paths import AVX2, AVX512VNNI
 from nash_swarm.quantizers.kernels.simd.vectors import FLOATS, INTS
 
@@ -64,27 +66,38 @@ def _lookup_generic(builder: ir.IRBuilder, table: ir.Value, index: ir.Value) -> 
     return result
 
 
-@intrinsic
-def store_levels(typing: Any, bits: Any, at: Any, blocks: Any, zeros: Any, out: Any) -> Any:
-    """Write a group's codes less its zero-points as floats, sixteen rows for each input; of width 16: its values."""
+@intrinsic(prefer_literal=True)
+def store_levels(
+    typing: Any, path: Any, tabled: Any, bits: Any, at: Any, blocks: Any, levels: Any, zeros: Any, out: Any
+) -> Any:
+    """Write a group's levels less its zero-points' as floats, sixteen rows for each input; of width 16: its values.
+
+    Arguments as of `integers.add_few_tokens`.
+    """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        for width in emit.cases(builder, args[0], (*WIDTHS, HALF)):
-            with emit.loop(builder, args[2]) as block:
-                place = emit.element(builder, args[1], block, VECTOR * width)
-                target = emit.element(builder, args[4], block, VECTOR * QUADS * INPUTS)
-                values = _halves(builder, place) if width == HALF else _levels(builder, width, place, args[3])
+        _, _, bits_, at_, blocks_, levels_, zeros_, out_ = args
+        for width in emit.cases(builder, bits_, (*WIDTHS, HALF)):
+            table = load_table(builder, width, bool(tabled.literal_value), levels_)
+            with emit.loop(builder, blocks_) as block:
+                place = emit.element(builder, at_, block, VECTOR * width)
+                target = emit.element(builder, out_, block, VECTOR * QUADS * INPUTS)
+                if width == HALF:
+                    values = _halves(builder, place)
+                else:
+                    quads = look_up(builder, path.literal_value, width, table, unpack(builder, width, place))
+                    values = _levels(builder, quads, zeros_)
                 for position, value in enumerate(values):
                     emit.store(builder, emit.offset(builder, target, position * VECTOR), value)
         return context.get_dummy_value()
 
     address = types.int64
-    return types.void(address, address, address, INTS, address), generate
+    return types.void(path, tabled, address, address, address, address, INTS, address), generate
 
 
-def _levels(builder: ir.IRBuilder, width: int, address: ir.Value, zeros: ir.Value) -> list[ir.Value]:
+def _levels(builder: ir.IRBuilder, quads: Sequence[ir.Value], zeros: ir.Value) -> list[ir.Value]:
     values = []
-    for quad in unpack(builder, width, address):
+    for quad in quads:
         for position in range(INPUTS):
             moved = builder.lshr(quad, emit.constant(emit.INTS, 8 * position))
             code = builder.and_(moved, emit.constant(emit.INTS, 255))

@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 
 from nash_swarm.quantizers.kernels.simd import emit
 from nash_swarm.quantizers.kernels.simd.dots import QUADS, VECTOR, add_dots, add_dots_of_tokens, unpack
+from nash_swarm.quantizers.kernels.simd.levels import load_table, look_up, most_bits
 from nash_swarm.quantizers.kernels.simd.paths import AVX512VNNI
 from nash_swarm.quantizers.kernels.simd.vectors import FLOATS, INTS
 
@@ -41,30 +42,34 @@ def _finish(builder: ir.IRBuilder, sums: ir.Value, scales: ir.Value, step: ir.Va
 
 @intrinsic(prefer_literal=True)
 def add_few_tokens(
-    typing: Any, path: Any, lanes: Any, bits: Any, at: Any, blocks: Any, zeros: Any, scales: Any, inputs: Any,
-    steps: Any, totals: Any, out: Any,
+    typing: Any, path: Any, lanes: Any, tabled: Any, bits: Any, at: Any, blocks: Any, levels: Any, zeros: Any,
+    scales: Any, inputs: Any, steps: Any, totals: Any, out: Any,
 ) -> Any:  # fmt: skip
     """Add a group's contribution to the outputs of one or two tokens; codes are unpacked in registers.
 
-    path: constant. lanes: constant, how many tokens. bits, at, blocks: width, address and number of the group's blocks.
-    zeros, scales: of the rows. inputs, steps, totals: addresses of the first token's int8 codes, scale and sum of them.
-    out: of sixteen float32. The second token's follow without gaps.
+    path: constant. lanes: constant, how many tokens. tabled: constant, 1 if `levels` is the address of a table, as of
+    `quantizers.levels.level_bytes`. bits, at, blocks: width, address and number of the group's blocks. zeros, scales:
+    of the rows. inputs, steps, totals: addresses of the first token's int8 codes, scale and sum of them. out: of
+    sixteen float32. The second token's follow without gaps.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        _, _, bits_, at_, blocks_, zeros_, scales_, inputs_, steps_, totals_, out_ = args
+        _, _, _, bits_, at_, blocks_, levels_, zeros_, scales_, inputs_, steps_, totals_, out_ = args
+        own, looked_up = path.literal_value, bool(tabled.literal_value)
         stride = builder.mul(blocks_, ir.Constant(emit.LONG, 4 * QUADS))
         together = range(lanes.literal_value)
         starts = [_started(builder, zeros_, emit.offset(builder, totals_, 4 * lane)) for lane in together]
         sums = [cgutils.alloca_once_value(builder, start) for start in starts]
         for width in emit.cases(builder, bits_, WIDTHS):
+            table = load_table(builder, width, looked_up, levels_)
             with emit.loop(builder, blocks_) as block:
                 place = emit.element(builder, at_, block, VECTOR * width)
                 _prefetch_block(builder, width, place)
                 x = emit.element(builder, inputs_, block, 4 * QUADS)
-                quads = unpack(builder, width, place)
+                quads = look_up(builder, own, width, table, unpack(builder, width, place))
+                most = most_bits(width, looked_up)
                 for total in sums:
-                    builder.store(add_dots(builder, path.literal_value, width, builder.load(total), quads, x), total)
+                    builder.store(add_dots(builder, own, most, builder.load(total), quads, x), total)
                     x = builder.add(x, stride)
         for lane, total in enumerate(sums):
             step, place = emit.offset(builder, steps_, 4 * lane), emit.offset(builder, out_, 64 * lane)
@@ -72,24 +77,33 @@ def add_few_tokens(
         return context.get_dummy_value()
 
     address = types.int64
-    return types.void(path, lanes, address, address, address, INTS, FLOATS, *[address] * 4), generate
+    kinds = [path, lanes, tabled, address, address, address, address, INTS, FLOATS, *[address] * 4]
+    return types.void(*kinds), generate
 
 
-@intrinsic
-def unpack_group(typing: Any, bits: Any, at: Any, blocks: Any, out: Any) -> Any:
-    """Write a group's codes, a byte each, as blocks of width 8 to the address `out`."""
+@intrinsic(prefer_literal=True)
+def unpack_group(
+    typing: Any, path: Any, tabled: Any, bits: Any, at: Any, blocks: Any, levels: Any, out: Any
+) -> Any:  # fmt: skip
+    """Write a group's codes, or their levels, a byte each, as blocks of width 8 to the address `out`.
+
+    Arguments as of `add_few_tokens`.
+    """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        for width in emit.cases(builder, args[0], WIDTHS):
-            with emit.loop(builder, args[2]) as block:
-                place = emit.element(builder, args[1], block, VECTOR * width)
+        _, _, bits_, at_, blocks_, levels_, out_ = args
+        for width in emit.cases(builder, bits_, WIDTHS):
+            table = load_table(builder, width, bool(tabled.literal_value), levels_)
+            with emit.loop(builder, blocks_) as block:
+                place = emit.element(builder, at_, block, VECTOR * width)
                 _prefetch_block(builder, width, place)
-                target = emit.element(builder, args[3], block, VECTOR * QUADS)
-                for quad, codes in enumerate(unpack(builder, width, place)):
+                target = emit.element(builder, out_, block, VECTOR * QUADS)
+                quads = look_up(builder, path.literal_value, width, table, unpack(builder, width, place))
+                for quad, codes in enumerate(quads):
                     emit.store(builder, emit.offset(builder, target, quad * VECTOR), codes)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 4), generate
+    return types.void(path, tabled, *[types.int64] * 5), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -100,7 +114,7 @@ def add_tokens(
     """Add an unpacked group's contribution to the outputs of `count` tokens, the constant `lanes` of them at a time
     as long as there are so many.
 
-    at: address of the group's codes as blocks of width 8; bits: how wide they really are. Tokens follow each other
+    at: address of the group's codes as blocks of width 8; bits: how wide they are at most. Tokens follow each other
     without gaps at `inputs`, `steps`, `totals` and `out`; the other arguments are those of `add_few_tokens`.
     """
     ceilings = (8,) if path.literal_value == AVX512VNNI else (4, 6, 8)
@@ -110,7 +124,7 @@ def add_tokens(
         _, _, bits_, at_, blocks_, zeros_, scales_, inputs_, steps_, totals_, out_, count_ = args
         stride = builder.mul(blocks_, ir.Constant(emit.LONG, 4 * QUADS))
 
-        def some(most_bits: int, together: int, first: ir.Value, past: ir.Value) -> None:
+        def some(ceiling: int, together: int, first: ir.Value, past: ir.Value) -> None:
             with emit.loop(builder, past, first, together) as token:
                 sums = []
                 for lane in range(together):
@@ -124,19 +138,19 @@ def add_tokens(
                     for _ in range(1, together):
                         places.append(builder.add(places[-1], stride))
                     before = [builder.load(total) for total in sums]
-                    added = add_dots_of_tokens(builder, path.literal_value, most_bits, before, quads, places)
+                    added = add_dots_of_tokens(builder, path.literal_value, ceiling, before, quads, places)
                     for total, value in zip(sums, added, strict=True):
                         builder.store(value, total)
                 for lane, total in enumerate(sums):
                     step = emit.element(builder, steps_, token, 4, lane)
                     _finish(builder, builder.load(total), scales_, step, emit.element(builder, out_, token, 64, lane))
 
-        for most_bits in emit.at_most(builder, bits_, ceilings):
+        for ceiling in emit.at_most(builder, bits_, ceilings):
             first = ir.Constant(emit.LONG, 0)
             for together in sizes:
                 left = builder.srem(count_, ir.Constant(emit.LONG, together))
                 past = builder.sub(count_, left)
-                some(most_bits, together, first, past)
+                some(ceiling, together, first, past)
                 first = past
         return context.get_dummy_value()
 

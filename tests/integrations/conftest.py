@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.quick import build, pack
+
+from nash_swarm.integrations.single_token import attention, decoder_layer, gated, norm
+
+
+@pytest.fixture(scope="module")
+def packed() -> Any:
+    return pack(build(attention_bias=True, mlp_bias=True))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which kinds of quick modules called their kernels."""
+    found: list[str] = []
+    for place in (norm, gated, attention, decoder_layer):
+        real = place.kernels
+        name = place.__name__.rsplit(".", 1)[1]
+        monkeypatch.setattr(place, "kernels", lambda real=real, name=name: (found.append(name), real())[1])
+    return found

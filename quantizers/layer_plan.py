@@ -55,7 +55,7 @@ def plan_layer(known: LayerPlan | None, layers: Sequence[Any], gains: Sequence[t
     """
     found = [buffers.find(layer._buffers["packed"], layer.matrix) for layer in layers]
     biases = [layer._parameters["bias"] for layer in layers]
-    places = [None if bias is None else (bias.data_ptr(), bias.dtype) for bias in biases]
+    places = [None if bias is None else (bias.data_ptr(), bias.dtype, bias.shape) for bias in biases]
     norms = (gains[0].data_ptr(), gains[1].data_ptr())
     key = (*found, *[layer.activations for layer in layers], *places, *norms, size)
     if known is not None and known.key == key:

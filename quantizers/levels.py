@@ -3,8 +3,8 @@
 A weight is `scale * (level of its code - level of its group's zero-point)`; levels are whole numbers from 0 to 255, as
 kernels multiply them. Evenly spaced levels are the codes and zero-points themselves. Those for normal distributions
 are, up to 5 bits, the quantizer of least squared error for one (Max 1960, "Quantizing for minimum distortion", table I;
-Lloyd 1982): groups of weights are nearly normal, and then have three quarters of the squared error that the same bits
-have with even levels. Their zero-points, as many bits as ever, move the levels by up to half a standard deviation.
+Lloyd 1982): groups of weights are nearly normal, and then have a sixth to a quarter less squared error than the same
+bits with even levels. Their zero-points, as many bits as ever, move the levels by up to half a standard deviation.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class LevelTables:
         codes: float32 (9, 256), level of each code.
         zeros: float32 (9, 256), level of each zero-point.
         nearest: uint8 (9, 512), the code whose level is nearest to x, at floor(2 x).
-        uneven: bool (9,), whether a width's levels are.
+        spread: float32 (9,), levels in a standard deviation of what a width's are best for; 0 if they are even.
     """
 
     codes: Floats
     zeros: Floats
     nearest: npt.NDArray[np.uint8]
-    uneven: npt.NDArray[np.bool_]
+    spread: Floats
 
 
 def code_levels(width: int, levels: Levels) -> npt.NDArray[np.int64]:
@@ -84,9 +84,11 @@ def level_tables(levels: Levels) -> LevelTables:
         values = code_levels(width, levels)
         codes[width, : len(values)], zeros[width, : len(values)] = values, zero_levels(width, levels)
         nearest[width] = np.searchsorted((values[1:] + values[:-1]) / 2, places)
-    uneven = np.array([levels != "uniform" and width in _HALVES for width in range(_WIDEST + 1)])
-    tables = LevelTables(codes, zeros, nearest, uneven)
-    for table in (codes, zeros, nearest, uneven):
+    spread = np.zeros(_WIDEST + 1, np.float32)
+    for width, positive in _HALVES.items():
+        spread[width] = 0 if levels == "uniform" else MOST / 2 / positive[-1]
+    tables = LevelTables(codes, zeros, nearest, spread)
+    for table in (codes, zeros, nearest, spread):
         table.flags.writeable = False
     return tables
 

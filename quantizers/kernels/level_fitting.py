@@ -44,15 +44,16 @@ def _error(x: Floats, weight: Floats, scale: np.float32, zero: np.float32, codes
 
 @njit(**_OPTIONS)
 def fit_levels(
-    x: Floats, weight: Floats, top: int, base: np.float32, table: Floats, codes: Floats, zeros: Floats, nearest: Bytes
-) -> tuple[int, int, np.float32]:
+    x: Floats, weight: Floats, top: int, base: np.float32, table: Floats, codes: Floats, zeros: Floats, nearest: Bytes,
+    spread: np.float32,
+) -> tuple[int, int, np.float32]:  # fmt: skip
     """Scale code and zero-point with the least weighted squared error that a search finds.
 
     The zero-point is chosen at the scale that suits a normal distribution of the group's spread; then scales are tried,
     each with the best zero-point so far and its neighbours.
 
-    x, weight: float32 (group,). top: largest code. base, table: the tensor's scales. codes, zeros, nearest: the rows of
-    the width in `levels.LevelTables`.
+    x, weight: float32 (group,). top: largest code. base, table: the tensor's scales. codes, zeros, nearest, spread: the
+    rows of the width in `levels.LevelTables`.
     Returns (scale code, zero-point, error).
     """
     total = np.float32(0.0)
@@ -75,8 +76,7 @@ def fit_levels(
     # all of the group inside the levels, with the zero-point that suits it best
     cover = max((high - low) / codes[top], high / (codes[top] - zeros[0]), -low / zeros[top])
     deviation = np.float32(np.sqrt(squares / np.float32(x.size)))
-    # levels lie in units of which this many are a standard deviation
-    normal = deviation / _units(top)
+    normal = deviation / spread
     narrow = normal * NARROWEST
     if narrow < cover * np.float32(0.25):
         narrow = cover * np.float32(0.25)
@@ -110,15 +110,3 @@ def fit_levels(
 @njit(inline="always", **_OPTIONS)
 def _scale_code(scale: np.float32, base: np.float32) -> int:
     return max(0, min(255, math.floor(np.float32(-16.0) * np.log2(scale / base) + np.float32(0.5))))
-
-
-@njit(inline="always", **_OPTIONS)
-def _units(top: int) -> np.float32:
-    """127.5 over the outermost level of the width in standard deviations."""
-    if top == 3:
-        return np.float32(127.5 / 1.510)
-    if top == 7:
-        return np.float32(127.5 / 2.152)
-    if top == 15:
-        return np.float32(127.5 / 2.733)
-    return np.float32(127.5 / 3.263)

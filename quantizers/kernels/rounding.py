@@ -78,7 +78,7 @@ def round_group(
     code_levels: Floats,
     zero_levels: Floats,
     nearest: Bytes,
-    uneven: npt.NDArray[np.bool_],
+    spread: Floats,
     feedback: bool,
     codes: Bytes,
     scale_codes: Bytes,
@@ -92,7 +92,7 @@ def round_group(
 
     work: float32 (rows, columns), holds the rounded weights afterwards. factor: upper Cholesky factor of the inverse
     Hessian, float32 (columns, columns). weight: float32 (columns,) of the scale search. widths: uint8 (rows,).
-    code_levels, zero_levels, nearest, uneven: of `levels.LevelTables`.
+    code_levels, zero_levels, nearest, spread: of `levels.LevelTables`.
     feedback: pass each column's error on to the group's later columns (GPTQ). errors: float32 (rows, stop - start),
     what the columns after the group still have to take up, divided by the factor's diagonal.
     """
@@ -105,10 +105,11 @@ def round_group(
         for j in range(stop - start):
             x[j] = work[n, start + j]
         top = (1 << bits) - 1
-        if uneven[bits]:
+        if spread[bits] > 0:
             code, zero, _ = fit_levels(
-                x, weight[start:stop], top, base, table, code_levels[bits], zero_levels[bits], nearest[bits]
-            )
+                x, weight[start:stop], top, base, table, code_levels[bits], zero_levels[bits], nearest[bits],
+                spread[bits],
+            )  # fmt: skip
         else:
             code, zero, _ = fit_grid(x, weight[start:stop], top, base, table, shrinks)
         scale_codes[n, group] = code
@@ -118,7 +119,7 @@ def round_group(
         z = zero_levels[bits, zero]
         levels = np.float32(top)
         for j in range(stop - start):
-            if uneven[bits]:
+            if spread[bits] > 0:
                 chosen = nearest_code(x[j] * inverse + z, nearest[bits])
                 codes[n, start + j] = np.uint8(chosen)
                 v = code_levels[bits, chosen]
@@ -147,7 +148,7 @@ def tile_damage(
     code_levels: Floats,
     zero_levels: Floats,
     nearest: Bytes,
-    uneven: npt.NDArray[np.bool_],
+    spread: Floats,
     out: npt.NDArray[np.float64],
     first: int,
     past: int,
@@ -157,7 +158,7 @@ def tile_damage(
     shrinks: as `fit_grid`; at 8 bits only the first two, clipping more never pays.
     weights: float32 (rows, columns). rows: float32 (terms, rows) and columns: float32 (terms, columns), the error of
     weight (n, k) counts `sum_t rows[t, n] * columns[t, k]`. tops: int64 (strategies,), levels - 1, 0 for "exact".
-    code_levels, zero_levels, nearest, uneven: of `levels.LevelTables`.
+    code_levels, zero_levels, nearest, spread: of `levels.LevelTables`.
     out: float64 (row_tiles, groups, strategies), added to. Tiles `first:past`.
     """
     terms = rows.shape[0]
@@ -177,10 +178,11 @@ def tile_damage(
                     bits = 0
                     while tops[s] >> bits:
                         bits += 1
-                    if uneven[bits]:
+                    if spread[bits] > 0:
                         out[tile, g, s] += fit_levels(
-                            x, w, tops[s], base, table, code_levels[bits], zero_levels[bits], nearest[bits]
-                        )[2]
+                            x, w, tops[s], base, table, code_levels[bits], zero_levels[bits], nearest[bits],
+                            spread[bits],
+                        )[2]  # fmt: skip
                     elif tops[s] > 0:
                         search = shrinks if tops[s] < 255 else shrinks[:2]
                         out[tile, g, s] += fit_grid(x, w, tops[s], base, table, search)[2]

@@ -10,7 +10,7 @@ from nash_swarm.quantizers.grid import SHRINKS, scale_base, scale_table
 from nash_swarm.quantizers.kernels import per_weight, rounding
 from nash_swarm.quantizers.levels import level_tables
 
-EVEN = tuple(getattr(level_tables("uniform"), name) for name in ("codes", "zeros", "nearest", "uneven"))
+EVEN = tuple(getattr(level_tables("uniform"), name) for name in ("codes", "zeros", "nearest", "spread"))
 BASE = np.float32(2)
 SEARCH = np.array(SHRINKS, np.float32)
 POWERS = np.exp2(1 - np.arange(256) // 16).astype(np.float32)

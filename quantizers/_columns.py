@@ -58,7 +58,7 @@ def round_columns(
             bits = np.ascontiguousarray(by_row[:, group])
             kernel = partial(
                 rounding.round_group, work, start, stop, upper, weights, bits, np.float32(base), table, search,
-                tables.codes, tables.zeros, tables.nearest, tables.spread, feedback, *target,
+                tables.codes, tables.zeros, tables.nearest, tables.closest, tables.spread, feedback, *target,
             )  # fmt: skip
         share_rows(rows, kernel)
         if feedback and stop < columns:

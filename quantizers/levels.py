@@ -50,12 +50,14 @@ class LevelTables:
         codes: float32 (9, 256), level of each code.
         zeros: float32 (9, 256), level of each zero-point.
         nearest: uint8 (9, 512), the code whose level is nearest to x, at floor(2 x).
+        closest: float32 (9, 512), the level itself of that code.
         spread: float32 (9,), levels in a standard deviation of what a width's are best for; 0 if they are even.
     """
 
     codes: Floats
     zeros: Floats
     nearest: npt.NDArray[np.uint8]
+    closest: Floats
     spread: Floats
 
 
@@ -87,8 +89,9 @@ def level_tables(levels: Levels) -> LevelTables:
     spread = np.zeros(_WIDEST + 1, np.float32)
     for width, positive in _HALVES.items():
         spread[width] = 0 if levels == "uniform" else MOST / 2 / positive[-1]
-    tables = LevelTables(codes, zeros, nearest, spread)
-    for table in (codes, zeros, nearest, spread):
+    closest = np.take_along_axis(codes, nearest.astype(np.int64), axis=1)
+    tables = LevelTables(codes, zeros, nearest, closest, spread)
+    for table in (codes, zeros, nearest, closest, spread):
         table.flags.writeable = False
     return tables
 

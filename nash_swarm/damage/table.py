@@ -67,7 +67,7 @@ def damage_table(
     tiles = np.zeros((layout.row_tiles, layout.groups, len(strategies)))
     shrinks = np.array(SHRINKS, np.float32)
     levels = level_tables(layout.levels)
-    grid = np.float32(base), table, shrinks, levels.codes, levels.zeros, levels.nearest, levels.spread
+    grid = np.float32(base), table, shrinks, levels.zeros, levels.closest, levels.spread
     share_rows(
         layout.row_tiles,
         lambda first, past: rounding.tile_damage(*common, tops, *grid, tiles, first, past),

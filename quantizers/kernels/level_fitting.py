@@ -33,18 +33,20 @@ def nearest_code(level: np.float32, nearest: Bytes) -> int:
 
 
 @njit(inline="always", **_OPTIONS)
-def _error(x: Floats, weight: Floats, scale: np.float32, zero: np.float32, codes: Floats, nearest: Bytes) -> np.float32:
+def _error(x: Floats, weight: Floats, scale: np.float32, zero: np.float32, closest: Floats) -> np.float32:
+    # one table of floats, not codes and their levels: compilers make gathers of it
     inverse = np.float32(1.0) / scale
     error = np.float32(0.0)
     for j in range(x.size):
-        d = (codes[nearest_code(x[j] * inverse + zero, nearest)] - zero) * scale - x[j]
+        doubled = min(np.float32(511), max(np.float32(0), np.float32(2) * (x[j] * inverse + zero)))
+        d = (closest[np.int32(doubled)] - zero) * scale - x[j]
         error += weight[j] * d * d
     return error
 
 
 @njit(**_OPTIONS)
 def fit_levels(
-    x: Floats, weight: Floats, top: int, base: np.float32, table: Floats, codes: Floats, zeros: Floats, nearest: Bytes,
+    x: Floats, weight: Floats, top: int, base: np.float32, table: Floats, zeros: Floats, closest: Floats,
     spread: np.float32,
 ) -> tuple[int, int, np.float32]:  # fmt: skip
     """Scale code and zero-point with the least weighted squared error that a search finds.
@@ -52,7 +54,7 @@ def fit_levels(
     The zero-point is chosen at the scale that suits a normal distribution of the group's spread; then scales are tried,
     each with the best zero-point so far and its neighbours.
 
-    x, weight: float32 (group,). top: largest code. base, table: the tensor's scales. codes, zeros, nearest, spread: the
+    x, weight: float32 (group,). top: largest code. base, table: the tensor's scales. zeros, closest, spread: the
     rows of the width in `levels.LevelTables`.
     Returns (scale code, zero-point, error).
     """
@@ -70,11 +72,12 @@ def fit_levels(
     best_code, best_zero, best = 255, 0, np.float32(np.inf)
     if high == low:
         for zero in range(top + 1):
-            if codes[nearest_code(zeros[zero], nearest)] == zeros[zero]:
+            if closest[int(2 * zeros[zero])] == zeros[zero]:
                 best_zero = zero
         return best_code, best_zero, np.float32(0.0)
     # all of the group inside the levels, with the zero-point that suits it best
-    cover = max((high - low) / codes[top], high / (codes[top] - zeros[0]), -low / zeros[top])
+    largest = closest[511]
+    cover = max((high - low) / largest, high / (largest - zeros[0]), -low / zeros[top])
     deviation = np.float32(np.sqrt(squares / np.float32(x.size)))
     normal = deviation / spread
     narrow = normal * NARROWEST
@@ -85,13 +88,13 @@ def fit_levels(
     last = _scale_code(narrow, base)
     middle = min(last, max(first, _scale_code(normal, base)))
     for zero in range(top + 1):
-        error = _error(x, weight, table[middle], zeros[zero], codes, nearest)
+        error = _error(x, weight, table[middle], zeros[zero], closest)
         if error < best:
             best_code, best_zero, best = middle, zero, error
     for step in (STRIDE, 1):
         if step == 1:
             for zero in range(top + 1):
-                error = _error(x, weight, table[best_code], zeros[zero], codes, nearest)
+                error = _error(x, weight, table[best_code], zeros[zero], closest)
                 if error < best:
                     best_zero, best = zero, error
             first, last = max(0, best_code - 1), min(255, best_code + 1)
@@ -100,7 +103,7 @@ def fit_levels(
             for zero in range(max(0, centre - NEAR), min(top, centre + NEAR) + 1):
                 if code == best_code and zero == best_zero:
                     continue
-                error = _error(x, weight, table[code], zeros[zero], codes, nearest)
+                error = _error(x, weight, table[code], zeros[zero], closest)
                 if error < best:
                     best_code, best_zero, best = code, zero, error
             centre = best_zero

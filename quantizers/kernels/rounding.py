@@ -78,6 +78,7 @@ def round_group(
     code_levels: Floats,
     zero_levels: Floats,
     nearest: Bytes,
+    closest: Floats,
     spread: Floats,
     feedback: bool,
     codes: Bytes,
@@ -92,7 +93,7 @@ def round_group(
 
     work: float32 (rows, columns), holds the rounded weights afterwards. factor: upper Cholesky factor of the inverse
     Hessian, float32 (columns, columns). weight: float32 (columns,) of the scale search. widths: uint8 (rows,).
-    code_levels, zero_levels, nearest, spread: of `levels.LevelTables`.
+    code_levels, zero_levels, nearest, closest, spread: of `levels.LevelTables`.
     feedback: pass each column's error on to the group's later columns (GPTQ). errors: float32 (rows, stop - start),
     what the columns after the group still have to take up, divided by the factor's diagonal.
     """
@@ -107,9 +108,8 @@ def round_group(
         top = (1 << bits) - 1
         if spread[bits] > 0:
             code, zero, _ = fit_levels(
-                x, weight[start:stop], top, base, table, code_levels[bits], zero_levels[bits], nearest[bits],
-                spread[bits],
-            )  # fmt: skip
+                x, weight[start:stop], top, base, table, zero_levels[bits], closest[bits], spread[bits]
+            )
         else:
             code, zero, _ = fit_grid(x, weight[start:stop], top, base, table, shrinks)
         scale_codes[n, group] = code
@@ -145,9 +145,8 @@ def tile_damage(
     base: np.float32,
     table: Floats,
     shrinks: Floats,
-    code_levels: Floats,
     zero_levels: Floats,
-    nearest: Bytes,
+    closest: Floats,
     spread: Floats,
     out: npt.NDArray[np.float64],
     first: int,
@@ -158,7 +157,7 @@ def tile_damage(
     shrinks: as `fit_grid`; at 8 bits only the first two, clipping more never pays.
     weights: float32 (rows, columns). rows: float32 (terms, rows) and columns: float32 (terms, columns), the error of
     weight (n, k) counts `sum_t rows[t, n] * columns[t, k]`. tops: int64 (strategies,), levels - 1, 0 for "exact".
-    code_levels, zero_levels, nearest, spread: of `levels.LevelTables`.
+    zero_levels, closest, spread: of `levels.LevelTables`.
     out: float64 (row_tiles, groups, strategies), added to. Tiles `first:past`.
     """
     terms = rows.shape[0]
@@ -180,9 +179,8 @@ def tile_damage(
                         bits += 1
                     if spread[bits] > 0:
                         out[tile, g, s] += fit_levels(
-                            x, w, tops[s], base, table, code_levels[bits], zero_levels[bits], nearest[bits],
-                            spread[bits],
-                        )[2]  # fmt: skip
+                            x, w, tops[s], base, table, zero_levels[bits], closest[bits], spread[bits]
+                        )[2]
                     elif tops[s] > 0:
                         search = shrinks if tops[s] < 255 else shrinks[:2]
                         out[tile, g, s] += fit_grid(x, w, tops[s], base, table, search)[2]

@@ -55,6 +55,7 @@ def test_zero_can_be_said_and_tables_agree(width: int, levels: Levels) -> None:
     for place in range(512):
         x = place / 2 + 0.25
         assert abs(values[tables.nearest[width, place]] - x) == np.abs(values - x).min()
+        assert tables.closest[width, place] == values[tables.nearest[width, place]]
     table = level_bytes(levels)
     if levels == "normal" and width in NORMAL_WIDTHS:
         assert table is not None and np.array_equal(table[width, : 2**width], values)
@@ -83,7 +84,7 @@ def test_the_search_finds_nearly_the_best_grid(width: int) -> None:
         weight = rng.lognormal(0, 0.5, 64).astype(np.float32)
         base = np.float32(layout_base(x[None], LAYOUT))
         table = scale_table(base)
-        rows = (TABLES.codes[width], TABLES.zeros[width], TABLES.nearest[width], TABLES.spread[width])
+        rows = (TABLES.zeros[width], TABLES.closest[width], TABLES.spread[width])
         code, zero, error = fit_levels(x, weight, 2**width - 1, base, table, *rows)
         got = (code_levels(width, "normal") - zero_levels(width, "normal")[zero]) * table[code]
         nearest = np.abs(x[:, None] - got).min(axis=1)
@@ -121,7 +122,7 @@ def test_round_group_takes_the_nearest_levels(seed: int, feedback: bool) -> None
     table, ones = scale_table(base), np.ones(columns, np.float32)
     codes, grids = np.zeros(work.shape, np.uint8), np.zeros((2, rows, 1), np.uint8)
     got, errors = work.copy(), np.zeros_like(work)
-    tables = (TABLES.codes, TABLES.zeros, TABLES.nearest, TABLES.spread)
+    tables = (TABLES.codes, TABLES.zeros, TABLES.nearest, TABLES.closest, TABLES.spread)
     shrinks = np.array([1.0], np.float32)
     rounding.round_group(
         got, 0, columns, factor, ones, widths, base, table, shrinks, *tables, feedback, codes, grids[0], grids[1], 0,

@@ -10,7 +10,7 @@ from nash_swarm.quantizers.grid import SHRINKS, scale_base, scale_table
 from nash_swarm.quantizers.kernels import per_weight, rounding
 from nash_swarm.quantizers.levels import level_tables
 
-EVEN = tuple(getattr(level_tables("uniform"), name) for name in ("codes", "zeros", "nearest", "spread"))
+EVEN = tuple(getattr(level_tables("uniform"), name) for name in ("codes", "zeros", "nearest", "closest", "spread"))
 BASE = np.float32(2)
 SEARCH = np.array(SHRINKS, np.float32)
 POWERS = np.exp2(1 - np.arange(256) // 16).astype(np.float32)
@@ -97,7 +97,7 @@ def test_tile_damage_sums_the_least_errors(seed: int, rows: int, columns: int, s
     table = scale_table(base)
     shape = (-(-rows // 16), -(-columns // size), len(tops))
     out = np.zeros(shape)
-    common = (weights, by_row, by_column, size, tops, base, table, SEARCH, *EVEN, out)
+    common = (weights, by_row, by_column, size, tops, base, table, SEARCH, EVEN[1], *EVEN[3:], out)
     rounding.tile_damage(*common, 0, 1)
     rounding.tile_damage(*common, 1, shape[0])
     expected = np.zeros(shape)

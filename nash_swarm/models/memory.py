@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import sys
 from pathlib import Path
 
 WORKING_MEMORY = 10**9
@@ -29,3 +31,14 @@ def available_memory() -> int:
         return int(found[1]) * 1024
     # elsewhere than on Linux: half of what the machine has
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 1 << 62
+
+
+def return_unused_memory() -> None:
+    """Give what is free inside this process back to the system, where the C library is one that keeps it (glibc).
+
+    Before a stage that takes much: pieces that earlier stages have freed are too small for it, and count all the same.
+    """
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

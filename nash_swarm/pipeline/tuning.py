@@ -16,6 +16,7 @@ from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.accounting import half_dtype
 from nash_swarm.game.layout import TILE_ROWS
 from nash_swarm.models.architectures import prepare
+from nash_swarm.models.memory import return_unused_memory
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.streaming import check_tokens
 from nash_swarm.quantizers.base import Rounded
@@ -118,6 +119,7 @@ def tune(
     """
     settings = settings or Tuning()
     require_in_memory(model, "tuning")
+    return_unused_memory()
     model = prepare(model)
     check_tokens(tokens, model)
     if len(tokens) < 2:

@@ -13,7 +13,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 _SOURCES = (
     "activations.py", "atomics.py", "decoder_layer.py", "descriptor.py", "job.py", "openmp.py", "single_token.py",
-    "team.py", "tiles.py", "simd/*.py", "../packing/n16k32.py",
+    "team.py", "tiles.py", "simd/*.py", "../levels.py", "../packing/n16k32.py",
 )  # fmt: skip
 
 

@@ -23,13 +23,7 @@ class QuickDecoderLayer(Quick):
     @staticmethod
     def fits(module: Any) -> bool:
         """Whether the module is one."""
-        return (
-            runs(module, CODE)
-            and isinstance(module.self_attn, QuickAttention)
-            and isinstance(module.mlp, QuickGatedMlp)
-            and isinstance(module.input_layernorm, QuickNorm)
-            and isinstance(module.post_attention_layernorm, QuickNorm)
-        )
+        return runs(module, CODE) and _all_quick(module._modules)
 
     def forward(
         self,
@@ -75,10 +69,7 @@ class QuickDecoderLayer(Quick):
         attention, mlp = inner["self_attn"], inner["mlp"]
         first, second = inner["input_layernorm"], inner["post_attention_layernorm"]
         if not (
-            isinstance(attention, QuickAttention)
-            and isinstance(mlp, QuickGatedMlp)
-            and isinstance(first, QuickNorm)
-            and isinstance(second, QuickNorm)
+            _all_quick(inner)
             and untouched(attention, mlp, first, second)
             and attention.may(x, positions, mask, kwargs)
             and mlp.may()
@@ -96,3 +87,13 @@ class QuickDecoderLayer(Quick):
         if plan is not known:
             self.__dict__["_nash_swarm_plan"] = plan
         return plan if plan.address and (plan.alone or torch.get_num_threads() == 1) else None
+
+
+def _all_quick(inner: Any) -> bool:
+    """Whether a layer's parts, by name, are quick by themselves."""
+    return (
+        isinstance(inner["self_attn"], QuickAttention)
+        and isinstance(inner["mlp"], QuickGatedMlp)
+        and isinstance(inner["input_layernorm"], QuickNorm)
+        and isinstance(inner["post_attention_layernorm"], QuickNorm)
+    )

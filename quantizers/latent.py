@@ -1,4 +1,4 @@
-"""A packed matrix while it is tuned: its codes, scale codes and zero-points are real numbers, rounded when used."""
+"""A packed matrix while it is tuned: scale codes and zero-points are real numbers, rounded when used; codes stay."""
 
 from __future__ import annotations
 
@@ -25,14 +25,12 @@ class Adam:
     """Settings of a step of Adam on latent matrices.
 
     Attributes:
-        codes: learning rate of codes, in steps of the grid; 0 keeps the codes.
         scales: learning rate of scale codes, in sixteenths of an octave.
         zeros: learning rate of zero-points, in steps of the grid.
         beta1, beta2: decay of the moments.
         epsilon: against division by zero, in nats per step of the grid.
     """
 
-    codes: float
     scales: float
     zeros: float
     beta1: float = 0.9
@@ -41,17 +39,17 @@ class Adam:
 
 
 class LatentMatrix:
-    """Real-valued codes, scale codes and zero-points of one packed matrix, with the moments of Adam.
+    """Real-valued scale codes and zero-points of one packed matrix, with the moments of Adam.
 
     Args:
-        packed: the matrix to start from, not at `parameter` granularity. Codes start in the middle of their cells, and
-            so only what many steps agree on crosses into the next one. (Starting where the original weights lie, which
-            is near an edge for many, was far worse: the first steps, whose directions are mostly noise, flip those.)
+        packed: the matrix to start from, not at `parameter` granularity.
         trainable: keep moments; without them `step` cannot be called.
 
     Attributes:
         whole_scales: multiply with whole scale codes, as the packed format has them. Between them scales are 4.4 %
             apart: steps of training are smaller, and in the beginning should not be lost.
+        slopes: the gradient since the last step, float32 (rows, groups, 2): summed over the levels of each group's
+            codes, and over ones; `None` if there is none.
 
     Raises:
         UsageError: every weight has a width of its own.
@@ -61,74 +59,85 @@ class LatentMatrix:
         layout = packed.layout
         if layout.per_weight:
             raise UsageError("parameter granularity cannot be tuned; use layer, block or tile")
-        self.layout, self.base, self.order = layout, packed.base, packed.permutation
+        self.layout, self.base = layout, packed.base
         self.widths = row_widths(packed.widths, layout)
+        self._order = packed.permutation.astype(np.int32)
+        self._places = np.argsort(packed.permutation).astype(np.int32)
         codes, halves = n16k32.unpack_codes(packed.buffer[: packed.code_bytes], packed.widths, layout)
-        self._half = np.repeat(self.widths == HALF, layout.group_size, axis=1)[:, : layout.columns]
-        self.codes: Floats = np.where(self._half, halves, codes).astype(np.float32)
+        self._codes = np.ascontiguousarray(codes)
+        self._halves = halves if (self.widths == HALF).any() else None
+        self._exact = np.zeros((0, layout.columns), np.float32) if self._halves is None else halves.astype(np.float32)
         self.scale_codes: Floats = packed.scale_codes[: layout.rows].astype(np.float32)
         self.zeros: Floats = packed.zeros[: layout.rows].astype(np.float32)
-        self.gradient: torch.Tensor | None = None
         self.whole_scales = True
         self._table, self._levels = scale_table(self.base), level_tables(layout.levels)
+        self.slopes: Floats | None = None
         self._steps = 0
         if trainable:
-            self._code_moments = np.zeros((2, *self.codes.shape), np.float32)
             self._scale_moments = np.zeros((*self.zeros.shape, 2), np.float32)
             self._zero_moments = np.zeros((*self.zeros.shape, 2), np.float32)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.layout.rows, self.layout.columns
 
     def weight(self) -> torch.Tensor:
         """The rounded weights, float32 (rows, columns), columns in the model's order."""
         from nash_swarm.quantizers.kernels import latent
 
-        out = np.empty(self.codes.shape, np.float32)
+        out = np.empty(self.shape, np.float32)
         share_rows(
             len(out),
             partial(
-                latent.weights, self.codes, self.scale_codes, self.zeros, self.widths, self._table,
-                self._levels.codes, self._levels.zeros, self.whole_scales, self.layout.group_size, self.order, out,
+                latent.weights, self._codes, self._exact, self.scale_codes, self.zeros, self.widths, self._table,
+                self._levels.codes, self._levels.zeros, self.whole_scales, self.layout.group_size, self._places, out,
             ),
         )  # fmt: skip
         return torch.from_numpy(out)
 
     def add_gradient(self, gradient: torch.Tensor) -> None:
-        """Add to the gradient of the loss by the weights, (rows, columns), columns in the model's order."""
-        self.gradient = gradient if self.gradient is None else self.gradient.add_(gradient)
+        """Add a gradient of the loss by the weights, (rows, columns), columns in the model's order.
+
+        Of a gradient only its sums over groups are kept, which is all that scales and zero-points need.
+        """
+        from nash_swarm.quantizers.kernels import latent
+
+        if self.slopes is None:
+            self.slopes = np.zeros((*self.zeros.shape, 2), np.float32)
+        share_rows(
+            len(gradient),
+            partial(
+                latent.add_slopes, self._codes, self.widths, self._levels.codes, self.layout.group_size, self._order,
+                gradient.float().contiguous().numpy(), self.slopes,
+            ),
+        )  # fmt: skip
 
     def step(self, adam: Adam) -> None:
         """One step down the gradient, which is then forgotten; nothing if there is none."""
         from nash_swarm.quantizers.kernels import latent
 
-        if self.gradient is None:
+        if self.slopes is None:
             return
         self._steps += 1
         unbias = [1 / (1 - decay**self._steps) for decay in (adam.beta1, adam.beta2)]
         settings = np.array([adam.beta1, adam.beta2, *unbias, adam.epsilon], np.float32)
-        gradient = self.gradient.float().contiguous().numpy()
-        rates = np.array([adam.codes, adam.scales, adam.zeros], np.float32)
-        share_rows(
-            len(gradient),
-            partial(
-                latent.step, self.codes, self._code_moments, self.scale_codes, self._scale_moments, self.zeros,
-                self._zero_moments, self.widths, self._table, self._levels.codes, self._levels.zeros,
-                self.whole_scales, self.layout.group_size, self.order, gradient, rates, settings,
-            ),
+        latent.step(
+            self.scale_codes, self._scale_moments, self.zeros, self._zero_moments, self.widths, self._table,
+            self._levels.zeros, self.whole_scales, self.slopes, np.array([adam.scales, adam.zeros], np.float32),
+            settings,
         )  # fmt: skip
-        self.gradient = None
+        self.slopes = None
 
     def rounded(self) -> Rounded:
-        """The nearest whole numbers: what `weight` multiplies with."""
+        """The nearest whole numbers: what `weight` multiplies with. Codes are not copied."""
         tops = (1 << np.minimum(self.widths, 8).astype(np.int64)) - 1
-        by_column = np.repeat(tops, self.layout.group_size, axis=1)[:, : self.layout.columns]
-        halves = None
-        if self._half.any():
-            halves = np.where(self._half, self.codes, 0).astype(np.float16)
         return Rounded(
-            np.where(self._half, 0, _whole(self.codes, by_column)).astype(np.uint8),
+            self._codes,
             _whole(self.scale_codes, np.array(255)).astype(np.uint8),
             _whole(self.zeros, tops).astype(np.uint8),
             self.base,
-            halves,
+            self._halves,
         )
 
 

@@ -27,7 +27,7 @@ class LatentLinear(nn.Module):
         # an input that asks for a gradient whatever x does
         self._anchor = torch.zeros((), requires_grad=True)
         # some models ask what type the weights have (T5); nobody computes with them
-        self.weight = torch.empty(matrix.codes.shape, dtype=dtype, device="meta")
+        self.weight = torch.empty(matrix.shape, dtype=dtype, device="meta")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., columns) to (..., rows), of the type of x."""
@@ -51,7 +51,7 @@ class LatentEmbedding(nn.Embedding):
     def __init__(self, matrix: LatentMatrix, dtype: torch.dtype, first: LatentEmbedding | None = None) -> None:
         nn.Module.__init__(self)
         self.matrix, self._dtype = matrix, dtype
-        self.num_embeddings, self.embedding_dim = matrix.codes.shape
+        self.num_embeddings, self.embedding_dim = matrix.shape
         self._anchor = torch.zeros((), requires_grad=True)
         # not registered as a module a second time
         object.__setattr__(self, "_first", first)
@@ -100,7 +100,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None]:
         (index,) = ctx.saved_tensors
-        whole = torch.zeros(ctx.matrix.codes.shape)
+        whole = torch.zeros(ctx.matrix.shape)
         whole.index_add_(0, index.flatten(), gradients[0].flatten(0, -2).float())
         ctx.matrix.add_gradient(whole)
         return None, None, None

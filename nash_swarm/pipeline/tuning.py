@@ -35,8 +35,6 @@ class Tuning:
     Attributes:
         steps: steps of Adam.
         batch: windows a step.
-        codes: learning rate of codes, in steps of their grid; 0 trains scales, zero-points and dense tensors alone.
-            Rates that move codes at all have made models worse so far.
         scales: learning rate of scale codes, in sixteenths of an octave.
         zeros: learning rate of zero-points, in steps of their grid.
         dense: learning rate of norms' gains and of biases, in shares of the root mean square of each.
@@ -50,7 +48,6 @@ class Tuning:
 
     steps: int = 100
     batch: int = 4
-    codes: float = 0.0
     scales: float = 0.06
     zeros: float = 0.005
     dense: float = 5e-4
@@ -98,7 +95,7 @@ def tune(
     seed: int = 0,
     quiet: bool = False,
 ) -> Tuned:
-    """Train a packed model's codes, scales, zero-points, norm gains and biases against KL to the original.
+    """Train a packed model's scales, zero-points, norm gains and biases against KL to the original.
 
     Distillation on the grid: what the model multiplies with is what the packed file can hold at every step. Widths,
     agents and bytes stay. The state with the least KL on held-out windows is kept, the first one included, so that on
@@ -198,7 +195,7 @@ class _Run:
             hidden.backward(found.hidden / len(chosen))
             if found.weight is not None:
                 student.add_head_gradient(found.weight / len(chosen))
-        student.step(Adam(settings.codes * rate, settings.scales * rate, settings.zeros * rate))
+        student.step(Adam(settings.scales * rate, settings.zeros * rate))
         if self._optimizer is not None:
             parameters = dict(student.model.named_parameters())
             for name, master in self._dense.items():

@@ -82,11 +82,13 @@ class Student:
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         check_head(model)
-        self.model, self._task, self.dtype = copy.deepcopy(model).eval(), task_of(model), dtype
+        # matrices are replaced, never changed: they are the original's own for as long as they stay
+        shared = {id(each): nn.Parameter(each.detach(), False) for each in model.parameters() if each.ndim > 1}
+        self.model, self._task, self.dtype = copy.deepcopy(model, shared).eval(), task_of(model), dtype
         outputs = self.model.get_output_embeddings()
         self._head_name = _path_of(outputs, self.model)
         bias = None if outputs.bias is None else outputs.bias.detach().clone()
-        self.original = Head(outputs.weight.detach().clone(), bias, dtype)
+        self.original = Head(outputs.weight.detach(), bias, dtype)
         # what comes out instead of logits is what the head would have seen
         self.model.set_submodule(self._head_name, _Passage(outputs, dtype))
         for parameter in self.model.parameters():

@@ -1,9 +1,8 @@
-"""Kernels of tuning: the weights that latent codes stand for, and one step of Adam on all that they are made of.
+"""Kernels of tuning: the weights that real-valued scale codes and zero-points stand for, and their steps of Adam.
 
-A latent matrix is a rounded one whose codes, scale codes and zero-points are real numbers. What the model multiplies
-with are their nearest whole numbers; gradients pass through the rounding as if it were not there (the straight-through
-estimator, Bengio, Leonard & Courville 2013, arXiv 1308.3432). The kernels see only arrays that `latent.LatentMatrix`
-made.
+What the model multiplies with are the nearest whole numbers; gradients pass through the rounding as if it were not
+there (the straight-through estimator, Bengio, Leonard & Courville 2013, arXiv 1308.3432). The kernels see only arrays
+that `latent.LatentMatrix` made.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from numba import njit
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
 
 _OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
@@ -37,30 +37,61 @@ def _scale(code: np.float32, table: Floats, whole: bool) -> np.float32:
 
 @njit(**_OPTIONS)
 def weights(
-    codes: Floats, scale_codes: Floats, zeros: Floats, widths: Bytes, table: Floats, levels: Floats,
-    zero_levels: Floats, whole: bool, group_size: int, order: npt.NDArray[np.int64], out: Floats, first: int, past: int,
+    codes: Bytes, halves: Floats, scale_codes: Floats, zeros: Floats, widths: Bytes, table: Floats, levels: Floats,
+    zero_levels: Floats, whole: bool, group_size: int, places: Ints, out: Floats, first: int, past: int,
 ) -> None:  # fmt: skip
     """Weights of rows `first:past` in the model's column order.
 
-    codes: float32 (rows, columns), stored order; where the width is 16 the weights themselves. scale_codes, zeros:
-    float32 (rows, groups). widths: uint8 (rows, groups). table: float32 (256,), the tensor's scales. levels,
-    zero_levels: of `levels.LevelTables`. whole: round scale codes. order: int64 (columns,), the model's column of each
-    stored one. out: float32 (rows, columns).
+    codes: uint8 (rows, columns), stored order. halves: float32 (rows, columns), the weights where the width is 16; of
+    no rows where it never is. scale_codes, zeros: float32 (rows, groups). widths: uint8 (rows, groups). table: float32
+    (256,), the tensor's scales. levels, zero_levels: of `levels.LevelTables`. whole: round scale codes. places: int32
+    (columns,), where each of the model's columns is stored. out: float32 (rows, columns).
     """
     columns = codes.shape[1]
+    row = np.empty(columns, np.float32)
     for n in range(first, past):
         for g in range(widths.shape[1]):
             start, stop = g * group_size, min((g + 1) * group_size, columns)
             if widths[n, g] == 16:
                 for k in range(start, stop):
-                    out[n, order[k]] = codes[n, k]
+                    row[k] = halves[n, k]
                 continue
-            top = np.float32((1 << widths[n, g]) - 1)
             scale = _scale(scale_codes[n, g], table, whole)
             values = levels[widths[n, g]]
-            zero = zero_levels[widths[n, g], int(_whole(zeros[n, g], top))]
+            zero = zero_levels[widths[n, g], int(_whole(zeros[n, g], np.float32((1 << widths[n, g]) - 1)))]
             for k in range(start, stop):
-                out[n, order[k]] = (values[int(_whole(codes[n, k], top))] - zero) * scale
+                row[k] = (values[codes[n, k]] - zero) * scale
+        for k in range(columns):
+            out[n, k] = row[places[k]]
+
+
+@njit(**_OPTIONS)
+def add_slopes(
+    codes: Bytes, widths: Bytes, levels: Floats, group_size: int, order: Ints, gradient: Floats, slopes: Floats,
+    first: int, past: int,
+) -> None:  # fmt: skip
+    """Add rows `first:past` of a gradient by the weights to its sums over groups.
+
+    codes, widths, levels: as `weights`. order: int32 (columns,), the model's column of each stored one. gradient:
+    float32 (rows, columns), in the model's column order. slopes: float32 (rows, groups, 2), the gradient summed over
+    the levels of each group's codes, and over ones; not changed where the width is 16.
+    """
+    columns = codes.shape[1]
+    row = np.empty(columns, np.float32)
+    for n in range(first, past):
+        for k in range(columns):
+            row[k] = gradient[n, order[k]]
+        for g in range(widths.shape[1]):
+            if widths[n, g] == 16:
+                continue
+            values = levels[widths[n, g]]
+            by_level = np.float32(0.0)
+            by_one = np.float32(0.0)
+            for k in range(g * group_size, min((g + 1) * group_size, columns)):
+                by_level += row[k] * values[codes[n, k]]
+                by_one += row[k]
+            slopes[n, g, 0] += by_level
+            slopes[n, g, 1] += by_one
 
 
 @njit(inline="always", **_OPTIONS)
@@ -75,53 +106,28 @@ def _adam(
 
 @njit(**_OPTIONS)
 def step(
-    codes: Floats, code_moments: Floats, scale_codes: Floats, scale_moments: Floats, zeros: Floats,
-    zero_moments: Floats, widths: Bytes, table: Floats, levels: Floats, zero_levels: Floats, whole: bool,
-    group_size: int, order: npt.NDArray[np.int64], gradient: Floats, rates: Floats, settings: Floats, first: int,
-    past: int,
+    scale_codes: Floats, scale_moments: Floats, zeros: Floats, zero_moments: Floats, widths: Bytes, table: Floats,
+    zero_levels: Floats, whole: bool, slopes: Floats, rates: Floats, settings: Floats,
 ) -> None:  # fmt: skip
-    """One step of Adam (Kingma & Ba 2015, arXiv 1412.6980) on rows `first:past`.
+    """One step of Adam (Kingma & Ba 2015, arXiv 1412.6980).
 
-    codes, scale_codes, zeros, widths, table, levels, zero_levels, whole, order: as `weights`; the first three change in
-    place and stay within half a step of a whole number in their range. code_moments: float32 (2, rows, columns);
-    scale_moments, zero_moments: float32 (rows, groups, 2). gradient: float32 (rows, columns), of the loss by the
-    weights, in the model's column order. rates: learning rates of codes, scale codes and zero-points, in their own
-    units; with the first 0, codes stay. settings: beta1, beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t), epsilon.
+    scale_codes, zeros, widths, table, zero_levels, whole: as `weights`; the first two change in place and stay within
+    half a step of a whole number in their range. scale_moments, zero_moments: float32 (rows, groups, 2). slopes: as
+    `add_slopes` left them. rates: learning rates of scale codes and zero-points, in their own units. settings: beta1,
+    beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t), epsilon.
     """
-    columns = codes.shape[1]
     half = np.float32(0.5)
-    one = np.float32(1.0)
-    local = np.empty(group_size, np.float32)
-    for n in range(first, past):
+    for n in range(widths.shape[0]):
         for g in range(widths.shape[1]):
             if widths[n, g] == 16:
                 continue
-            start, stop = g * group_size, min((g + 1) * group_size, columns)
             top = np.float32((1 << widths[n, g]) - 1)
             scale = _scale(scale_codes[n, g], table, whole)
-            values = levels[widths[n, g]]
-            last = int(top)
             zero = zero_levels[widths[n, g], int(_whole(zeros[n, g], top))]
             zero_step = zero_levels[widths[n, g], 1] - zero_levels[widths[n, g], 0]
-            along_scale = np.float32(0.0)
-            along_zero = np.float32(0.0)
-            for k in range(start, stop):
-                local[k - start] = gradient[n, order[k]] * scale
-            for k in range(start, stop):
-                along_scale += local[k - start] * (values[int(_whole(codes[n, k], top))] - zero)
-                along_zero += local[k - start]
-            if rates[0] > 0:
-                for k in range(start, stop):
-                    at = int(_whole(codes[n, k], top))
-                    before, after = max(0, at - 1), min(last, at + 1)
-                    slope = local[k - start] * (values[after] - values[before]) / np.float32(after - before)
-                    m = settings[0] * code_moments[0, n, k] + (one - settings[0]) * slope
-                    v = settings[1] * code_moments[1, n, k] + (one - settings[1]) * slope * slope
-                    code_moments[0, n, k] = m
-                    code_moments[1, n, k] = v
-                    moved = codes[n, k] - rates[0] * m * settings[2] / (np.sqrt(v * settings[3]) + settings[4])
-                    codes[n, k] = min(top + half, max(-half, moved))
-            moved = _adam(scale_codes[n, g], scale_moments[n, g], -OCTAVE * along_scale, rates[1], settings)
+            along_scale = scale * (slopes[n, g, 0] - zero * slopes[n, g, 1])
+            along_zero = scale * slopes[n, g, 1]
+            moved = _adam(scale_codes[n, g], scale_moments[n, g], -OCTAVE * along_scale, rates[0], settings)
             scale_codes[n, g] = min(np.float32(255), max(np.float32(0), moved))
-            moved = _adam(zeros[n, g], zero_moments[n, g], -along_zero * zero_step, rates[2], settings)
+            moved = _adam(zeros[n, g], zero_moments[n, g], -along_zero * zero_step, rates[1], settings)
             zeros[n, g] = min(top + half, max(-half, moved))

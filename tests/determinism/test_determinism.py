@@ -55,7 +55,7 @@ def test_bytes_of_a_tuned_model_do_not_depend_on_the_run_or_the_threads(
     bench: Bench, tmp_path: Path, precision: str
 ) -> None:
     settings = {"bits": 4.5, "text": str(bench.text), "eval_windows": 2, "granularity": "tile"}
-    settings["tuning"] = {"steps": 8, "batch": 2, "check": 2, "codes": 0.2, "precision": precision}
+    settings["tuning"] = {"steps": 8, "batch": 2, "check": 2, "scales": 0.5, "precision": precision}
     first = digests(tmp_path / "1", 1, str(bench.model), **settings)
     assert digests(tmp_path / "2", 2, str(bench.model), **settings) == first
 

@@ -19,9 +19,7 @@ from nash_swarm.pipeline.effort import EFFORTS, Effort, find_effort
 from nash_swarm.pipeline.playing import trial_windows
 from nash_swarm.pipeline.tuning import Tuning
 
-QUICK = Effort(
-    windows=2, contest=False, propagation=0.5, tuning=Tuning(steps=4, batch=1, check=2, codes=0.02), tuning_windows=4
-)
+QUICK = Effort(windows=2, contest=False, propagation=0.5, tuning=Tuning(steps=4, batch=1, check=2), tuning_windows=4)
 
 
 def test_each_effort_asks_for_no_less_than_the_one_before() -> None:

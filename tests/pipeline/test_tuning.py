@@ -18,7 +18,7 @@ from nash_swarm.game import BitGame
 from nash_swarm.pipeline.tuning import Tuning, tune
 from nash_swarm.quantizers.modules import PackedWeight
 
-QUICK = Tuning(steps=30, batch=8, check=10, codes=0.02, scales=0.1, zeros=0.02)
+QUICK = Tuning(steps=30, batch=8, check=10, scales=0.1, zeros=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_no_step_changes_nothing(model: Any, packed: Any, windows: npt.NDArray[n
 
 
 def test_the_first_state_is_kept_if_steps_do_harm(model: Any, packed: Any, windows: npt.NDArray[np.int32]) -> None:
-    done = tune(model, packed, windows, Tuning(steps=4, codes=5.0, scales=60.0, zeros=5.0, check=2), quiet=True)
+    done = tune(model, packed, windows, Tuning(steps=4, scales=60.0, zeros=5.0, check=2), quiet=True)
     assert done.step == 0
     assert torch.equal(logits(done.packed, windows[:2]), logits(packed, windows[:2]))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given
@@ -11,9 +14,10 @@ from support.packed import pack, some_case
 
 from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import HALF
-from nash_swarm.quantizers.grid import scale_table
+from nash_swarm.names import Levels
 from nash_swarm.quantizers.latent import Adam, LatentMatrix
 from nash_swarm.quantizers.latent_modules import LatentEmbedding, LatentLinear
+from nash_swarm.quantizers.levels import level_tables
 from nash_swarm.quantizers.packing import PackedTensor
 
 
@@ -34,75 +38,80 @@ def test_what_is_multiplied_with_is_what_can_be_packed(case: Case) -> None:
     latent = LatentMatrix(pack(case))
     rng = np.random.default_rng(0)
     for _ in range(3):
-        latent.add_gradient(torch.from_numpy(rng.standard_normal(latent.codes.shape).astype(np.float32)))
-        latent.step(Adam(codes=0.7, scales=1.5, zeros=0.9))
+        latent.add_gradient(torch.from_numpy(rng.standard_normal(latent.shape).astype(np.float32)))
+        latent.step(Adam(scales=1.5, zeros=0.9))
     assert np.array_equal(latent.weight().numpy(), repacked(latent, case).dequantize())
 
 
-def test_steps_are_those_of_torch() -> None:
+@pytest.mark.parametrize("levels", get_args(Levels))
+@pytest.mark.parametrize("whole", [True, False])
+def test_steps_are_those_of_torch(levels: Levels, whole: bool) -> None:
     """Straight-through gradients and Adam, written with torch's autograd and optimizer."""
-    case = some_case(seed=3)
+    case = some_case(seed=3, levels=levels)
     packed = pack(case)
-    latent, adam = LatentMatrix(packed), Adam(codes=0.2, scales=0.5, zeros=0.3)
+    latent, adam, tables = LatentMatrix(packed), Adam(scales=0.5, zeros=0.3), level_tables(levels)
+    latent.whole_scales = whole
     exact = torch.from_numpy(latent.widths == HALF)
-    tops = torch.from_numpy((2.0 ** latent.widths.clip(max=8) - 1).astype(np.float32))
-    group = torch.arange(case.layout.columns) // case.layout.group_size
-    values = [torch.from_numpy(part.copy()) for part in (latent.codes, latent.scale_codes, latent.zeros)]
-    codes, scales, zeros = (value.requires_grad_() for value in values)
+    width = latent.widths.clip(max=8)
+    tops = torch.from_numpy((2.0**width - 1).astype(np.float32))
+    group = np.arange(case.layout.columns) // case.layout.group_size
+    codes = torch.from_numpy(tables.codes[width[:, group], latent.rounded().codes])
+    zero, zero_step = (torch.from_numpy(part) for part in (tables.zeros[width, 0], np.diff(tables.zeros)[width, 0]))
+    scales, zeros = (torch.from_numpy(part.copy()).requires_grad_() for part in (latent.scale_codes, latent.zeros))
     optimizers = [
         torch.optim.Adam([value], lr=rate, betas=(adam.beta1, adam.beta2), eps=adam.epsilon)
-        for value, rate in zip(values, (adam.codes, adam.scales, adam.zeros), strict=True)
+        for value, rate in ((scales, adam.scales), (zeros, adam.zeros))
     ]
 
     def straight(value: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
-        whole = torch.minimum(torch.floor(value + 0.5).clamp_min(0), top)
-        return value + (whole - value).detach()
+        nearest = torch.minimum(torch.floor(value + 0.5).clamp_min(0), top)
+        return value + (nearest - value).detach()
 
-    table = torch.from_numpy(scale_table(packed.base))
     rng = np.random.default_rng(5)
     for _ in range(4):
-        slope = torch.from_numpy(rng.standard_normal(latent.codes.shape).astype(np.float32))
-        latent.add_gradient(slope[:, np.argsort(packed.permutation)])
+        used = straight(scales, torch.tensor(255.0)) if whole else scales
+        scale = float(packed.base) * torch.exp2(used * (-1 / 16))
+        got = (codes - (zero + zero_step * straight(zeros, tops))[:, group]) * scale[:, group]
+        got = torch.where(exact[:, group], torch.from_numpy(packed.dequantize()[:, packed.permutation]), got)
+        order = np.argsort(packed.permutation)
+        torch.testing.assert_close(latent.weight(), got[:, order].detach(), rtol=1e-4, atol=1e-6)
+        for _ in range(2):  # gradients of two windows add up
+            slope = torch.from_numpy(rng.standard_normal(latent.shape).astype(np.float32))
+            latent.add_gradient(slope[:, order])
+            (torch.where(exact[:, group], 0.0, got) * slope).sum().backward(retain_graph=True)
         latent.step(adam)
-        whole = straight(scales, torch.tensor(255.0))
-        scale = table[whole.detach().long()]
-        # the derivative of 2^(-x / 16) by x, at the rounded x
-        scale = scale + (whole - whole.detach()) * (-np.log(2) / 16) * scale
-        got = (straight(codes, tops[:, group]) - straight(zeros, tops)[:, group]) * scale[:, group]
-        (torch.where(exact[:, group], 0.0, got) * slope).sum().backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
         with torch.no_grad():
-            codes.copy_(torch.where(exact[:, group], codes, codes.clamp_min(-0.5).minimum(tops[:, group] + 0.5)))
             zeros.copy_(torch.where(exact, zeros, zeros.clamp_min(-0.5).minimum(tops + 0.5)))
             scales.clamp_(0, 255)
-    np.testing.assert_allclose(latent.codes, codes.detach(), atol=2e-3)
     np.testing.assert_allclose(latent.scale_codes, scales.detach(), atol=2e-3)
     np.testing.assert_allclose(latent.zeros, zeros.detach(), atol=2e-3)
 
 
-def test_codes_stay_if_their_rate_is_zero() -> None:
-    latent = LatentMatrix(pack(some_case()))
-    before, scales = latent.codes.copy(), latent.scale_codes.copy()
-    latent.add_gradient(torch.ones(latent.codes.shape))
-    latent.step(Adam(codes=0, scales=0.5, zeros=0.5))
-    assert np.array_equal(latent.codes, before)
-    assert not np.array_equal(latent.scale_codes, scales)
+def slopes(gradient: torch.Tensor, latent: LatentMatrix, order: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """NumPy twin of `add_slopes`, for even levels."""
+    stored = gradient.numpy()[:, order]
+    starts = np.arange(0, latent.shape[1], latent.layout.group_size)
+    sums = [np.add.reduceat(each, starts, axis=1) for each in (stored * latent.rounded().codes, stored)]
+    return np.where((latent.widths == HALF)[:, :, None], 0, np.stack(sums, axis=2)).astype(np.float32)
 
 
 def test_modules_multiply_look_up_and_pass_gradients_on() -> None:
     case = some_case(half=False)
-    latent = LatentMatrix(pack(case))
+    packed = pack(case)
+    latent = LatentMatrix(packed)
     weight = latent.weight().requires_grad_()
     x = torch.randn(2, 3, case.layout.columns, generator=torch.Generator().manual_seed(0)).requires_grad_()
     bias = torch.nn.Parameter(torch.arange(case.layout.rows).float())
     LatentLinear(latent, torch.float32, bias)(x).square().sum().backward()
-    found, latent.gradient = latent.gradient, None
+    found, latent.slopes = latent.slopes, None
     x_gradient, bias_gradient = x.grad, bias.grad
     x.grad = bias.grad = None
     torch.nn.functional.linear(x, weight, bias).square().sum().backward()
-    torch.testing.assert_close(found, weight.grad)
+    assert found is not None and weight.grad is not None
+    np.testing.assert_allclose(found, slopes(weight.grad, latent, packed.permutation), rtol=1e-4, atol=1e-2)
     torch.testing.assert_close(x_gradient, x.grad)
     torch.testing.assert_close(bias_gradient, bias.grad)
 
@@ -110,13 +119,14 @@ def test_modules_multiply_look_up_and_pass_gradients_on() -> None:
     index = torch.tensor([[1, 5, 1], [0, 47, 2]])
     LatentEmbedding(latent, torch.bfloat16)(index).float().sum().backward()
     torch.nn.functional.embedding(index, weight).sum().backward()
-    torch.testing.assert_close(latent.gradient, weight.grad)
+    assert latent.slopes is not None
+    np.testing.assert_allclose(latent.slopes, slopes(weight.grad, latent, packed.permutation), rtol=1e-4)
 
 
 def test_a_first_layer_learns_though_its_input_asks_for_no_gradient() -> None:
     latent = LatentMatrix(pack(some_case()))
     LatentLinear(latent, torch.float32)(torch.ones(1, latent.layout.columns)).sum().backward()
-    assert latent.gradient is not None
+    assert latent.slopes is not None
 
 
 def test_single_weights_cannot_be_tuned() -> None:

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from support.models import allocate, logits, tiny_llama
-from support.packed import pack, some_case
 from transformers import AutoModelForCausalLM
 
 import nash_swarm as ns
@@ -19,10 +18,9 @@ from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.layout import HALF, TensorLayout
 from nash_swarm.names import LEVELS, Levels
 from nash_swarm.pipeline.playing import dense_copy
-from nash_swarm.quantizers.grid import layout_base, row_widths, scale_table
+from nash_swarm.quantizers.grid import layout_base, scale_table
 from nash_swarm.quantizers.kernels import rounding
 from nash_swarm.quantizers.kernels.level_fitting import fit_levels
-from nash_swarm.quantizers.latent import Adam, LatentMatrix
 from nash_swarm.quantizers.levels import NORMAL_WIDTHS, code_levels, level_bytes, level_tables, zero_levels
 from nash_swarm.quantizers.packing import PackedTensor, description
 from nash_swarm.quantizers.rtn import RoundToNearest
@@ -140,40 +138,6 @@ def test_round_group_takes_the_nearest_levels(seed: int, feedback: bool) -> None
             assert abs(values[codes[n, k]] - x[k]) <= np.abs(values - x[k]).min() + 1e-5 * np.abs(values).max()
             if feedback:
                 x[k + 1 :] -= (x[k] - values[codes[n, k]]) / factor[k, k] * factor[k, k + 1 :]
-
-
-def test_latent_matrices_step_over_them() -> None:
-    """Scales and zero-points move as torch's Adam moves them, through the levels."""
-    case = some_case(seed=3, levels="normal")
-    packed = pack(case)
-    latent, adam = LatentMatrix(packed), Adam(codes=0, scales=0.5, zeros=0.3)
-    assert np.array_equal(latent.weight().numpy(), packed.dequantize())
-    widths = row_widths(packed.widths, case.layout)
-    exact = torch.from_numpy(widths == HALF)
-    width = np.minimum(widths, 8)
-    group = np.arange(case.layout.columns) // case.layout.group_size
-    values = torch.from_numpy(TABLES.codes[width[:, group], latent.codes.astype(int).clip(0, 255)])
-    steps = torch.from_numpy(TABLES.zeros[width, 1] - TABLES.zeros[width, 0])
-    scales, zeros = (torch.from_numpy(part.copy()).requires_grad_() for part in (latent.scale_codes, latent.zeros))
-    optimizers = [
-        torch.optim.Adam([value], lr=rate, betas=(adam.beta1, adam.beta2), eps=adam.epsilon)
-        for value, rate in ((scales, adam.scales), (zeros, adam.zeros))
-    ]
-    slope = torch.from_numpy(np.random.default_rng(5).standard_normal(latent.codes.shape).astype(np.float32))
-    latent.add_gradient(slope[:, np.argsort(packed.permutation)])
-    latent.step(adam)
-    scale = torch.from_numpy(scale_table(packed.base))[scales.detach().long()]
-    scale = scale + (scales - scales.detach()) * (-np.log(2) / 16) * scale
-    first = torch.from_numpy(TABLES.zeros[width, 0])
-    got = (values - (first + steps * zeros)[:, group]) * scale[:, group]
-    (torch.where(exact[:, group], 0.0, got) * slope).sum().backward()
-    for optimizer in optimizers:
-        optimizer.step()
-    with torch.no_grad():
-        tops = torch.from_numpy((2.0**width - 1).astype(np.float32))
-        zeros.copy_(torch.where(exact, zeros, zeros.clamp_min(-0.5).minimum(tops + 0.5)))
-    np.testing.assert_allclose(latent.scale_codes, scales.detach(), atol=2e-3)
-    np.testing.assert_allclose(latent.zeros, zeros.detach(), atol=2e-3)
 
 
 def test_a_model_on_them_is_saved_and_read_back(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_student_is_the_packed_model_and_learns(name: str) -> None:
         assert float((got - expected).norm()) < share * float((got - original).norm())
 
     before = head_inputs(packed, unseen)
-    tuned = tune(model, packed, tokens, Tuning(steps=4, batch=2, check=1, codes=0.2), quiet=True)
+    tuned = tune(model, packed, tokens, Tuning(steps=4, batch=2, check=1), quiet=True)
     assert torch.equal(head_inputs(packed, unseen), before) and torch.equal(head_inputs(model, unseen), original)
     assert tuned.history[tuned.step] == min(tuned.history.values())
     assert set(tuned.packed.state_dict()) == set(packed.state_dict())

@@ -58,12 +58,14 @@ def demo(
     names = list(dict.fromkeys((solver, "quantile", "uniform")))
     players = {name: registry.create("solvers", name) for name in names}
     estimator = registry.create("damage", "fisher")
+    effort = EFFORTS["best"]
     source = load_source("smollm2")
-    agents = find_agents(source.model, estimator)
+    agents = find_agents(source.model, estimator, granularity=effort.granularity, levels=effort.levels)
     agents.check(Budget.of_bits(bits, agents.parameters))
     game = measure(
-        source.model, source.tokenizer, damage=estimator, windows=windows, seed=seed, name=source.name, quiet=quiet
-    )
+        source.model, source.tokenizer, damage=estimator, granularity=effort.granularity, levels=effort.levels,
+        windows=windows, seed=seed, name=source.name, quiet=quiet,
+    )  # fmt: skip
     text = load_text(BUILT_IN_TEXT)
 
     def chosen(part: Literal["calibration", "held-out"], count: int) -> Any:
@@ -72,13 +74,15 @@ def demo(
 
     allocations = {name: solve(game, bits=bits, solver=player, seed=seed) for name, player in players.items()}
     models: dict[str, Any] = {"original": source.model}
-    models |= {name: pack(source.model, allocation, quiet=quiet) for name, allocation in allocations.items()}
+    models |= {
+        name: pack(source.model, allocation, quantizer=effort.quantizer, quiet=quiet)
+        for name, allocation in allocations.items()
+    }
     best = solver
-    settings = EFFORTS["best"].tuning
-    if steps and settings is not None:
+    if steps and effort.tuning is not None:
         best = f"{solver}, tuned"
         seen = chosen("calibration", 3 * windows)
-        tuned = tune(source.model, models[solver], seen, replace(settings, steps=steps), seed=seed, quiet=quiet)
+        tuned = tune(source.model, models[solver], seen, replace(effort.tuning, steps=steps), seed=seed, quiet=quiet)
         models = {"original": source.model, best: tuned.packed, **models}
         allocations[best] = allocations[solver]
     found = evaluate(models, chosen("held-out", windows), reference=source.model, quiet=quiet)

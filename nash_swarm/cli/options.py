@@ -68,7 +68,7 @@ EffortName = Annotated[
     typer.Option(
         "--effort",
         help="Minutes for quality: fast (8 windows, no contest), default (16, rounded with 32), or best (32, rounded "
-        "with 128 and by descent, normal levels, no contest, the packed model tuned against the original).",
+        "with 128, no contest, the packed model tuned against the original).",
     ),
 ]
 Contest = Annotated[

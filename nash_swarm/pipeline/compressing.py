@@ -134,7 +134,8 @@ def compress(
     rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
     estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
     granularity = settled.granularity if granularity is None else granularity
-    levels = settled.levels if levels is None else levels
+    if levels is None:
+        levels = "uniform" if granularity == "parameter" else settled.levels
     strategies = check_strategies(strategies, granularity)
     rounding_windows = settled.rounding_windows if windows is None else windows
     windows = settled.windows if windows is None else windows

@@ -17,7 +17,7 @@ class Effort:
     Attributes:
         windows: calibration windows that the damage is measured on.
         granularity: what an agent is, see `measure`.
-        levels: where the values of codes lie, see `measure`.
+        levels: where the values of codes lie, see `measure`; even ones are taken where every weight has its own width.
         quantizer: name of the rounding method.
         rounding_windows: calibration windows that matrices are rounded with; as many as the damage's if that is more.
         contest: whether the result is tried against the baselines, see `compress`.
@@ -27,9 +27,9 @@ class Effort:
     """
 
     windows: int
-    granularity: Granularity = "block"
-    levels: Levels = "uniform"
-    quantizer: str = "gptq"
+    granularity: Granularity = "tile"
+    levels: Levels = "normal"
+    quantizer: str = "descent"
     rounding_windows: int = 0
     contest: bool = True
     propagation: float = 0.0
@@ -42,9 +42,6 @@ EFFORTS: Mapping[str, Effort] = {
     "default": Effort(windows=16, rounding_windows=32),
     "best": Effort(
         windows=32,
-        granularity="tile",
-        levels="normal",
-        quantizer="descent",
         rounding_windows=128,
         contest=False,
         tuning=Tuning(steps=128, batch=2),

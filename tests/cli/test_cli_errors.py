@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from nash_swarm.pipeline.effort import EFFORTS
+
 pytestmark = pytest.mark.usefixtures("unchanged")
 
 _MISSING = "./no-such-model"
@@ -81,7 +83,7 @@ def test_unknown_names_in_the_other_stages(stages: Any, command: Any, tmp_path: 
 
 @pytest.mark.parametrize("name", ["compress", "demo"])
 def test_a_budget_that_cannot_be_met_is_refused_before_anything_is_measured(
-    name: str, bench: Any, stages: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, bench: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nash_swarm.models import source
     from nash_swarm.pipeline import compressing, measuring
@@ -89,13 +91,17 @@ def test_a_budget_that_cannot_be_met_is_refused_before_anything_is_measured(
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("measured although the budget cannot be met")
 
-    loaded = source.load_source(str(bench.model))
+    loaded, effort = source.load_source(str(bench.model)), EFFORTS["default"]
+    game = measuring.measure(
+        loaded.model, loaded.tokenizer, text=str(bench.text), windows=1, granularity=effort.granularity,
+        levels=effort.levels, quiet=True,
+    )  # fmt: skip
+    smallest = game.smallest_bits() / game.parameters
     monkeypatch.setattr(measuring, "measure", fail)
     monkeypatch.setattr(compressing, "measure", fail)
     monkeypatch.setattr(source, "load_source", lambda name: loaded)
     model = [bench.model] if name == "compress" else []
     told = command(name, *model, "--bits", 1.2, "-o", tmp_path / "out")
-    smallest = stages.measured["smallest_bits_per_parameter"]
     _fails(told, 2, "1.2 bits/param", "smallest feasible", f"{smallest:.3f}"[:-1])
 
 

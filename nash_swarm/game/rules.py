@@ -30,7 +30,7 @@ class Rules:
         keep: pattern to the one width its agents play.
         forbid: pattern to the widths its agents may not play; those that the game does not have are no concern.
         fuse: sets of sibling layers (last parts of the name, under one parent) whose agents play one width, cell by
-            cell of their equal grids; see `VLLM_FUSION`.
+            cell of their grids; where these have unequal numbers of rows, column by column; see `VLLM_FUSION`.
     """
 
     keep: Mapping[str, int] = field(default_factory=dict)
@@ -143,15 +143,24 @@ class Rules:
                     families.setdefault(parent, []).append(tensor)
             if not families:
                 raise UsageError(f"fuse {','.join(siblings)}: no tensor has such a name; {_examples(game)}")
-            for first, *others in families.values():
-                for other in others:
-                    if other.grid != first.grid:
-                        raise UsageError(
-                            f"cannot fuse {first.name} and {other.name}: their grids of agents {first.grid} and "
-                            f"{other.grid} differ; measure at a coarser granularity"
-                        )
-                    fusion[other.span] = fusion[first.span] = np.arange(first.start, first.start + first.agents)
+            for family in families.values():
+                _fuse(family, fusion)
         return fusion
+
+
+def _fuse(family: list[TensorLayout], fusion: npt.NDArray[np.int32]) -> None:
+    """Number the agents of siblings in `fusion`: equal numbers play one width."""
+    first, *others = family
+    for other in others:
+        if other.grid[1] != first.grid[1]:
+            raise UsageError(
+                f"cannot fuse {first.name} and {other.name}: their grids of agents {first.grid} and "
+                f"{other.grid} have unequal numbers of columns; measure at layer granularity"
+            )
+    if others:
+        alike = all(other.grid == first.grid for other in others)
+        for tensor in family:
+            fusion[tensor.span] = first.start + np.arange(tensor.agents) % (first.agents if alike else first.grid[1])
 
 
 def _parse(text: str) -> tuple[str, tuple[int, ...]]:

@@ -135,13 +135,31 @@ def test_pins_that_do_not_fit_the_budget_are_named(model: BitGame) -> None:
         Lagrangian().solve(model, budget, rules=rules)
 
 
-def test_fusing_different_grids_is_refused() -> None:
-    query = TensorLayout.cut("a.q_proj", "linear", (64, 64), "tile")
-    key = TensorLayout.cut("a.k_proj", "linear", (32, 64), "tile", start=query.agents)
+def siblings(key_columns: int) -> tuple[BitGame, Rules]:
+    """A layer whose keys have fewer rows than its queries, and the rule that fuses the two."""
+    query = TensorLayout.cut("a.q_proj", "linear", (64, 192), "tile", group_size=64)
+    key = TensorLayout.cut("a.k_proj", "linear", (32, key_columns), "tile", group_size=64, start=query.agents)
     memory = np.concatenate([query.memory((2, 4)), key.memory((2, 4))])
-    game = BitGame((2, 4), np.ones(memory.shape, np.float32), memory, tensors=(query, key))
-    with pytest.raises(UsageError, match="grids of agents"):
-        Lagrangian().solve(game, Budget(game.largest_bits(), ""), rules=Rules(fuse=(("q_proj", "k_proj"),)))
+    damage = np.random.default_rng(0).exponential(size=memory.shape).astype(np.float32)
+    return BitGame((2, 4), damage, memory, tensors=(query, key)), Rules(fuse=(("q_proj", "k_proj"),))
+
+
+def test_siblings_of_unequal_heights_are_fused_by_column() -> None:
+    game, rules = siblings(192)
+    reduced, expand = rules.apply(game)
+    assert reduced.agents == 3
+    rows = [np.arange(12).reshape(4, 3), 12 + np.arange(6).reshape(2, 3)]
+    for column in range(3):
+        members = np.concatenate([each[:, column] for each in rows])
+        np.testing.assert_allclose(reduced.damage[column], game.damage[members].sum(0), rtol=1e-6)
+        assert np.array_equal(reduced.memory[column], game.memory[members].sum(0))
+        assert np.flatnonzero(expand((np.arange(3) == column).astype(np.uint8))).tolist() == members.tolist()
+
+
+def test_fusing_grids_of_unequal_widths_is_refused() -> None:
+    game, rules = siblings(128)
+    with pytest.raises(UsageError, match="unequal numbers of columns"):
+        Lagrangian().solve(game, Budget(game.largest_bits(), ""), rules=rules)
 
 
 def test_rules_are_read_from_text_and_kept_as_json() -> None:

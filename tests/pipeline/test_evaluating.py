@@ -114,8 +114,11 @@ def test_texts_from_files(tmp_path: Path) -> None:
     assert text.digest != Text("Grüsse", "").digest == Text("Grüsse", "other").digest
 
 
-def test_the_built_in_text_is_long_enough() -> None:
-    assert len(load_text("python-docs").content) > 300_000
+def test_the_built_in_text_is_long_enough_and_says_nothing_twice() -> None:
+    content = load_text("python-docs").content
+    assert len(content) > 300_000
+    paragraphs = [" ".join(part.split()) for part in content.split("\n\n")]
+    assert all(paragraphs) and len(set(paragraphs)) == len(paragraphs)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
 from nash_swarm.files.packed_model import read_report
 from nash_swarm.game.bitgame import Calibration
 from nash_swarm.models.source import load_source
+from nash_swarm.names import GRANULARITIES, Granularity
 from nash_swarm.pipeline.effort import EFFORTS, Effort, find_effort
 from nash_swarm.pipeline.playing import trial_windows
 from nash_swarm.pipeline.tuning import Tuning
@@ -45,6 +46,17 @@ def test_a_tuned_model_is_saved_with_what_tuning_did(bench: Bench, tmp_path: Pat
     )  # fmt: skip
     assert not plain.tuning
     assert done.allocation.choices.tolist() == plain.allocation.choices.tolist()
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_every_granularity_can_be_had(granularity: Granularity, bench: Bench, tmp_path: Path) -> None:
+    done = ns.compress(
+        str(bench.model), bits=6.0, text=str(bench.text), out=tmp_path / "out", effort="fast", windows=2,
+        granularity=granularity, eval_windows=1, quiet=True,
+    )  # fmt: skip
+    even = granularity == "parameter"
+    assert {tensor.levels for tensor in done.allocation.tensors} == {"uniform" if even else "normal"}
+    assert all(tensor.per_weight == even for tensor in done.allocation.tensors)
 
 
 def test_tuning_is_refused_before_anything_is_measured(bench: Bench, tmp_path: Path) -> None:

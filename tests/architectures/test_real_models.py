@@ -40,5 +40,5 @@ def test_sentences_keep_their_embeddings(tmp_path: Path) -> None:
 
     loaded = hidden(transformers.AutoModel.from_pretrained(tmp_path / "out").eval())
     assert torch.equal(loaded, hidden(ns.load(tmp_path / "out")))
-    assert torch.equal(loaded, hidden(ns.pack(source.model, done.allocation, quiet=True)))
+    assert torch.equal(loaded, hidden(ns.pack(source.model, done.allocation, quantizer="descent", quiet=True)))
     assert not torch.allclose(loaded, hidden(source.model), rtol=1e-3)

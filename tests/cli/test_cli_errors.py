@@ -111,7 +111,7 @@ def test_a_budget_that_cannot_be_met_is_refused_before_anything_is_measured(
         (["--bits", 3.5, "--keep", "lm_head=8"], ["smallest feasible", "keep lm_head=8"]),
         (["--bits", 6, "--keep", "no_such_layer=8"], ["'no_such_layer'"]),
         (["--bits", 6, "--keep", "lm_head=7"], ["lm_head=7"]),
-        (["--bits", 6, "--fuse", "q_proj,k_proj"], ["fuse"]),
+        (["--bits", 6, "--fuse", "up_proj,down_proj"], ["cannot fuse", "columns"]),
         (["--bits", 6, "--forbid", "down_proj=2,3,4,5,6,8"], ["no width"]),
         (["--bits", 6, "--keep", "lm_head"], ["'lm_head'"]),
     ],

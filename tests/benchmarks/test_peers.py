@@ -155,9 +155,9 @@ def test_widths_of_others_are_rounded_by_us_and_counted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="other windows"):
         measured_game(model, tokens[:2], path, "tiny", effort)
     with pytest.raises(DataError, match="other agents"):
-        measured_game(model, tokens, path, "tiny", Effort(windows=2, granularity="tile"))
+        measured_game(model, tokens, path, "tiny", Effort(windows=2, granularity="block"))
     with pytest.raises(DataError, match="other levels"):
-        measured_game(model, tokens, path, "tiny", Effort(windows=2, levels="normal"))
+        measured_game(model, tokens, path, "tiny", Effort(windows=2, levels="uniform"))
     ours = Ours(model, game, tokens, effort, "greedy")
     widths = {tensor.name: (2, 3, 4)[number % 3] for number, tensor in enumerate(game.tensors)}
     packed, bits, said = ours.pack({}, widths)
@@ -165,7 +165,7 @@ def test_widths_of_others_are_rounded_by_us_and_counted(tmp_path: Path) -> None:
         int(tensor.memory((widths[tensor.name],)).sum()) + 8 * tensor.fixed_bytes(len(game.strategies))
         for tensor in game.tensors
     )
-    assert bits == expected == packed_bits(packed) and said.startswith("their widths, gptq")
+    assert bits == expected == packed_bits(packed) and said.startswith("their widths, descent")
     for name, module in packed.named_modules():
         if isinstance(module, PackedWeight):
             scales = [len(np.unique(line)) for line in module.dense().numpy()]

@@ -1,8 +1,11 @@
 """Kernel body: activations into stored column order, rounded to int8 with a scale per token and group.
 
 Activations stand in one block of memory. Where they are rounded: int8 codes by group, then token, each group padded
-with zeros to whole blocks of 32; float32 scales by group, then token; int32 sums of the codes likewise. Then, in exact
-mode or where some cell has width 16, float32 values in the order of the codes.
+with zeros to whole blocks of 32; float32 scales by group, then token; what the codes add up to, as `total_pair`,
+likewise. Then, in exact mode or where some cell has width 16, float32 values by group, then token.
+
+Codes of tokens that are multiplied together, a panel, are interleaved: four inputs of the first token, of the second
+one, and so on, then the next four of each. All that an instruction may want next is a constant distance away then.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ from __future__ import annotations
 from numba import int32, njit
 
 from nash_swarm.quantizers.kernels import descriptor as d
+from nash_swarm.quantizers.kernels.simd.integers import FEW, PAIR_BITS
 from nash_swarm.quantizers.kernels.simd.vectors import (
     add_ints,
     float_bits,
+    gather_floats,
     larger_magnitude,
     largest_int,
     load_float,
@@ -24,13 +29,17 @@ from nash_swarm.quantizers.kernels.simd.vectors import (
     splat_float,
     store_bytes,
     store_float,
+    store_floats,
     store_int,
+    store_quads,
     sum_ints,
     zero_ints,
 )
 
 SMALLEST = 2.0**-100
 """A group whose largest magnitude is below this is zero: the inverse of its scale might overflow."""
+LONGEST_GROUP = 1 << 15
+"""Up to this group size a sum of products of 255 and 127 fits 32 bits, and one of 127 a `total_pair`."""
 
 
 def activation_bytes(columns: int, group_size: int, tokens: int, exact: bool, halves: bool) -> int:
@@ -48,7 +57,7 @@ def scales_at(matrix: int, activations: int, tokens: int) -> int:
 
 @njit(inline="always")
 def totals_at(matrix: int, activations: int, tokens: int) -> int:
-    """Address of the sums of the activations' codes."""
+    """Address of the sums of the activations' codes, see `total_pair`."""
     return scales_at(matrix, activations, tokens) + 4 * load_long(matrix + d.GROUPS) * tokens
 
 
@@ -61,21 +70,53 @@ def values_at(exact: int, matrix: int, activations: int, tokens: int) -> int:
 
 
 @njit(inline="always")
+def panel(lanes: int, token: int, tokens: int) -> tuple[int, int]:
+    """The first token of a token's panel, and how many there are: `lanes` of them as long as there are so many.
+
+    As `simd.integers.add_tokens` takes them. Tokens that are taken one or two at a time stand one after the other.
+    """
+    size = lanes if lanes > FEW else 1
+    start, past = 0, tokens // size * size
+    while token >= past:
+        start = past
+        size = 8 if size > 8 else 4 if size > 4 else 1
+        past = tokens // size * size
+    return start + (token - start) // size * size, size
+
+
+@njit(inline="always")
+def total_pair(total: int) -> int:
+    """Minus a sum of int8 codes as two 16-bit numbers: its low seven bits, and above them the rest.
+
+    A 16-bit product with (z, z * 128) is minus the sum times z: much cheaper than one of 32 bits.
+    """
+    return int32((-total & (2**PAIR_BITS - 1)) | (-total >> PAIR_BITS) << 16)
+
+
+@njit(inline="always")
 def _gather(x: int, permutation: int, first: int, count: int, padded: int, out: int) -> None:
     """Stored columns `first` to `first + count` of the token at x, then zeros up to `padded`."""
+    whole = count // 16 * 16
     if permutation == 0:
-        for k in range(count):
+        for k in range(0, whole, 16):
+            store_floats(out + 4 * k, load_floats(x + 4 * (first + k)))
+        for k in range(whole, count):
             store_float(out + 4 * k, load_float(x + 4 * (first + k)))
     else:
-        for k in range(count):
+        for k in range(0, whole, 16):
+            store_floats(out + 4 * k, gather_floats(x, permutation + 4 * (first + k)))
+        for k in range(whole, count):
             store_float(out + 4 * k, load_float(x + 4 * load_int(permutation + 4 * (first + k))))
     for k in range(count, padded):
         store_float(out + 4 * k, float_bits(int32(0)))
 
 
 @njit(inline="always")
-def _round(values: int, padded: int, codes: int, scale: int, total: int) -> None:
-    """One token's values of one group to int8; a NaN or infinity in it makes the scale NaN or infinite."""
+def _round(values: int, padded: int, codes: int, together: int, scale: int, total: int) -> None:
+    """One token's values of one group to int8; a NaN or infinity in it makes the scale NaN or infinite.
+
+    codes: address of the token's first in its panel of `together`.
+    """
     bits = zero_ints()
     for k in range(0, padded, 16):
         bits = larger_magnitude(bits, load_floats(values + 4 * k))
@@ -90,27 +131,34 @@ def _round(values: int, padded: int, codes: int, scale: int, total: int) -> None
     sums = zero_ints()
     for k in range(0, padded, 16):
         rounded = round_to_ints(multiply_floats(load_floats(values + 4 * k), factor))
-        store_bytes(codes + k, rounded)
+        if together == 1:
+            store_bytes(codes + k, rounded)
+        else:
+            store_quads(codes + together * k, 4 * together, rounded)
         sums = add_ints(sums, rounded)
-    store_int(total, sum_ints(sums))
+    store_int(total, total_pair(sum_ints(sums)))
 
 
 @njit(inline="always")
-def quantize(exact: int, matrix: int, x: int, activations: int, work: int, tokens: int) -> None:
-    """Fill the block at `activations` from float32 x (tokens, columns); work: room for a group of float32 values."""
+def quantize(exact: int, lanes: int, matrix: int, x: int, activations: int, work: int, tokens: int) -> None:
+    """Fill the block at `activations` from float32 x (tokens, columns); work: room for a group of float32 values.
+
+    lanes: tokens that are multiplied together.
+    """
     groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
     columns, permutation = load_long(matrix + d.COLUMNS), load_long(matrix + d.PERMUTATION)
     keep = exact or load_long(matrix + d.HALVES)
     scales, totals = scales_at(matrix, activations, tokens), totals_at(matrix, activations, tokens)
     values = values_at(exact, matrix, activations, tokens)
     for token in range(tokens):
+        start, together = panel(lanes, token, tokens)
         for group in range(groups):
             first = group * group_size
             count = min(group_size, columns - first)
             padded = (count + 31) // 32 * 32
-            place = first * tokens + padded * token
-            target = values + 4 * place if keep else work
+            target = values + 4 * (first * tokens + padded * token) if keep else work
             _gather(x + 4 * columns * token, permutation, first, count, padded, target)
             if not exact:
+                codes = activations + first * tokens + padded * start + 4 * (token - start)
                 index = 4 * (group * tokens + token)
-                _round(target, padded, activations + place, scales + index, totals + index)
+                _round(target, padded, codes, together, scales + index, totals + index)

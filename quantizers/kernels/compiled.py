@@ -39,7 +39,7 @@ def _compile(path: int, exact: int, lanes: int, float_lanes: int, source: int) -
     ) -> None:
         _ = source
         if x != 0:
-            quantize(exact, matrix, x, activations, work, tokens)
+            quantize(exact, lanes, matrix, x, activations, work, tokens)
         multiply(path, exact, lanes, float_lanes, matrix, activations, out, work, tokens, chunk, first, past)
 
     return run

@@ -36,12 +36,14 @@ class Activations:
         data: the block of memory that `kernels.activations` describes, uint8.
         tokens: how many.
         mode: int8 or fp32.
+        path: instructions that they are laid out for, by name.
         input_key: of the matrices that they fit.
     """
 
     data: npt.NDArray[np.uint8]
     tokens: int
     mode: Mode
+    path: str
     input_key: Any
 
 
@@ -74,7 +76,7 @@ class Runner:
         values = {
             "_kernel": kernel(paths.choose(self.path), self.mode == "fp32"),
             "_address": self.prepared.fields.ctypes.data,
-            "_chunk": max(64, _CACHED // stored // 8 * 8),
+            "_chunk": max(64, _CACHED // stored // 16 * 16),
             "_tiles": layout.row_tiles,
         }
         for name, value in values.items():
@@ -141,7 +143,7 @@ def quantize_activations(
     work = np.empty(runner.work_bytes(tokens), np.uint8)
     if tokens:
         runner.quantize(x.ctypes.data, tokens, data.ctypes.data, work.ctypes.data)
-    return Activations(data, tokens, mode, prepared.input_key)
+    return Activations(data, tokens, mode, paths.NAMES[paths.choose(path)], prepared.input_key)
 
 
 def multiply(
@@ -150,14 +152,12 @@ def multiply(
     out: npt.NDArray[np.float32],
     first_tile: int,
     past_tile: int,
-    path: str | None = None,
 ) -> None:
     """Rows `16 * first_tile` to `16 * past_tile` of the product into out, float32 (tokens, rows); no bias.
 
     Releases the GIL; threads may share out the tiles of one product.
 
     Raises:
-        UsageError: unknown path.
         DataError: the activations belong to another kind of input, out has another type, shape or memory layout, or the
             tiles are not there.
     """
@@ -170,7 +170,7 @@ def multiply(
         raise DataError(f"the output must be writable and have {activations.tokens} tokens, not {len(out)}")
     if not 0 <= first_tile <= past_tile <= prepared.layout.row_tiles:
         raise DataError(f"tiles {first_tile}..{past_tile} of {prepared.layout.row_tiles}")
-    runner = Runner(prepared, activations.mode, path)
+    runner = Runner(prepared, activations.mode, activations.path)
     if len(activations.data) < runner.activation_bytes(activations.tokens):
         raise DataError("the activations are cut short")
     if activations.tokens:

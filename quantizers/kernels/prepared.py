@@ -19,11 +19,10 @@ from nash_swarm.errors import DataError
 from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
 from nash_swarm.quantizers import grid
 from nash_swarm.quantizers.kernels import descriptor
+from nash_swarm.quantizers.kernels.activations import LONGEST_GROUP
 from nash_swarm.quantizers.levels import level_bytes, level_tables
 from nash_swarm.quantizers.packing import PackedTensor, n16k32
 
-_LONGEST_GROUP = 1 << 16
-"""Up to this group size a sum of products of 255 and 127 fits 32 bits."""
 _WIDTH_MASK = 2**descriptor.WIDTH_BITS - 1
 
 
@@ -152,7 +151,7 @@ def _check(prepared: Prepared) -> None:
     """Refuse what would have a kernel read outside its tables or the buffer."""
     layout, cells = prepared.layout, prepared.cells
     name, tiles, groups = layout.name, layout.row_tiles, layout.groups
-    if layout.group_size > _LONGEST_GROUP:
+    if layout.group_size > LONGEST_GROUP:
         raise DataError(f"{name}: groups of {layout.group_size} columns are too long for the kernels")
     _expect(name, "tile offsets", prepared.tiles, np.int64, (tiles,))
     _expect(name, "cells", cells, np.int32, (1 if np.shape(cells)[:1] == (1,) else tiles, groups))

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from support.layouts import Case, cases
 from support.products import WIDTHS, product, random_tensor
 
+from nash_swarm.errors import DataError
 from nash_swarm.names import LEVELS, Levels
 from nash_swarm.quantizers.kernels import reference
+from nash_swarm.quantizers.kernels.activations import LONGEST_GROUP
 from nash_swarm.quantizers.kernels.matmul import Mode, multiply, quantize_activations
 from nash_swarm.quantizers.kernels.prepared import prepare
 from nash_swarm.quantizers.kernels.simd import paths
@@ -19,7 +21,7 @@ from nash_swarm.quantizers.packing import PackedTensor
 
 PATHS = paths.available()
 MODES: tuple[Mode, ...] = ("int8", "fp32")
-TOKENS = (1, 2, 3, 7, 8, 9, 33)
+TOKENS = (1, 2, 3, 7, 8, 9, 31, 33)
 
 
 def inputs(seed: int, tokens: int, columns: int) -> npt.NDArray[np.float32]:
@@ -63,6 +65,20 @@ def test_largest_codes_times_largest_activations(bits: int, sign: int, levels: L
         assert_exact(tensor, np.full((tokens, 256), sign, np.float32))
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_longest_group(sign: int) -> None:
+    """Neither the sums nor what is kept of them overflows."""
+    tensor = random_tensor(0, (16, LONGEST_GROUP), [8], group_size=LONGEST_GROUP, extreme=True)
+    tensor.buffer[: tensor.code_bytes] = 255
+    for zero in (0, 255):
+        tensor.zeros[:] = zero
+        for tokens in (1, 2, 16):
+            assert_exact(tensor, np.full((tokens, LONGEST_GROUP), sign, np.float32))
+    too_long = random_tensor(0, (16, 64), [8], group_size=2 * LONGEST_GROUP)
+    with pytest.raises(DataError, match="too long"):
+        prepare(too_long)
+
+
 def test_chunks_of_many_tokens() -> None:
     """More tokens than pass over a tile at a time."""
     tensor = random_tensor(1, (16, 12000), [3, 8], group_size=128)
@@ -83,14 +99,15 @@ def test_tokens_do_not_depend_on_their_batch(seed: int, tokens: int, mode: Mode)
 def test_a_range_of_tiles_writes_its_rows_only(seed: int, a: int, b: int, mode: Mode) -> None:
     first, past = sorted((a, b))
     tensor = random_tensor(seed, (75, 100))
-    prepared, x = prepare(tensor), inputs(seed, 3, 100)
-    activations = quantize_activations(prepared, x, mode)
-    out = np.full((3, 75), np.pi, np.float32)
-    multiply(prepared, activations, out, first, past)
+    prepared, x = prepare(tensor), inputs(seed, 21, 100)
     rows = slice(16 * first, 16 * past)
-    np.testing.assert_array_equal(out[:, rows], reference.multiply(tensor, x, mode)[:, rows])
-    out[:, rows] = np.pi
-    assert (out == np.float32(np.pi)).all()
+    for path in PATHS:
+        activations = quantize_activations(prepared, x, mode, path)
+        out = np.full((21, 75), np.pi, np.float32)
+        multiply(prepared, activations, out, first, past)
+        np.testing.assert_array_equal(out[:, rows], reference.multiply(tensor, x, mode)[:, rows])
+        out[:, rows] = np.pi
+        assert (out == np.float32(np.pi)).all()
 
 
 def test_zero_and_tiny_groups_are_zero() -> None:

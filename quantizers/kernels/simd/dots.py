@@ -50,31 +50,33 @@ def _moved(builder: ir.IRBuilder, value: ir.Value, right: int) -> ir.Value:
 
 
 def add_dots(
-    builder: ir.IRBuilder, path: int, most_bits: int, sums: ir.Value, quads: Sequence[ir.Value], inputs: ir.Value
-) -> ir.Value:
-    """Emit accumulators plus the dot products with the int8 activations at address `inputs`.
+    builder: ir.IRBuilder, path: int, most_bits: int, sums: ir.Value, quads: Sequence[ir.Value], inputs: ir.Value,
+    stride: int = 4,
+) -> ir.Value:  # fmt: skip
+    """Emit accumulators plus the dot products with int8 activations, four of them every `stride` bytes from `inputs`.
 
     most_bits: no code has more; 8-bit codes need more care where products are added in 16 bits.
     """
-    values = [emit.load(builder, emit.offset(builder, inputs, 4 * quad), emit.INT) for quad in range(QUADS)]
+    values = [emit.load(builder, emit.offset(builder, inputs, stride * quad), emit.INT) for quad in range(QUADS)]
     dots = {AVX512VNNI: _vnni_dots, AVX2: _avx2_dots, GENERIC: _generic_dots}[path]
     return dots(builder, most_bits, sums, quads, values)
 
 
 def add_dots_of_tokens(
     builder: ir.IRBuilder, path: int, most_bits: int, sums: Sequence[ir.Value], quads: Sequence[ir.Value],
-    inputs: Sequence[ir.Value],
+    inputs: Sequence[ir.Value], stride: int,
 ) -> list[ir.Value]:  # fmt: skip
     """`add_dots` for several tokens, an accumulator and an address of inputs each."""
     if path != AVX512VNNI or len(sums) < _CHAINS:
         return [
-            add_dots(builder, path, most_bits, total, quads, place) for total, place in zip(sums, inputs, strict=True)
+            add_dots(builder, path, most_bits, total, quads, place, stride)
+            for total, place in zip(sums, inputs, strict=True)
         ]
     # there are enough tokens that one chain each keeps the processor busy, and that takes no adding up
     added = list(sums)
     for quad in range(QUADS):
         for token, place in enumerate(inputs):
-            value = emit.load(builder, emit.offset(builder, place, 4 * quad), emit.INT)
+            value = emit.load(builder, emit.offset(builder, place, stride * quad), emit.INT)
             added[token] = _vpdpbusd(builder, added[token], quads[quad], value)
     return added
 

@@ -19,6 +19,10 @@ WIDTHS = (4, 3, 2, 5, 6, 8)
 """Widths with codes, in the order in which they are asked for."""
 _FEWER = (8, 4, 1)
 """Tokens at a time for what is left of a batch."""
+FEW = 2
+"""Tokens whose inputs follow each other; inputs of more that are taken at a time are interleaved."""
+PAIR_BITS = 7
+"""Of the lower number of a `total_pair`."""
 _AHEAD = 8192
 """Bytes that prefetches run ahead of the reader: longer than memory takes, shorter than the first cache."""
 
@@ -28,10 +32,16 @@ def _prefetch_block(builder: ir.IRBuilder, width: int, address: ir.Value) -> Non
         emit.prefetch(builder, emit.offset(builder, address, _AHEAD + line * VECTOR))
 
 
-def _started(builder: ir.IRBuilder, zeros: ir.Value, totals: ir.Value) -> ir.Value:
-    """A token's accumulator at minus zero-point times the sum of its activations, the int32 at address `totals`."""
-    total = emit.load(builder, totals, emit.INT)
-    return builder.mul(zeros, emit.splat(builder, builder.neg(total)))
+def _started(builder: ir.IRBuilder, path: int, zeros: ir.Value, totals: ir.Value) -> ir.Value:
+    """A token's accumulator at minus zero-point times the sum of its activations, a `total_pair` at address `totals`."""
+    pair = emit.load(builder, totals, emit.INT)
+    if path == AVX512VNNI:
+        factors = builder.or_(zeros, builder.shl(zeros, emit.constant(emit.INTS, 16 + PAIR_BITS)))
+        arguments = [emit.constant(emit.INTS, 0), factors, emit.splat(builder, pair)]
+        return emit.call(builder, "llvm.x86.avx512.vpdpwssd.512", emit.INTS, arguments)
+    high = builder.shl(builder.ashr(pair, ir.Constant(emit.INT, 16)), ir.Constant(emit.INT, PAIR_BITS))
+    total = builder.or_(high, builder.and_(pair, ir.Constant(emit.INT, 2**PAIR_BITS - 1)))
+    return builder.mul(zeros, emit.splat(builder, total))
 
 
 def _finish(builder: ir.IRBuilder, sums: ir.Value, scales: ir.Value, step: ir.Value, out: ir.Value) -> None:
@@ -58,7 +68,7 @@ def add_few_tokens(
         own, looked_up = path.literal_value, bool(tabled.literal_value)
         stride = builder.mul(blocks_, ir.Constant(emit.LONG, 4 * QUADS))
         together = range(lanes.literal_value)
-        starts = [_started(builder, zeros_, emit.offset(builder, totals_, 4 * lane)) for lane in together]
+        starts = [_started(builder, own, zeros_, emit.offset(builder, totals_, 4 * lane)) for lane in together]
         sums = [cgutils.alloca_once_value(builder, start) for start in starts]
         for width in emit.cases(builder, bits_, WIDTHS):
             table = load_table(builder, width, looked_up, levels_)
@@ -114,10 +124,12 @@ def add_tokens(
     """Add an unpacked group's contribution to the outputs of `count` tokens, the constant `lanes` of them at a time
     as long as there are so many.
 
-    at: address of the group's codes as blocks of width 8; bits: how wide they are at most. Tokens follow each other
-    without gaps at `inputs`, `steps`, `totals` and `out`; the other arguments are those of `add_few_tokens`.
+    at: address of the group's codes as blocks of width 8; bits: how wide they are at most. `inputs` stand as
+    `kernels.activations` has them; at `steps`, `totals` and `out` tokens follow each other without gaps. The other
+    arguments are those of `add_few_tokens`.
     """
-    ceilings = (8,) if path.literal_value == AVX512VNNI else (4, 6, 8)
+    own = path.literal_value
+    ceilings = (8,) if own == AVX512VNNI else (4, 6, 8)
     sizes = (lanes.literal_value, *(few for few in _FEWER if few < lanes.literal_value))
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
@@ -125,20 +137,21 @@ def add_tokens(
         stride = builder.mul(blocks_, ir.Constant(emit.LONG, 4 * QUADS))
 
         def some(ceiling: int, together: int, first: ir.Value, past: ir.Value) -> None:
+            interleaved = together if together > FEW else 1
             with emit.loop(builder, past, first, together) as token:
                 sums = []
                 for lane in range(together):
                     place = emit.element(builder, totals_, token, 4, lane)
-                    sums.append(cgutils.alloca_once_value(builder, _started(builder, zeros_, place)))
+                    sums.append(cgutils.alloca_once_value(builder, _started(builder, own, zeros_, place)))
                 x = builder.add(inputs_, builder.mul(token, stride))
                 with emit.loop(builder, blocks_) as block:
                     quads = unpack(builder, 8, emit.element(builder, at_, block, VECTOR * QUADS))
-                    place = emit.element(builder, x, block, 4 * QUADS)
-                    places = [place]
-                    for _ in range(1, together):
-                        places.append(builder.add(places[-1], stride))
+                    places = [emit.element(builder, x, block, 4 * QUADS * interleaved)]
+                    for lane in range(1, together):
+                        after = ir.Constant(emit.LONG, 4) if interleaved > 1 else stride
+                        places.append(builder.add(places[-1], after))
                     before = [builder.load(total) for total in sums]
-                    added = add_dots_of_tokens(builder, path.literal_value, ceiling, before, quads, places)
+                    added = add_dots_of_tokens(builder, own, ceiling, before, quads, places, 4 * interleaved)
                     for total, value in zip(sums, added, strict=True):
                         builder.store(value, total)
                 for lane, total in enumerate(sums):

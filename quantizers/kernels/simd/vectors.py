@@ -95,6 +95,24 @@ def load_floats(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
+def gather_floats(typing: Any, base: Any, indices: Any) -> Any:
+    """Sixteen floats of the array at `base`, whose int32 numbers stand at address `indices`."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        numbers = builder.sext(emit.load(builder, args[1], emit.INTS), emit.vector(emit.LONG))
+        places = builder.add(
+            emit.splat(builder, args[0]), builder.shl(numbers, emit.constant(emit.vector(emit.LONG), 2))
+        )
+        pointers = builder.inttoptr(places, emit.vector(emit.FLOAT.as_pointer()))
+        everywhere = emit.constant(emit.vector(ir.IntType(1)), 1)
+        rest = ir.Constant(emit.FLOATS, ir.Undefined)
+        arguments = [pointers, ir.Constant(emit.INT, 4), everywhere, rest]
+        return emit.call(builder, "llvm.masked.gather.v16f32.v16p0", emit.FLOATS, arguments)
+
+    return FLOATS(_ADDRESS, _ADDRESS), generate
+
+
+@intrinsic
 def store_floats(typing: Any, address: Any, value: Any) -> Any:
     return _stored(FLOATS, emit.store)
 
@@ -109,6 +127,22 @@ def load_bytes(typing: Any, address: Any) -> Any:
 def store_bytes(typing: Any, address: Any, value: Any) -> Any:
     """The low byte of every lane."""
     return _stored(INTS, lambda b, a, v: emit.store(b, a, b.trunc(v, emit.vector(emit.BYTE))))
+
+
+@intrinsic
+def store_quads(typing: Any, address: Any, stride: Any, value: Any) -> Any:
+    """The low bytes of every lane, four at the address, the next four `stride` bytes on, and so on."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        address, stride, value = args
+        quads = emit.LANES // 4
+        packed = builder.bitcast(builder.trunc(value, emit.vector(emit.BYTE)), emit.vector(emit.INT, quads))
+        for quad in range(quads):
+            emit.store(builder, address, builder.extract_element(packed, ir.Constant(emit.INT, quad)))
+            address = builder.add(address, stride)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _ADDRESS, INTS), generate
 
 
 @intrinsic

@@ -12,6 +12,7 @@ import torch
 from numba import njit
 from tqdm import tqdm
 
+from nash_swarm.damage.table import in_stored_order
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.layout import HALF, TensorLayout
@@ -143,8 +144,7 @@ class _Deltas:
 
 def _rounding_errors(matrix: Matrix, layout: TensorLayout, order: Any, strategies: tuple[int, ...]) -> Floats:
     """Q_s(W) - W in stored column order, float32 (strategies, rows, columns)."""
-    weight = matrix.weight().numpy()
-    weight = np.ascontiguousarray(weight if order is None else weight[:, order])
+    weight = in_stored_order(matrix.weight().numpy(), order)
     errors = np.zeros((len(strategies), *weight.shape), np.float32)
     for place, bits in enumerate(strategies):
         if bits != HALF:

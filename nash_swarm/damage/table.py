@@ -9,6 +9,13 @@ from nash_swarm.damage.base import Sensitivity
 from nash_swarm.game.layout import HALF, TensorLayout
 
 
+def in_stored_order(
+    weight: npt.NDArray[np.float32], order: npt.NDArray[np.int64] | None
+) -> npt.NDArray[np.float32]:
+    """A weight (rows, columns) with its columns as they are stored, int64 (columns,), one run of memory."""
+    return np.ascontiguousarray(weight if order is None else weight[:, order])
+
+
 def error_signs(
     weight: npt.NDArray[np.float32],
     order: npt.NDArray[np.int64] | None,
@@ -27,7 +34,7 @@ def error_signs(
     from nash_swarm.quantizers.kernels import per_weight
     from nash_swarm.quantizers.kernels.threads import share_rows
 
-    stored = np.ascontiguousarray(weight if order is None else weight[:, order])
+    stored = in_stored_order(weight, order)
     base = scale_base(weight, 255)
     grid = layout.group_size, np.array(strategies, np.int64), np.float32(base), scale_table(base)
     out = np.empty((layout.rows, layout.columns), np.uint8)
@@ -51,7 +58,7 @@ def damage_table(
     from nash_swarm.quantizers.kernels.threads import share_rows
     from nash_swarm.quantizers.levels import level_tables
 
-    stored = np.ascontiguousarray(weight if sensitivity.order is None else weight[:, sensitivity.order])
+    stored = in_stored_order(weight, sensitivity.order)
     base = layout_base(weight, layout)
     table = scale_table(base)
     common = (stored, sensitivity.rows, sensitivity.columns, layout.group_size)

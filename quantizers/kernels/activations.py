@@ -31,7 +31,6 @@ from nash_swarm.quantizers.kernels.simd.vectors import (
     store_float,
     store_floats,
     store_int,
-    store_quads,
     sum_ints,
     zero_ints,
 )
@@ -70,18 +69,15 @@ def values_at(exact: int, matrix: int, activations: int, tokens: int) -> int:
 
 
 @njit(inline="always")
-def panel(lanes: int, token: int, tokens: int) -> tuple[int, int]:
-    """The first token of a token's panel, and how many there are: `lanes` of them as long as there are so many.
+def _panel(lanes: int, token: int, tokens: int) -> int:
+    """How many tokens there are in the panel that begins with a token: `lanes` as long as there are so many.
 
     As `simd.integers.add_tokens` takes them. Tokens that are taken one or two at a time stand one after the other.
     """
     size = lanes if lanes > FEW else 1
-    start, past = 0, tokens // size * size
-    while token >= past:
-        start = past
+    while size > tokens - token:
         size = 8 if size > 8 else 4 if size > 4 else 1
-        past = tokens // size * size
-    return start + (token - start) // size * size, size
+    return size
 
 
 @njit(inline="always")
@@ -112,11 +108,8 @@ def _gather(x: int, permutation: int, first: int, count: int, padded: int, out: 
 
 
 @njit(inline="always")
-def _round(values: int, padded: int, codes: int, together: int, scale: int, total: int) -> None:
-    """One token's values of one group to int8; a NaN or infinity in it makes the scale NaN or infinite.
-
-    codes: address of the token's first in its panel of `together`.
-    """
+def _round(values: int, padded: int, codes: int, scale: int, total: int) -> None:
+    """One token's values of one group to int8; a NaN or infinity in it makes the scale NaN or infinite."""
     bits = zero_ints()
     for k in range(0, padded, 16):
         bits = larger_magnitude(bits, load_floats(values + 4 * k))
@@ -131,12 +124,19 @@ def _round(values: int, padded: int, codes: int, together: int, scale: int, tota
     sums = zero_ints()
     for k in range(0, padded, 16):
         rounded = round_to_ints(multiply_floats(load_floats(values + 4 * k), factor))
-        if together == 1:
-            store_bytes(codes + k, rounded)
-        else:
-            store_quads(codes + together * k, 4 * together, rounded)
+        store_bytes(codes + k, rounded)
         sums = add_ints(sums, rounded)
     store_int(total, total_pair(sum_ints(sums)))
+
+
+@njit(inline="always")
+def _interleave(codes: int, tokens: int, padded: int, work: int) -> None:
+    """One group's codes of a panel, token after token, in the order in which they are multiplied."""
+    for at in range(0, tokens * padded, 64):
+        store_floats(work + at, load_floats(codes + at))
+    for at in range(0, padded, 4):
+        for token in range(tokens):
+            store_int(codes + at * tokens + 4 * token, int32(load_int(work + padded * token + at)))
 
 
 @njit(inline="always")
@@ -150,15 +150,23 @@ def quantize(exact: int, lanes: int, matrix: int, x: int, activations: int, work
     keep = exact or load_long(matrix + d.HALVES)
     scales, totals = scales_at(matrix, activations, tokens), totals_at(matrix, activations, tokens)
     values = values_at(exact, matrix, activations, tokens)
-    for token in range(tokens):
-        start, together = panel(lanes, token, tokens)
-        for group in range(groups):
-            first = group * group_size
-            count = min(group_size, columns - first)
-            padded = (count + 31) // 32 * 32
-            target = values + 4 * (first * tokens + padded * token) if keep else work
-            _gather(x + 4 * columns * token, permutation, first, count, padded, target)
-            if not exact:
-                codes = activations + first * tokens + padded * start + 4 * (token - start)
-                index = 4 * (group * tokens + token)
-                _round(target, padded, codes, together, scales + index, totals + index)
+    start = 0
+    while start < tokens:
+        together = _panel(lanes, start, tokens)
+        for token in range(start, start + together):
+            for group in range(groups):
+                first = group * group_size
+                count = min(group_size, columns - first)
+                padded = (count + 31) // 32 * 32
+                place = first * tokens + padded * token
+                target = values + 4 * place if keep else work
+                _gather(x + 4 * columns * token, permutation, first, count, padded, target)
+                if not exact:
+                    index = 4 * (group * tokens + token)
+                    _round(target, padded, activations + place, scales + index, totals + index)
+        if not exact and together > 1:
+            for group in range(groups):
+                first = group * group_size
+                padded = (min(group_size, columns - first) + 31) // 32 * 32
+                _interleave(activations + first * tokens + padded * start, together, padded, work)
+        start += together

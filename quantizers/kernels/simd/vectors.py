@@ -99,11 +99,9 @@ def gather_floats(typing: Any, base: Any, indices: Any) -> Any:
     """Sixteen floats of the array at `base`, whose int32 numbers stand at address `indices`."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        numbers = builder.sext(emit.load(builder, args[1], emit.INTS), emit.vector(emit.LONG))
-        places = builder.add(
-            emit.splat(builder, args[0]), builder.shl(numbers, emit.constant(emit.vector(emit.LONG), 2))
-        )
-        pointers = builder.inttoptr(places, emit.vector(emit.FLOAT.as_pointer()))
+        base = builder.inttoptr(args[0], emit.FLOAT.as_pointer())
+        pointers = builder.gep(base, [emit.load(builder, args[1], emit.INTS)], source_etype=emit.FLOAT)
+        pointers.type = emit.vector(emit.FLOAT.as_pointer())  # llvmlite knows of no vectors here
         everywhere = emit.constant(emit.vector(ir.IntType(1)), 1)
         rest = ir.Constant(emit.FLOATS, ir.Undefined)
         arguments = [pointers, ir.Constant(emit.INT, 4), everywhere, rest]
@@ -127,22 +125,6 @@ def load_bytes(typing: Any, address: Any) -> Any:
 def store_bytes(typing: Any, address: Any, value: Any) -> Any:
     """The low byte of every lane."""
     return _stored(INTS, lambda b, a, v: emit.store(b, a, b.trunc(v, emit.vector(emit.BYTE))))
-
-
-@intrinsic
-def store_quads(typing: Any, address: Any, stride: Any, value: Any) -> Any:
-    """The low bytes of every lane, four at the address, the next four `stride` bytes on, and so on."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        address, stride, value = args
-        quads = emit.LANES // 4
-        packed = builder.bitcast(builder.trunc(value, emit.vector(emit.BYTE)), emit.vector(emit.INT, quads))
-        for quad in range(quads):
-            emit.store(builder, address, builder.extract_element(packed, ir.Constant(emit.INT, quad)))
-            address = builder.add(address, stride)
-        return context.get_dummy_value()
-
-    return types.void(_ADDRESS, _ADDRESS, INTS), generate
 
 
 @intrinsic

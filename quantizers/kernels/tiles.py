@@ -59,6 +59,7 @@ def _few_tokens(
         blocks = (min(group_size, columns - group * group_size) + 31) // 32
         # scale codes stand in column order: unless asked for a tile ahead, they come too late
         prefetch(scale_codes + 16 * (groups + position))
+        prefetch(zero_points + 16 * (groups + position))
         zeros = load_bytes(zero_points + 16 * position)
         scales = load_scales(path, table, scale_codes + 16 * group)
         inputs = group * group_size * tokens + 32 * blocks * start

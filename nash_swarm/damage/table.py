@@ -9,9 +9,7 @@ from nash_swarm.damage.base import Sensitivity
 from nash_swarm.game.layout import HALF, TensorLayout
 
 
-def in_stored_order(
-    weight: npt.NDArray[np.float32], order: npt.NDArray[np.int64] | None
-) -> npt.NDArray[np.float32]:
+def in_stored_order(weight: npt.NDArray[np.float32], order: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:
     """A weight (rows, columns) with its columns as they are stored, int64 (columns,), one run of memory."""
     return np.ascontiguousarray(weight if order is None else weight[:, order])
 

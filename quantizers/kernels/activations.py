@@ -141,9 +141,9 @@ def _interleave(codes: int, tokens: int, padded: int, work: int) -> None:
 
 @njit(inline="always")
 def quantize(exact: int, lanes: int, matrix: int, x: int, activations: int, work: int, tokens: int) -> None:
-    """Fill the block at `activations` from float32 x (tokens, columns); work: room for a group of float32 values.
+    """Fill the block at `activations` from float32 x (tokens, columns).
 
-    lanes: tokens that are multiplied together.
+    lanes: tokens that are multiplied together, 16 at most; work: room of 16 bytes for each column of a group.
     """
     groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
     columns, permutation = load_long(matrix + d.COLUMNS), load_long(matrix + d.PERMUTATION)

@@ -33,7 +33,7 @@ def _prefetch_block(builder: ir.IRBuilder, width: int, address: ir.Value) -> Non
 
 
 def _started(builder: ir.IRBuilder, path: int, zeros: ir.Value, totals: ir.Value) -> ir.Value:
-    """A token's accumulator at minus zero-point times the sum of its activations, a `total_pair` at address `totals`."""
+    """A token's accumulator at minus zero-point times the sum of its activations, whose `total_pair` is at `totals`."""
     pair = emit.load(builder, totals, emit.INT)
     if path == AVX512VNNI:
         factors = builder.or_(zeros, builder.shl(zeros, emit.constant(emit.INTS, 16 + PAIR_BITS)))
@@ -147,8 +147,8 @@ def add_tokens(
                 with emit.loop(builder, blocks_) as block:
                     quads = unpack(builder, 8, emit.element(builder, at_, block, VECTOR * QUADS))
                     places = [emit.element(builder, x, block, 4 * QUADS * interleaved)]
-                    for lane in range(1, together):
-                        after = ir.Constant(emit.LONG, 4) if interleaved > 1 else stride
+                    after = ir.Constant(emit.LONG, 4) if interleaved > 1 else stride
+                    for _ in range(1, together):
                         places.append(builder.add(places[-1], after))
                     before = [builder.load(total) for total in sums]
                     added = add_dots_of_tokens(builder, own, ceiling, before, quads, places, 4 * interleaved)

@@ -37,8 +37,6 @@ from nash_swarm.quantizers.kernels.simd.vectors import (
 
 SMALLEST = 2.0**-100
 """A group whose largest magnitude is below this is zero: the inverse of its scale might overflow."""
-LONGEST_GROUP = 1 << 15
-"""Up to this group size a sum of products of 255 and 127 fits 32 bits, and one of 127 a `total_pair`."""
 
 
 def activation_bytes(columns: int, group_size: int, tokens: int, exact: bool, halves: bool) -> int:

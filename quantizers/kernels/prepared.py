@@ -19,10 +19,11 @@ from nash_swarm.errors import DataError
 from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
 from nash_swarm.quantizers import grid
 from nash_swarm.quantizers.kernels import descriptor
-from nash_swarm.quantizers.kernels.activations import LONGEST_GROUP
 from nash_swarm.quantizers.levels import level_bytes, level_tables
 from nash_swarm.quantizers.packing import PackedTensor, n16k32
 
+LONGEST_GROUP = 1 << 15
+"""Up to this group size a sum of products of 255 and 127 fits 32 bits, and one of 127 an `activations.total_pair`."""
 _WIDTH_MASK = 2**descriptor.WIDTH_BITS - 1
 
 

@@ -13,9 +13,8 @@ from support.products import WIDTHS, product, random_tensor
 from nash_swarm.errors import DataError
 from nash_swarm.names import LEVELS, Levels
 from nash_swarm.quantizers.kernels import reference
-from nash_swarm.quantizers.kernels.activations import LONGEST_GROUP
 from nash_swarm.quantizers.kernels.matmul import Mode, multiply, quantize_activations
-from nash_swarm.quantizers.kernels.prepared import prepare
+from nash_swarm.quantizers.kernels.prepared import LONGEST_GROUP, prepare
 from nash_swarm.quantizers.kernels.simd import paths
 from nash_swarm.quantizers.packing import PackedTensor
 

@@ -91,7 +91,7 @@ class Multiplier:
             _latest.inputs.keep(original, self._key, inputs)
         if self._twice:
             # the remainders are tokens like others, so that the matrix is read once for both
-            left = remainder(self._runner.prepared, x.detach().view(tokens, -1).numpy(), inputs)
+            left = remainder(self._runner.prepared, x.detach().view(tokens, -1).numpy(), inputs, self._runner.lanes)
             both = torch.cat((x.view(tokens, -1), torch.from_numpy(left)))
             products = out.new_empty((2, tokens, out.shape[-1]))
             self._multiply(self._quantize(both, 2 * tokens), products, 2 * tokens)

@@ -67,7 +67,7 @@ def values_at(exact: int, matrix: int, activations: int, tokens: int) -> int:
 
 
 @njit(inline="always")
-def _panel(lanes: int, token: int, tokens: int) -> int:
+def panel(lanes: int, token: int, tokens: int) -> int:
     """How many tokens there are in the panel that begins with a token: `lanes` as long as there are so many.
 
     As `simd.integers.add_tokens` takes them. Tokens that are taken one or two at a time stand one after the other.
@@ -150,7 +150,7 @@ def quantize(exact: int, lanes: int, matrix: int, x: int, activations: int, work
     values = values_at(exact, matrix, activations, tokens)
     start = 0
     while start < tokens:
-        together = _panel(lanes, start, tokens)
+        together = panel(lanes, start, tokens)
         for token in range(start, start + together):
             for group in range(groups):
                 first = group * group_size

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.quantizers.kernels.activations import activation_bytes
 from nash_swarm.quantizers.kernels.atomics import address
-from nash_swarm.quantizers.kernels.compiled import Kernel, kernel
+from nash_swarm.quantizers.kernels.compiled import TOKENS_AT_ONCE, Kernel, kernel
 from nash_swarm.quantizers.kernels.decoder_layer import OneToken
 from nash_swarm.quantizers.kernels.prepared import Prepared
 from nash_swarm.quantizers.kernels.simd import paths
@@ -55,6 +55,7 @@ class Runner:
         prepared: the matrix.
         mode: int8 or fp32.
         path: instructions, by name, see `simd.paths.choose`.
+        lanes: tokens that the kernel takes at once, see `activations.panel`.
 
     Raises:
         UsageError: unknown mode, or instructions that this CPU lacks.
@@ -63,6 +64,7 @@ class Runner:
     prepared: Prepared
     mode: Mode = "int8"
     path: str | None = None
+    lanes: int = field(init=False, repr=False)
     _kernel: Kernel = field(init=False, repr=False)
     _address: int = field(init=False, repr=False)
     _chunk: int = field(init=False, repr=False)
@@ -73,8 +75,10 @@ class Runner:
             raise UsageError(f"unknown activations {self.mode!r}; choose one of {', '.join(get_args(Mode))}")
         layout = self.prepared.layout
         stored = layout.groups * layout.group_size * (4 if self.mode == "fp32" else 1)
+        path = paths.choose(self.path)
         values = {
-            "_kernel": kernel(paths.choose(self.path), self.mode == "fp32"),
+            "lanes": TOKENS_AT_ONCE[path],
+            "_kernel": kernel(path, self.mode == "fp32"),
             "_address": self.prepared.fields.ctypes.data,
             "_chunk": max(64, _CACHED // stored // 16 * 16),
             "_tiles": layout.row_tiles,

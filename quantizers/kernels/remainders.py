@@ -6,18 +6,20 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from nash_swarm.quantizers.kernels.activations import panel
 from nash_swarm.quantizers.kernels.prepared import Prepared
 
 Floats = npt.NDArray[np.float32]
 
 
-def remainder(prepared: Prepared, x: Floats, inputs: npt.NDArray[np.uint8]) -> Floats:
+def remainder(prepared: Prepared, x: Floats, inputs: npt.NDArray[np.uint8], lanes: int) -> Floats:
     """x less what `inputs` stand for, float32 (tokens, columns).
 
     Args:
         prepared: a matrix without cells of width 16.
         x: float32 (tokens, columns), contiguous.
         inputs: the block that `kernels.activations` describes, made of x for this matrix in mode int8.
+        lanes: of the runner that made them.
     """
     layout = prepared.layout
     codes = layout.groups * layout.group_size * len(x)
@@ -26,7 +28,7 @@ def remainder(prepared: Prepared, x: Floats, inputs: npt.NDArray[np.uint8]) -> F
     if order is None:
         order = np.arange(layout.columns, dtype=np.int32)
     out = np.empty_like(x)
-    _remainder(x, inputs[:codes].view(np.int8), scales, order, layout.group_size, out)
+    _remainder(x, inputs[:codes].view(np.int8), scales, order, layout.group_size, lanes, out)
     return out
 
 
@@ -37,15 +39,21 @@ def _remainder(
     scales: Floats,
     permutation: npt.NDArray[np.int32],
     group_size: int,
+    lanes: int,
     out: Floats,
 ) -> None:
     tokens, columns = x.shape
-    for first in range(0, columns, group_size):
-        count = min(group_size, columns - first)
-        padded = (count + 31) // 32 * 32
-        for token in range(tokens):
-            place = first * tokens + padded * token
-            scale = scales[first // group_size * tokens + token]
-            for k in range(count):
-                column = permutation[first + k]
-                out[token, column] = x[token, column] - np.float32(codes[place + k]) * scale
+    start = 0
+    while start < tokens:
+        together = panel(lanes, start, tokens)
+        for first in range(0, columns, group_size):
+            count = min(group_size, columns - first)
+            padded = (count + 31) // 32 * 32
+            for token in range(start, start + together):
+                place = first * tokens + padded * start + 4 * (token - start)
+                scale = scales[first // group_size * tokens + token]
+                for k in range(count):
+                    column = permutation[first + k]
+                    code = codes[place + k // 4 * 4 * together + k % 4]
+                    out[token, column] = x[token, column] - np.float32(code) * scale
+        start += together

@@ -13,7 +13,7 @@ from __future__ import annotations
 from numba import int32, njit
 
 from nash_swarm.quantizers.kernels import descriptor as d
-from nash_swarm.quantizers.kernels.simd.integers import FEW, PAIR_BITS
+from nash_swarm.quantizers.kernels.simd.integers import FEW, FEWER, PAIR_BITS
 from nash_swarm.quantizers.kernels.simd.vectors import (
     add_ints,
     float_bits,
@@ -25,6 +25,7 @@ from nash_swarm.quantizers.kernels.simd.vectors import (
     load_int,
     load_long,
     multiply_floats,
+    prefetch,
     round_to_ints,
     splat_float,
     store_bytes,
@@ -73,9 +74,18 @@ def panel(lanes: int, token: int, tokens: int) -> int:
     As `simd.integers.add_tokens` takes them. Tokens that are taken one or two at a time stand one after the other.
     """
     size = lanes if lanes > FEW else 1
-    while size > tokens - token:
-        size = 8 if size > 8 else 4 if size > 4 else 1
+    for few in FEWER:
+        if size > tokens - token and size > few:
+            size = few
     return size
+
+
+@njit(inline="always")
+def cut(columns: int, group_size: int, group: int) -> tuple[int, int, int]:
+    """A group's first column, how many it has, and how many blocks of 32 that are once it is padded."""
+    first = group * group_size
+    count = min(group_size, columns - first)
+    return first, count, (count + 31) // 32
 
 
 @njit(inline="always")
@@ -153,18 +163,18 @@ def quantize(exact: int, lanes: int, matrix: int, x: int, activations: int, work
         together = panel(lanes, start, tokens)
         for token in range(start, start + together):
             for group in range(groups):
-                first = group * group_size
-                count = min(group_size, columns - first)
-                padded = (count + 31) // 32 * 32
-                place = first * tokens + padded * token
+                first, count, blocks = cut(columns, group_size, group)
+                place = first * tokens + 32 * blocks * token
                 target = values + 4 * place if keep else work
-                _gather(x + 4 * columns * token, permutation, first, count, padded, target)
+                # read in no order that the processor foresees
+                for line in range(0, 4 * count, 64):
+                    prefetch(x + 4 * (columns * (token + 1) + first) + line)
+                _gather(x + 4 * columns * token, permutation, first, count, 32 * blocks, target)
                 if not exact:
                     index = 4 * (group * tokens + token)
-                    _round(target, padded, activations + place, scales + index, totals + index)
+                    _round(target, 32 * blocks, activations + place, scales + index, totals + index)
         if not exact and together > 1:
             for group in range(groups):
-                first = group * group_size
-                padded = (min(group_size, columns - first) + 31) // 32 * 32
-                _interleave(activations + first * tokens + padded * start, together, padded, work)
+                first, _, blocks = cut(columns, group_size, group)
+                _interleave(activations + first * tokens + 32 * blocks * start, together, 32 * blocks, work)
         start += together

@@ -40,7 +40,7 @@ def multiply(tensor: PackedTensor, x: Floats, mode: str = "int8") -> Floats:
 
     A group's contribution is `dot * (scale * step)` with the exact integer `dot` of levels less zero-points' and
     rounded activations and the activations' `step`; in fp32 mode, and for width 16, `sum * scale`, see `_products`. The
-    contributions of a tile are added in stored order: widest first, then by column.
+    contributions of a tile are added in stored order, widest first, then by column; product and sum are rounded once.
     """
     layout = tensor.layout
     codes, halves = n16k32.unpack_codes(tensor.buffer[: tensor.code_bytes], tensor.widths, layout)
@@ -59,17 +59,35 @@ def multiply(tensor: PackedTensor, x: Floats, mode: str = "int8") -> Floats:
             if tensor.widths[tile, group] == HALF:
                 out[:, rows] += _products(halves[rows, columns].astype(np.float32), stored[:, columns])
             elif mode == "fp32":
-                out[:, rows] += _products(levels.astype(np.float32), stored[:, columns]) * scale
+                sums = _products(levels.astype(np.float32), stored[:, columns])
+                out[:, rows] = fused(sums, scale, out[:, rows])
             else:
                 rounded = round_activations(stored[:, columns])
                 dots = (rounded.codes @ levels.T).astype(np.float32)
-                out[:, rows] += dots * (scale * rounded.scales[:, None])
+                out[:, rows] = fused(dots, scale * rounded.scales[:, None], out[:, rows])
     return out
+
+
+def fused(a: Floats, b: Floats, c: Floats) -> Floats:
+    """a * b + c, float32, rounded once.
+
+    The product of two float32 is exact in float64. The sum is rounded to odd there, so that rounding it again to float32
+    is as good as rounding once (Boldo and Melquiond 2008).
+    """
+    product = a.astype(np.float64) * b.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        total = product + c
+        back = total - product
+        left = (product - (total - back)) + (c - back)  # what rounding took away, exactly (Knuth's TwoSum)
+    bits = total.view(np.int64)
+    even = np.isfinite(total) & (left != 0) & (bits & 1 == 0)
+    bits += np.where(even, np.where((left > 0) == (total > 0), 1, -1), 0)
+    return bits.view(np.float64).astype(np.float32)
 
 
 def _products(levels: Floats, x: Floats) -> Floats:
     """Sums of levels (rows, inputs) times x (tokens, inputs): every fourth input to one partial sum, in order."""
     parts = np.zeros((4, len(x), len(levels)), np.float32)
     for k in range(levels.shape[1]):
-        parts[k % 4] += levels[:, k] * x[:, k, None]
+        parts[k % 4] = fused(levels[:, k], x[:, k, None], parts[k % 4])
     return (parts[0] + parts[1]) + (parts[2] + parts[3])

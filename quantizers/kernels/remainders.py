@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nash_swarm.quantizers.kernels.activations import panel
+from nash_swarm.quantizers.kernels.activations import cut, panel
 from nash_swarm.quantizers.kernels.prepared import Prepared
 
 Floats = npt.NDArray[np.float32]
@@ -46,12 +46,11 @@ def _remainder(
     start = 0
     while start < tokens:
         together = panel(lanes, start, tokens)
-        for first in range(0, columns, group_size):
-            count = min(group_size, columns - first)
-            padded = (count + 31) // 32 * 32
+        for group in range(-(-columns // group_size)):
+            first, count, blocks = cut(columns, group_size, group)
             for token in range(start, start + together):
-                place = first * tokens + padded * start + 4 * (token - start)
-                scale = scales[first // group_size * tokens + token]
+                place = first * tokens + 32 * blocks * start + 4 * (token - start)
+                scale = scales[group * tokens + token]
                 for k in range(count):
                     column = permutation[first + k]
                     code = codes[place + k // 4 * 4 * together + k % 4]

@@ -11,7 +11,7 @@ from numba import int32, njit
 
 from nash_swarm.game.layout import HALF
 from nash_swarm.quantizers.kernels import descriptor as d
-from nash_swarm.quantizers.kernels.activations import scales_at, totals_at, values_at
+from nash_swarm.quantizers.kernels.activations import cut, scales_at, totals_at, values_at
 from nash_swarm.quantizers.kernels.simd.floats import add_products, load_scales, store_levels
 from nash_swarm.quantizers.kernels.simd.integers import add_few_tokens, add_tokens, unpack_group
 from nash_swarm.quantizers.kernels.simd.vectors import (
@@ -56,13 +56,13 @@ def _few_tokens(
     levels = load_long(matrix + d.LEVELS)
     for position in range(load_int(ends - 4), load_int(ends)):
         group = load_int(cells + 4 * position) >> d.WIDTH_BITS
-        blocks = (min(group_size, columns - group * group_size) + 31) // 32
+        column, _, blocks = cut(columns, group_size, group)
         # scale codes stand in column order: unless asked for a tile ahead, they come too late
         prefetch(scale_codes + 16 * (groups + position))
         prefetch(zero_points + 16 * (groups + position))
         zeros = load_bytes(zero_points + 16 * position)
         scales = load_scales(path, table, scale_codes + 16 * group)
-        inputs = group * group_size * tokens + 32 * blocks * start
+        inputs = column * tokens + 32 * blocks * start
         index = 4 * (group * tokens + start)
         add_few_tokens(
             path, lanes, tabled, bits, at, blocks, levels, zeros, scales, activations + inputs, steps + index,
@@ -118,12 +118,12 @@ def multiply(
                 bits = load_int(cell) & WIDTH_MASK
                 group = load_int(cell) >> d.WIDTH_BITS
                 cell += 4
-                blocks = (min(group_size, columns - group * group_size) + 31) // 32
+                column, _, blocks = cut(columns, group_size, group)
                 # scale codes stand in column order: unless asked for a tile ahead, they come too late
                 prefetch(scale_codes + 16 * ((tile + 1) * groups + position))
                 zeros = load_bytes(zero_points + 16 * (tile * groups + position))
                 scales = load_scales(path, table, scale_codes + 16 * (tile * groups + group))
-                inputs = group * group_size * tokens + 32 * blocks * start
+                inputs = column * tokens + 32 * blocks * start
                 index = 4 * (group * tokens + start)
                 if exact or bits == HALF:
                     if levels == 0:

@@ -190,6 +190,10 @@ def test_mapped_tensors_are_equal_and_leave_no_file(tmp_path: Path, dtype: torch
     assert not torch.equal(made, tensor)
 
 
+_GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+"""glibc keeps freed memory below a threshold that grows up to 32 MB: of a model this small that would be nearly all."""
+
+
 @pytest.mark.slow
 def test_peak_memory_is_that_of_a_block(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "support" / "peak_memory.py"
@@ -200,7 +204,7 @@ def test_peak_memory_is_that_of_a_block(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "PYTHONPATH": str(script.parents[1])},
+            env={**os.environ, **_GIVEN_BACK, "PYTHONPATH": str(script.parents[1])},
         )
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -210,4 +214,4 @@ def test_peak_memory_is_that_of_a_block(tmp_path: Path) -> None:
     assert memory["digest"] == disk["digest"]
     assert memory["peak"] > 1.5 * weights
     # a block and the packed model, and room for what compressing does with one matrix; 12 GB within 6 GB is a half
-    assert disk["peak"] < weights / 2
+    assert disk["peak"] < weights / 3

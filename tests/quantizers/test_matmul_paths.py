@@ -58,7 +58,7 @@ def test_a_cpu_without_vector_extensions() -> None:
 @X86
 @pytest.mark.skipif("avx2" not in paths.available(), reason="needs AVX2")
 def test_a_cpu_with_avx2_only() -> None:
-    features = "+avx2,+avx,+sse4.2,+sse4.1,+ssse3,+sse3,+sse2"
+    features = "+avx2,+fma,+avx,+sse4.2,+sse4.1,+ssse3,+sse3,+sse2"
     assert fresh(COMPARE, NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=features) == "avx2 []"
 
 

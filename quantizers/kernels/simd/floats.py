@@ -1,6 +1,6 @@
 """Scales, half-precision values and products with fp32 activations.
 
-Sums are formed in one stated order without fused multiply-adds: `kernels.reference` does the same in NumPy, bit by bit.
+Sums are formed in one stated order by fused multiply-adds: `kernels.reference` does the same in NumPy, bit by bit.
 """
 
 from __future__ import annotations
@@ -153,12 +153,12 @@ def add_products(
                         for parts in sums:
                             value = emit.splat(builder, emit.load(builder, place, emit.FLOAT))
                             part = parts[position % INPUTS]
-                            builder.store(builder.fadd(builder.load(part), builder.fmul(level, value)), part)
+                            builder.store(emit.fused(builder, level, value, builder.load(part)), part)
                             place = builder.add(place, stride)
                 for lane, parts in enumerate(sums):
                     a, b, c, d = (builder.load(part) for part in parts)
                     total = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
-                    emit.add_to(builder, emit.element(builder, out_, token, 64, lane), builder.fmul(total, scales_))
+                    emit.add_product_to(builder, emit.element(builder, out_, token, 64, lane), total, scales_)
 
         whole = builder.sub(count_, builder.srem(count_, ir.Constant(emit.LONG, lanes.literal_value)))
         some(lanes.literal_value, ir.Constant(emit.LONG, 0), whole)

@@ -17,7 +17,7 @@ from nash_swarm.quantizers.kernels.simd.vectors import FLOATS, INTS
 
 WIDTHS = (4, 3, 2, 5, 6, 8)
 """Widths with codes, in the order in which they are asked for."""
-_FEWER = (8, 4, 1)
+FEWER = (8, 4, 1)
 """Tokens at a time for what is left of a batch."""
 FEW = 2
 """Tokens whose inputs follow each other; inputs of more that are taken at a time are interleaved."""
@@ -47,7 +47,7 @@ def _started(builder: ir.IRBuilder, path: int, zeros: ir.Value, totals: ir.Value
 def _finish(builder: ir.IRBuilder, sums: ir.Value, scales: ir.Value, step: ir.Value, out: ir.Value) -> None:
     """Add accumulator * (scales * step) to the sixteen floats at `out`; step: address of the token's float32 scale."""
     factors = builder.fmul(scales, emit.splat(builder, emit.load(builder, step, emit.FLOAT)))
-    emit.add_to(builder, out, builder.fmul(builder.sitofp(sums, emit.FLOATS), factors))
+    emit.add_product_to(builder, out, builder.sitofp(sums, emit.FLOATS), factors)
 
 
 @intrinsic(prefer_literal=True)
@@ -130,7 +130,7 @@ def add_tokens(
     """
     own = path.literal_value
     ceilings = (8,) if own == AVX512VNNI else (4, 6, 8)
-    sizes = (lanes.literal_value, *(few for few in _FEWER if few < lanes.literal_value))
+    sizes = (lanes.literal_value, *(few for few in FEWER if few < lanes.literal_value))
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         _, _, bits_, at_, blocks_, zeros_, scales_, inputs_, steps_, totals_, out_, count_ = args

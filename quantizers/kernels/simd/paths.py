@@ -14,7 +14,7 @@ from nash_swarm.errors import UsageError
 VARIABLE = "NASH_SWARM_KERNELS"
 NEEDS: dict[str, frozenset[str]] = {
     "avx512vnni": frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni"}),
-    "avx2": frozenset({"avx2"}),
+    "avx2": frozenset({"avx2", "fma"}),
     "generic": frozenset(),
 }
 """CPU features that each path needs, best path first."""

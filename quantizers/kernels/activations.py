@@ -47,19 +47,19 @@ def activation_bytes(columns: int, group_size: int, tokens: int, exact: bool, ha
     return codes * 4 if exact else codes + 8 * groups * tokens + (codes * 4 if halves else 0)
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def scales_at(matrix: int, activations: int, tokens: int) -> int:
     """Address of the activations' scales."""
     return activations + load_long(matrix + d.GROUPS) * load_long(matrix + d.GROUP_SIZE) * tokens
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def totals_at(matrix: int, activations: int, tokens: int) -> int:
     """Address of the sums of the activations' codes, see `total_pair`."""
     return scales_at(matrix, activations, tokens) + 4 * load_long(matrix + d.GROUPS) * tokens
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def values_at(exact: int, matrix: int, activations: int, tokens: int) -> int:
     """Address of the activations' float32 values."""
     if exact:
@@ -67,7 +67,7 @@ def values_at(exact: int, matrix: int, activations: int, tokens: int) -> int:
     return scales_at(matrix, activations, tokens) + 8 * load_long(matrix + d.GROUPS) * tokens
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def panel(lanes: int, token: int, tokens: int) -> int:
     """How many tokens there are in the panel that begins with a token: `lanes` as long as there are so many.
 
@@ -80,7 +80,7 @@ def panel(lanes: int, token: int, tokens: int) -> int:
     return size
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def cut(columns: int, group_size: int, group: int) -> tuple[int, int, int]:
     """A group's first column, how many it has, and how many blocks of 32 that are once it is padded."""
     first = group * group_size
@@ -88,7 +88,7 @@ def cut(columns: int, group_size: int, group: int) -> tuple[int, int, int]:
     return first, count, (count + 31) // 32
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def total_pair(total: int) -> int:
     """Minus a sum of int8 codes as two 16-bit numbers: its low seven bits, and above them the rest.
 
@@ -97,7 +97,7 @@ def total_pair(total: int) -> int:
     return int32((-total & (2**PAIR_BITS - 1)) | (-total >> PAIR_BITS) << 16)
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def _gather(x: int, permutation: int, first: int, count: int, padded: int, out: int) -> None:
     """Stored columns `first` to `first + count` of the token at x, then zeros up to `padded`."""
     whole = count // 16 * 16
@@ -115,7 +115,7 @@ def _gather(x: int, permutation: int, first: int, count: int, padded: int, out: 
         store_float(out + 4 * k, float_bits(int32(0)))
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def _round(values: int, padded: int, codes: int, scale: int, total: int) -> None:
     """One token's values of one group to int8; a NaN or infinity in it makes the scale NaN or infinite."""
     bits = zero_ints()
@@ -137,7 +137,7 @@ def _round(values: int, padded: int, codes: int, scale: int, total: int) -> None
     store_int(total, total_pair(sum_ints(sums)))
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def _interleave(codes: int, tokens: int, padded: int, work: int) -> None:
     """One group's codes of a panel, token after token, in the order in which they are multiplied."""
     for at in range(0, tokens * padded, 64):
@@ -147,7 +147,7 @@ def _interleave(codes: int, tokens: int, padded: int, work: int) -> None:
             store_int(codes + at * tokens + 4 * token, int32(load_int(work + padded * token + at)))
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def quantize(exact: int, lanes: int, matrix: int, x: int, activations: int, work: int, tokens: int) -> None:
     """Fill the block at `activations` from float32 x (tokens, columns).
 

@@ -71,8 +71,8 @@ def multiply(tensor: PackedTensor, x: Floats, mode: str = "int8") -> Floats:
 def fused(a: Floats, b: Floats, c: Floats) -> Floats:
     """a * b + c, float32, rounded once.
 
-    The product of two float32 is exact in float64. The sum is rounded to odd there, so that rounding it again to float32
-    is as good as rounding once (Boldo and Melquiond 2008).
+    The product of two float32 is exact in float64. The sum is rounded to odd there, so that rounding it again is as
+    good as rounding once (Boldo and Melquiond 2008).
     """
     product = a.astype(np.float64) * b.astype(np.float64)
     with np.errstate(invalid="ignore"):

@@ -7,7 +7,7 @@ nothing in the loop over them asks for a width: where the loop ends the processo
 
 from __future__ import annotations
 
-from numba import int32, njit
+from numba import int32, literally, njit
 
 from nash_swarm.game.layout import HALF
 from nash_swarm.quantizers.kernels import descriptor as d
@@ -30,7 +30,7 @@ from nash_swarm.quantizers.kernels.simd.vectors import (
 WIDTH_MASK = 31
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def _write(values: int, rows: int, out: int) -> None:
     """Sixteen outputs of one token, less the padding of the last tile."""
     if rows >= 16:
@@ -40,12 +40,16 @@ def _write(values: int, rows: int, out: int) -> None:
             store_float(out + 4 * n, load_float(values + 4 * n))
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def _few_tokens(
     path: int, lanes: int, tabled: int, bits: int, end: int, matrix: int, tile: int, at: int, activations: int,
     tokens: int, start: int, sums: int,
 ) -> int:  # fmt: skip
-    """Add a tile's groups of one width to the sums of one or two tokens; the address behind their codes."""
+    """Add a tile's groups of one width to the sums of one or two tokens; the address behind their codes.
+
+    Compiled once for every path, lanes, tabled and bits: written into its callers it took three times as long.
+    """
+    path, lanes, tabled, bits = literally(path), literally(lanes), literally(tabled), literally(bits)
     groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
     columns, table = load_long(matrix + d.COLUMNS), load_long(matrix + d.SCALE_TABLE)
     ends = load_long(matrix + d.ENDS) + load_long(matrix + d.ENDS_STRIDE) * tile + end
@@ -77,9 +81,9 @@ def _few_tokens_of_any_width(
     path: int, lanes: int, tabled: int, matrix: int, tile: int, at: int, activations: int, tokens: int, start: int,
     sums: int,
 ) -> None:  # fmt: skip
-    """All widths that codes have, in stored order."""
-    at = _few_tokens(path, lanes, tabled, 8, d.END_8, matrix, tile, at, activations, tokens, start, sums)
-    at = _few_tokens(path, lanes, tabled, 6, d.END_6, matrix, tile, at, activations, tokens, start, sums)
+    """All widths that codes have, in stored order; levels of 8 and 6 bits are even."""
+    at = _few_tokens(path, lanes, 0, 8, d.END_8, matrix, tile, at, activations, tokens, start, sums)
+    at = _few_tokens(path, lanes, 0, 6, d.END_6, matrix, tile, at, activations, tokens, start, sums)
     at = _few_tokens(path, lanes, tabled, 5, d.END_5, matrix, tile, at, activations, tokens, start, sums)
     at = _few_tokens(path, lanes, tabled, 4, d.END_4, matrix, tile, at, activations, tokens, start, sums)
     at = _few_tokens(path, lanes, tabled, 3, d.END_3, matrix, tile, at, activations, tokens, start, sums)

@@ -58,36 +58,35 @@ def add_few_tokens(
     """Add a group's contribution to the outputs of one or two tokens; codes are unpacked in registers.
 
     path: constant. lanes: constant, how many tokens. tabled: constant, 1 if `levels` is the address of a table, as of
-    `quantizers.levels.level_bytes`. bits, at, blocks: width, address and number of the group's blocks. zeros, scales:
-    of the rows. inputs, steps, totals: addresses of the first token's int8 codes, scale and sum of them. out: of
-    sixteen float32. The second token's follow without gaps.
+    `quantizers.levels.level_bytes`. bits: constant, the width of the codes. at, blocks: address and number of the
+    group's blocks. zeros, scales: of the rows. inputs, steps, totals: addresses of the first token's int8 codes, scale
+    and sum of them. out: of sixteen float32. The second token's follow without gaps.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        _, _, _, bits_, at_, blocks_, levels_, zeros_, scales_, inputs_, steps_, totals_, out_ = args
-        own, looked_up = path.literal_value, bool(tabled.literal_value)
+        _, _, _, _, at_, blocks_, levels_, zeros_, scales_, inputs_, steps_, totals_, out_ = args
+        own, looked_up, width = path.literal_value, bool(tabled.literal_value), bits.literal_value
         stride = builder.mul(blocks_, ir.Constant(emit.LONG, 4 * QUADS))
         together = range(lanes.literal_value)
         starts = [_started(builder, own, zeros_, emit.offset(builder, totals_, 4 * lane)) for lane in together]
         sums = [cgutils.alloca_once_value(builder, start) for start in starts]
-        for width in emit.cases(builder, bits_, WIDTHS):
-            table = load_table(builder, width, looked_up, levels_)
-            with emit.loop(builder, blocks_) as block:
-                place = emit.element(builder, at_, block, VECTOR * width)
-                _prefetch_block(builder, width, place)
-                x = emit.element(builder, inputs_, block, 4 * QUADS)
-                quads = look_up(builder, own, width, table, unpack(builder, width, place))
-                most = most_bits(width, looked_up)
-                for total in sums:
-                    builder.store(add_dots(builder, own, most, builder.load(total), quads, x), total)
-                    x = builder.add(x, stride)
+        table = load_table(builder, width, looked_up, levels_)
+        with emit.loop(builder, blocks_) as block:
+            place = emit.element(builder, at_, block, VECTOR * width)
+            _prefetch_block(builder, width, place)
+            x = emit.element(builder, inputs_, block, 4 * QUADS)
+            quads = look_up(builder, own, width, table, unpack(builder, width, place))
+            most = most_bits(width, looked_up)
+            for total in sums:
+                builder.store(add_dots(builder, own, most, builder.load(total), quads, x), total)
+                x = builder.add(x, stride)
         for lane, total in enumerate(sums):
             step, place = emit.offset(builder, steps_, 4 * lane), emit.offset(builder, out_, 64 * lane)
             _finish(builder, builder.load(total), scales_, step, place)
         return context.get_dummy_value()
 
     address = types.int64
-    kinds = [path, lanes, tabled, address, address, address, address, INTS, FLOATS, *[address] * 4]
+    kinds = [path, lanes, tabled, bits, address, address, address, INTS, FLOATS, *[address] * 4]
     return types.void(*kinds), generate
 
 

@@ -7,7 +7,9 @@ Every row is at the same budget, everything included. `uniform` and `bargain` me
 with normal levels, too, as (unless `--granularity` and `--levels` say otherwise) all rows after them; `more text`
 rounds on `--windows`; `descent` rounds by the method of that name; to that, `second look` measures the damage again at
 the packed model, `propagation` undoes drift, and `tuned` tunes on `--tuning-windows`. Figures are on windows that
-nothing has seen. `--json FILE` is rewritten after every row, and a run that finds it goes on where it stopped.
+nothing has seen. With several seeds every row is made with each, on windows drawn anew but judged on the same ones,
+and a last table has their means. `--json FILE` is rewritten after every row, and a run that finds it goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from reporting import origin, take_up, write_json
@@ -26,7 +28,7 @@ from reporting import origin, take_up, write_json
 import nash_swarm as ns
 from nash_swarm import registry
 from nash_swarm.damage.fisher import Fisher
-from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
+from nash_swarm.evaluation.text import Text, choose_windows, cut_windows, load_text
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.models.source import load_source
 from nash_swarm.names import LEVELS, Granularity, Levels
@@ -36,7 +38,7 @@ from nash_swarm.pipeline.tuning import tune
 from nash_swarm.suite.memory import forget_peak, peak_memory
 
 STEPS = ("uniform", "bargain", "tiles", "levels", "more text", "descent", "second look", "propagation", "tuned")
-COLUMNS = ("bits", "step", "used bits", "kl", "loss", "delta loss", "seconds", "processor seconds", "peak MB")
+COLUMNS = ("seed", "bits", "step", "used bits", "kl", "loss", "delta loss", "seconds", "processor seconds", "peak MB")
 
 Row = dict[str, Any]
 
@@ -47,35 +49,37 @@ class Ladder:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.source = load_source(arguments.model)
-        tokenizer = self.source.tokenizer
-        text = load_text(arguments.text)
+        self.text = load_text(arguments.text)
         held_out = load_text(arguments.eval_text or arguments.text)
-        apart = arguments.eval_text is None
-
-        def windows(count: int, held_out_part: bool = False) -> Any:
-            part = ("held-out" if held_out_part else "calibration") if apart else "all"
-            cut = cut_windows(held_out if held_out_part else text, tokenizer, length=arguments.length, part=part)
-            return choose_windows(cut, count, np.random.default_rng(arguments.seed))
-
-        self.rounding = Calibration(windows(arguments.windows), text.source)
-        self.tuning_windows = windows(arguments.tuning_windows)
-        self.unseen = windows(arguments.eval_windows, held_out_part=True)
-        self.damage = Fisher(arguments.damping, arguments.labels)
+        self.part = "all" if arguments.eval_text else "calibration"
+        part = "all" if arguments.eval_text else "held-out"
+        self.unseen = self._windows(held_out, arguments.eval_windows, part, arguments.seed[0])
+        self.damage = Fisher(arguments.damping, arguments.labels, arguments.whole_windows)
         self.values: dict[str, Any] = {
             **origin("torch", "transformers", "numpy"),
-            "model": self.source.name, "note": self.source.note, "scope": arguments.scope, "seed": arguments.seed,
+            "model": self.source.name, "note": self.source.note, "scope": arguments.scope, "seeds": arguments.seed,
             "damage": asdict(self.damage),
-            "calibration": f"{text.source}: {arguments.game_windows}, {arguments.windows}, {arguments.tuning_windows} "
-            f"windows of {self.unseen.shape[1]}",
+            "calibration": f"{self.text.source}: {arguments.game_windows}, {arguments.windows}, "
+            f"{arguments.tuning_windows} windows of {self.unseen.shape[1]}",
             "evaluation": f"{held_out.source}, {self.unseen.size} tokens", "reference_loss": None, "rows": [],
         }  # fmt: skip
         take_up(arguments.json, self.values)
-        self._game_windows = windows(arguments.game_windows)
-        self._games: dict[tuple[Granularity, Levels], BitGame] = {}
+        self._draw(arguments.seed[0])
 
     @property
     def rows(self) -> list[Row]:
         return self.values["rows"]  # type: ignore[no-any-return]
+
+    def _windows(self, text: Text, count: int, part: Literal["all", "calibration", "held-out"], seed: int) -> Any:
+        cut = cut_windows(text, self.source.tokenizer, length=self.arguments.length, part=part)
+        return choose_windows(cut, count, np.random.default_rng(seed))
+
+    def _draw(self, seed: int) -> None:
+        """Take the windows of a seed, on which nothing is measured yet."""
+        sizes = (self.arguments.game_windows, self.arguments.windows, self.arguments.tuning_windows)
+        game, rounding, self._tuning_windows = (self._windows(self.text, size, self.part, seed) for size in sizes)
+        self._seed, self._game_windows, self._rounding = seed, game, Calibration(rounding, self.text.source)
+        self._games: dict[tuple[Granularity, Levels], BitGame] = {}
 
     def game(self, granularity: Granularity, levels: Levels) -> BitGame:
         """Measured when it is first needed."""
@@ -83,12 +87,14 @@ class Ladder:
         if key not in self._games:
             self._games[key] = ns.measure(
                 self.source.model, damage=self.damage, tokens=self._game_windows, scope=self.arguments.scope,
-                seed=self.arguments.seed, name=self.source.name, granularity=granularity, levels=levels, quiet=True,
+                seed=self._seed, name=self.source.name, granularity=granularity, levels=levels, quiet=True,
             )  # fmt: skip
         return self._games[key]
 
-    def run(self, bits: float, steps: list[str]) -> None:
-        """The rows of one budget."""
+    def run(self, seed: int, bits: float, steps: list[str]) -> None:
+        """The rows of one seed and budget."""
+        if seed != self._seed:
+            self._draw(seed)
         base: Any = None
         blocks, tiles = partial(self.game, "block", "uniform"), partial(self.game, "tile", "uniform")
         game = partial(self.game, self.arguments.granularity, self.arguments.levels)
@@ -110,7 +116,7 @@ class Ladder:
             "tuned": lambda: self._tuned(descent()),
         }
         for step in steps:
-            if not any(row["bits"] == bits and row["step"] == step for row in self.rows):
+            if not any((row["seed"], row["bits"], row["step"]) == (seed, bits, step) for row in self.rows):
                 self._row(bits, step, make[step])
 
     def _packed(
@@ -124,9 +130,9 @@ class Ladder:
         few: bool = False,
     ) -> Any:
         budget = ns.Budget.of_bits(bits, game.parameters)
-        rng = np.random.default_rng(self.arguments.seed)
+        rng = np.random.default_rng(self._seed)
         solved = registry.create("solvers", solver or self.arguments.solver).solve(game, budget, rng=rng)
-        allocation = solved if few else replace(solved, calibration=self.rounding)
+        allocation = solved if few else replace(solved, calibration=self._rounding)
         return ns.pack(self.source.model, allocation, quantizer=quantizer, propagation=propagation, quiet=True)
 
     def _tuned(self, packed: Any) -> Any:
@@ -134,7 +140,7 @@ class Ladder:
         assert settings is not None
         steps = settings.steps if self.arguments.steps is None else self.arguments.steps
         settings = replace(settings, steps=steps, batch=self.arguments.batch, check=self.arguments.check)
-        return tune(self.source.model, packed, self.tuning_windows, settings, seed=self.arguments.seed)
+        return tune(self.source.model, packed, self._tuning_windows, settings, seed=self._seed)
 
     def _row(self, bits: float, step: str, make: Callable[[], Any]) -> Any:
         forget_peak()
@@ -143,6 +149,7 @@ class Ladder:
         seconds, processor = time.perf_counter() - started, time.process_time() - processor
         packed = getattr(made, "packed", made)
         row: Row = {
+            "seed": self._seed,
             "bits": bits,
             "step": step,
             "seconds": seconds,
@@ -174,12 +181,26 @@ def line(row: Row) -> str:
     return "| " + " | ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in cells) + " |"
 
 
+def means(rows: list[Row], seeds: list[int]) -> str:
+    """A Markdown table of the means over the seeds, with their standard errors."""
+    lines = ["| bits | step | kl | delta loss |", "|---|---|---|---|"]
+    for bits, step in dict.fromkeys((row["bits"], row["step"]) for row in rows):
+        same = [row for row in rows if (row["bits"], row["step"]) == (bits, step) and row["seed"] in seeds]
+        found = [np.array([row[name] for row in same]) for name in ("kl", "delta loss")]
+        cells = [f"{x.mean():.4f} ± {x.std(ddof=1) / len(x) ** 0.5:.4f}" for x in found]
+        lines.append(f"| {bits} | {step} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     arguments = _arguments()
     ladder = Ladder(arguments)
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
-    for bits in arguments.bits:
-        ladder.run(bits, arguments.step)
+    for seed in arguments.seed:
+        for bits in arguments.bits:
+            ladder.run(seed, bits, arguments.step)
+    if len(arguments.seed) > 1:
+        print("\n" + means(ladder.rows, arguments.seed))
     print(f"\nreference loss {ladder.values['reference_loss']:.4f}, {ladder.values['evaluation']}")
 
 
@@ -193,6 +214,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--scope", default="model", choices=("model", "linear"))
     parser.add_argument("--labels", default="model", choices=("model", "text"), help="of the damage: see `Fisher`")
+    parser.add_argument("--whole-windows", action="store_true", help="likewise")
     parser.add_argument("--damping", type=float, default=0.01, help="of the damage: see `Fisher`")
     parser.add_argument("--solver", default="lagrangian")
     parser.add_argument("--step", nargs="+", default=list(STEPS), choices=STEPS)
@@ -206,7 +228,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of tuning; those of `--effort best` if not given")
     parser.add_argument("--batch", type=int, default=2, help="windows a step of tuning")
     parser.add_argument("--check", type=int, default=25, help="steps between two looks at held-out windows")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

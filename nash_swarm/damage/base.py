@@ -59,6 +59,18 @@ class DamageEstimator(ABC):
         """Whether gradients are of the likelihood of tokens that the model draws, instead of those of the text."""
         return False
 
+    @property
+    def projects(self) -> bool:
+        """Whether matrices inside blocks are wanted with `Statistics.projected`, for which `factor` is asked."""
+        return False
+
+    def factor(self, statistics: Statistics) -> npt.NDArray[np.float32]:
+        """What inputs are multiplied with for `Statistics.projected`, float32 (columns, columns), in stored order.
+
+        Called only if `projects`, with statistics whose inputs are complete.
+        """
+        raise NotImplementedError
+
     couples: ClassVar[bool] = False
     """Whether `coupled_sensitivity` says how neighbours in a row interact."""
 

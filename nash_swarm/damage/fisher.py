@@ -14,7 +14,7 @@ from nash_swarm.damage.neighbours import neighbours
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import Kind
-from nash_swarm.quantizers.hessian import reordered
+from nash_swarm.quantizers.hessian import column_weights, inverse_factor, reordered
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,18 @@ class Fisher(DamageEstimator):
     part. An expert pays for its share of the tokens. An embedding row counts by its share of look-ups times the mean
     squared gradient there; a tied matrix pays for both its uses.
 
+    That takes the tokens of a window for independent. They are not: errors of all of them come from the same weights.
+    With `whole_windows` g_i gives way, inside blocks, to F_ij: the expected square of a whole window's gradient
+    dL/dW U^T, over the window's length. It is the exact diagonal of the Fisher information in the basis of what error
+    compensation leaves (George et al. 2018, EK-FAC, arXiv 1806.03884, do the same in K-FAC's eigenbasis), and is kept
+    as a factor for each row and one for each column.
+
     Attributes:
         damping: as `Gptq.damping`.
         labels: what gradients are of: the likelihood of tokens that the model draws itself (the Fisher information,
             which is what the KL to the original is to second order), or that of the text (the empirical Fisher; the
             two are compared by Kunstner et al. 2019, arXiv 1905.12558).
+        whole_windows: see above; every block runs once more.
 
     Raises:
         UsageError: unknown labels.
@@ -45,6 +52,7 @@ class Fisher(DamageEstimator):
 
     damping: float = 0.01
     labels: Literal["model", "text"] = "model"
+    whole_windows: bool = False
 
     def __post_init__(self) -> None:
         if self.labels not in ("model", "text"):
@@ -55,10 +63,19 @@ class Fisher(DamageEstimator):
         """See `DamageEstimator.samples_labels`."""
         return self.labels == "model"
 
+    @property
+    def projects(self) -> bool:
+        """See `DamageEstimator.projects`."""
+        return self.whole_windows
+
+    def factor(self, statistics: Statistics) -> npt.NDArray[np.float32]:
+        """See `DamageEstimator.factor`."""
+        hessian = statistics.hessian()
+        assert hessian is not None
+        return inverse_factor(reordered(hessian, statistics.activation_order()), self.damping)
+
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         """See `DamageEstimator.sensitivity`."""
-        from nash_swarm.quantizers.hessian import column_weights
-
         return self._sensitivity(statistics, lambda hessian: column_weights(hessian, self.damping))
 
     def coupled_sensitivity(
@@ -83,8 +100,15 @@ class Fisher(DamageEstimator):
         if hessian is not None:
             assert statistics.outputs is not None
             order = statistics.activation_order()
-            rows.append(0.5 * statistics.share * statistics.outputs.numpy() / max(1, statistics.tokens))
-            columns.append(weights(reordered(hessian, order)))
+            scale = 0.5 * statistics.share / max(1, statistics.tokens)
+            if statistics.projected is None:
+                rows.append(scale * statistics.outputs.numpy())
+                columns.append(weights(reordered(hessian, order)))
+            else:
+                squares = statistics.projected.numpy()
+                by_column = squares.mean(0, dtype=np.float64)
+                rows.append(scale * squares.mean(1, dtype=np.float64))
+                columns.append(weights(reordered(hessian, order)) * (by_column / max(by_column.mean(), 1e-30)))
         if statistics.lookups is not None:
             assert statistics.gradients is not None
             energy = statistics.gradients.numpy() / max(1.0, float(statistics.lookups.sum()))

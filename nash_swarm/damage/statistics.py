@@ -22,6 +22,9 @@ class Statistics:
         outputs: sum of (dL/dy)^2, float32 (rows,), L being the summed loss in nats.
         lookups: how often each row was looked up, float64 (rows,), as an embedding.
         gradients: sum of (dL/dy)^2 over looked-up rows, float32 (columns,).
+        factor: what inputs are multiplied with for `projected`, float32 (columns, columns), in stored column order.
+        projected: sum over windows of (dL/dW U^T)^2, float32 (rows, columns), U being the factor and the columns of W
+            in stored order.
         order: column order that an earlier measurement fixed, int64 (columns,); nothing that is collected.
         drift: sum of (x' - x) x^T, float32 (columns, columns), x' being what the original model would have put in.
     """
@@ -32,6 +35,8 @@ class Statistics:
     outputs: torch.Tensor | None = None
     lookups: torch.Tensor | None = None
     gradients: torch.Tensor | None = None
+    factor: npt.NDArray[np.float32] | None = None
+    projected: torch.Tensor | None = None
     order: npt.NDArray[np.int64] | None = None
     drift: torch.Tensor | None = None
 
@@ -55,6 +60,25 @@ class Statistics:
         """Gradients of the summed loss at the outputs of a matrix that multiplies, (..., rows)."""
         squares = gradient.detach().reshape(-1, gradient.shape[-1]).float().square().sum(0)
         self.outputs = squares if self.outputs is None else self.outputs + squares
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """Inputs, (..., columns), in stored order and times the transposed factor."""
+        assert self.factor is not None
+        order = torch.from_numpy(self.activation_order())
+        return x.detach().float()[..., order] @ torch.from_numpy(self.factor).T
+
+    def add_projected(self, gradient: torch.Tensor, projected: torch.Tensor) -> None:
+        """Gradients of the summed loss at the outputs, ([windows,] tokens, rows), and projected inputs, as many tokens.
+
+        Without a dimension of windows what is there counts as one. Of labels that the model draws that is as good on
+        average: gradients of different windows are independent then.
+        """
+        size = projected.shape[-1]
+        pairs = zip(_windows(gradient.detach().float()), _windows(projected), strict=True)
+        if self.projected is None:
+            self.projected = torch.zeros(gradient.shape[-1], size)
+        for ours, theirs in pairs:
+            self.projected += (ours.T @ theirs).square_()
 
     def add_lookups(self, index: torch.Tensor, rows: int) -> None:
         """Rows looked up in an embedding of `rows` rows."""
@@ -102,3 +126,8 @@ class Statistics:
         zipf = 1.0 / (np.arange(len(counts)) + 10.0)
         shares: npt.NDArray[np.float64] = (1 - unseen) * counts / total + unseen * zipf / zipf.sum()
         return shares
+
+
+def _windows(tokens: torch.Tensor) -> torch.Tensor:
+    """(windows, tokens, size) of ([windows,] tokens, size)."""
+    return tokens if tokens.ndim == 3 else tokens.reshape(1, -1, tokens.shape[-1])

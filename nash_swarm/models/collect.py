@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -17,7 +19,11 @@ from nash_swarm.models.walk import Matrix
 
 @contextmanager
 def collecting(
-    model: nn.Module, matrices: Sequence[Matrix], *, lookups: bool = False
+    model: nn.Module,
+    matrices: Sequence[Matrix],
+    *,
+    lookups: bool = False,
+    orders: Mapping[str, npt.NDArray[np.int64]] | None = None,
 ) -> Iterator[dict[str, Statistics]]:
     """Statistics by matrix name, filled while the context is open; gradients too wherever a backward pass reaches.
 
@@ -25,8 +31,9 @@ def collecting(
         model: the model, for the path of a tied head.
         matrices: what to watch.
         lookups: watch embeddings' look-ups instead of multiplications; their outputs become leaves of the graph.
+        orders: `Statistics.order` by matrix name.
     """
-    found = {matrix.name: Statistics() for matrix in matrices}
+    found = {matrix.name: Statistics(order=(orders or {}).get(matrix.name)) for matrix in matrices}
     inputs = _SharedInputs()
     if lookups:
         with watching_lookups(matrices, lambda matrix, index, rows: _look_up(found[matrix.name], matrix, index, rows)):
@@ -78,6 +85,51 @@ def comparing(
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@contextmanager
+def projecting(model: nn.Module, matrices: Sequence[Matrix], found: Mapping[str, Statistics]) -> Iterator[None]:
+    """Adds output gradients and what `Statistics.projected` is of to statistics whose inputs are complete.
+
+    Args:
+        model: the model, for the path of a tied head.
+        matrices: what to watch.
+        found: their statistics by matrix name; those without a factor only get output gradients.
+    """
+    inputs = _SharedProjections()
+
+    def hook(statistics: Statistics) -> Any:
+        def watch(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            if not output.requires_grad:
+                return
+            output.register_hook(statistics.add_output_gradients)
+            if statistics.factor is not None:
+                projected = inputs.project(args[0], statistics)
+                output.register_hook(lambda gradient: statistics.add_projected(gradient, projected))
+
+        return watch
+
+    handles = []
+    for matrix in matrices:
+        module = model.get_submodule(matrix.head) if matrix.head else matrix.module
+        handles.append(module.register_forward_hook(hook(found[matrix.name])))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _SharedProjections:
+    """Siblings that read the same tensor and share a factor share the product of both."""
+
+    def __init__(self) -> None:
+        self._last: tuple[torch.Tensor, Any, torch.Tensor] | None = None
+
+    def project(self, x: torch.Tensor, statistics: Statistics) -> torch.Tensor:
+        if self._last is None or x is not self._last[0] or statistics.factor is not self._last[1]:
+            self._last = x, statistics.factor, statistics.project(x)
+        return self._last[2]
 
 
 class _SharedInputs:

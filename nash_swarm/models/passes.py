@@ -160,6 +160,10 @@ class WholeModel:
         """Forward and backward through the model, for its hooks' sake; returns the mean loss."""
         return self._backward(self.batches)
 
+    def forward_kept(self, index: int) -> None:
+        """See `BlockStream.forward_kept`."""
+        self.forward(index)
+
     def block_backward(self, index: int) -> None:
         """As `head_backward`."""
         self._backward(self.batches)

@@ -149,6 +149,13 @@ class BlockStream:
         self._outputs = []
         return total / count
 
+    @torch.no_grad()
+    def forward_kept(self, index: int) -> None:
+        """Run block `index` on the inputs that are kept for its backward pass, for its hooks' sake."""
+        with self.resident(index):
+            for number, kept in enumerate(self._inputs[index]):
+                self._run(index, number, kept)
+
     def block_backward(self, index: int) -> None:
         """Carry the gradient from block `index`'s output to its input, for its hooks' sake; frees the kept input."""
         with self.resident(index):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from tqdm import tqdm
 
 from nash_swarm import registry
@@ -23,15 +22,13 @@ from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.stencil import Stencil
 from nash_swarm.models.architectures import prepare
-from nash_swarm.models.collect import collecting
-from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import resident
-from nash_swarm.models.passes import Placed, WholeModel, stream_of
-from nash_swarm.models.streaming import BlockStream, check_tokens
+from nash_swarm.models.streaming import check_tokens
 from nash_swarm.models.tasks import Prediction, task_of
 from nash_swarm.models.walk import Matrix, check_weights, find_matrices
 from nash_swarm.names import Granularity, Levels, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, Agents, find_agents
+from nash_swarm.pipeline.gathering import gather
 
 
 def measure(
@@ -123,13 +120,14 @@ def measure(
     unreached: list[tuple[Matrix, TensorLayout]] = []
     losses: dict[str, float] = {}
     with tqdm(total=len(agents.matrices), desc=f"measure {estimator.name}", unit="matrix", disable=quiet) as bar:
-        for matrix, statistics in _statistics(point, looked_at, calibration, estimator, loss):
+        for matrix, statistics in gather(
+            point, looked_at, calibration, estimator, loss, orders=orders, projects=stencil is None
+        ):
             original, layout = originals[matrix.name], layouts.pop(matrix.name)
             if not statistics.reached(estimator.needs):
                 unreached.append((original, layout))
                 continue
             weight = original.weight().contiguous().numpy()
-            statistics.order = None if orders is None else orders.get(matrix.name)
             if stencil is None:
                 sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
             else:
@@ -214,73 +212,3 @@ class _Stencils:
         tensors = self._agents.tensors
         every = np.concatenate([self._correlation[tensor.name] for tensor in tensors])
         return Stencil(self._signs, tuple(tensor.grid for tensor in tensors), every)
-
-
-def _statistics(
-    model: Any,
-    matrices: Sequence[Matrix],
-    calibration: Calibration | None,
-    estimator: DamageEstimator,
-    loss: list[float],
-) -> Iterator[tuple[Matrix, Statistics]]:
-    """Every matrix with what was seen of it, freed before the next block is walked."""
-    if estimator.needs == "weights" or calibration is None:
-        for matrix in matrices:
-            with resident(model, matrix.name):
-                yield matrix, Statistics()
-        return
-    stream = stream_of(model, torch.from_numpy(calibration.tokens.astype(np.int64)))
-    placed = Placed.on(stream, matrices)
-    backward, stream.sampled = estimator.needs == "gradients", estimator.samples_labels
-    found: dict[str, Statistics]
-    with inference(model):
-        if backward:
-            stream.keep_all()
-            with collecting(model, placed.outside) as multiplied:
-                loss.append(stream.head_backward())
-            for index in reversed(range(len(stream.blocks))):
-                with stream.resident(index):
-                    with collecting(model, placed.inside[index]) as found:
-                        stream.block_backward(index)
-                    yield from _shared(stream, placed.inside[index], found)
-            before = [matrix for matrix in placed.outside if multiplied[matrix.name].outputs is None]
-            with collecting(model, placed.tables, lookups=True) as looked_up, collecting(model, before) as found:
-                if placed.tables:
-                    stream.embed_backward()
-            multiplied |= found
-        else:
-            with collecting(model, placed.tables, lookups=True) as looked_up:
-                stream.embed()
-            for index in range(len(stream.blocks)):
-                with stream.resident(index):
-                    with collecting(model, placed.inside[index]) as found:
-                        stream.forward(index)
-                    yield from _shared(stream, placed.inside[index], found)
-            with collecting(model, placed.outside) as multiplied:
-                stream.head()
-        seen = {matrix.name for group in placed.inside for matrix in group}
-        for matrix in matrices:
-            if matrix.name not in seen:
-                joined = _joined(multiplied.get(matrix.name), looked_up.get(matrix.name))
-                with resident(model, matrix.name):
-                    yield from _shared(stream, [matrix], {matrix.name: joined})
-
-
-def _shared(
-    stream: BlockStream | WholeModel, matrices: Sequence[Matrix], found: Mapping[str, Statistics]
-) -> Iterator[tuple[Matrix, Statistics]]:
-    """Statistics that know what share of the text's tokens they saw."""
-    places = sum(stream.task.places(batch) for batch in stream.batches)
-    for matrix in matrices:
-        statistics = found[matrix.name]
-        statistics.share = statistics.tokens / places
-        yield matrix, statistics
-
-
-def _joined(head: Statistics | None, table: Statistics | None) -> Statistics:
-    """A tied matrix was watched in both its uses."""
-    if head is None or table is None:
-        found = head or table
-        assert found is not None
-        return found
-    return replace(head, lookups=table.lookups, gradients=table.gradients)

@@ -46,9 +46,10 @@ def test_quality_measures_with_the_damage_it_is_told(bench: Bench, tmp_path: Pat
     found = {}
     for labels in ("model", "text"):
         path = tmp_path / f"{labels}.json"
-        run("quality", *words, "--labels", labels, "--damping", 0.1, "--json", path)
+        whole = ["--whole-windows"] if labels == "text" else []
+        run("quality", *words, "--labels", labels, *whole, "--damping", 0.1, "--json", path)
         found[labels] = _values(path)
-        assert found[labels]["damage"] == {"damping": 0.1, "labels": labels}
+        assert found[labels]["damage"] == {"damping": 0.1, "labels": labels, "whole_windows": labels == "text"}
         assert found[labels]["rows"][0]["used bits"] <= 4.5
     assert found["model"]["rows"][0]["kl"] != found["text"]["rows"][0]["kl"]
     assert found["model"]["reference_loss"] == found["text"]["reference_loss"]

@@ -17,9 +17,10 @@ from nash_swarm.damage.statistics import Statistics
 from nash_swarm.damage.table import damage_table
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game import Calibration, Stencil, TensorLayout
-from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
-from nash_swarm.pipeline import measuring
+from nash_swarm.models.walk import Matrix, count_parameters, find_blocks, find_matrices
+from nash_swarm.pipeline.gathering import gather
 from nash_swarm.quantizers.grid import scale_table
+from nash_swarm.quantizers.hessian import inverse_factor, reordered
 from nash_swarm.quantizers.rtn import RoundToNearest
 
 Ids = npt.NDArray[np.int32]
@@ -32,9 +33,7 @@ def collected(
     """What the streaming walk finds, by matrix name."""
     loss: list[float] = []
     matrices = list(find_matrices(model))
-    walk = measuring._statistics(
-        model, matrices, Calibration(tokens, "ids"), registry.create("damage", estimator, **settings), loss
-    )
+    walk = gather(model, matrices, Calibration(tokens, "ids"), registry.create("damage", estimator, **settings), loss)
     return {matrix.name: statistics for matrix, statistics in walk}, matrices, loss
 
 
@@ -68,6 +67,55 @@ def test_walking_block_by_block_sees_what_the_whole_model_sees(model: Any, token
             if estimator == "fisher":
                 assert statistics.outputs is not None
                 np.testing.assert_allclose(statistics.outputs, multiplied.squares(), rtol=1e-3)
+
+
+def test_whole_windows_gradients_in_the_basis_of_compensation(model: Any, tokens: Ids) -> None:
+    fisher = Fisher(labels="text", whole_windows=True)
+    found, matrices, _ = collected(model, tokens, "fisher", labels="text", whole_windows=True)
+    apart, _, _ = collected(model, tokens, "fisher", labels="text")
+    blocks = find_blocks(model)[0]
+    seen, _ = watch(model, [matrix.name for matrix in matrices], tokens)
+    for matrix in matrices:
+        statistics = found[matrix.name]
+        assert (statistics.projected is not None) == matrix.name.startswith(blocks)
+        if statistics.projected is None:
+            continue
+        order = statistics.activation_order()
+        factor = inverse_factor(reordered(statistics.hessian(), order), fisher.damping).astype(np.float64)
+        expected = np.zeros(matrix.shape)
+        for x, gradient in zip(seen[matrix.name].inputs, seen[matrix.name].gradients, strict=True):
+            whole = (gradient.T.double() @ x.double()).numpy()
+            expected += (whole[:, order] @ factor.T) ** 2
+        np.testing.assert_allclose(statistics.projected, expected, rtol=0.02, atol=1e-4 * expected.max())
+        np.testing.assert_allclose(statistics.outputs, apart[matrix.name].outputs, rtol=1e-3)
+        made = fisher.sensitivity(matrix.weight().numpy(), statistics, matrix.kind)
+        cost = made.rows.T.astype(np.float64) @ made.columns * factor.diagonal() ** 2
+        np.testing.assert_allclose(cost.mean(1), 0.5 * expected.mean(1) / tokens.size, rtol=0.02)
+        np.testing.assert_allclose(cost.mean(0), 0.5 * expected.mean(0) / tokens.size, rtol=0.02)
+
+
+def test_windows_without_a_dimension_of_their_own_count_as_one() -> None:
+    rng = np.random.default_rng(0)
+    x, gradient = (torch.from_numpy(rng.standard_normal((2, 5, n))).float() for n in (4, 3))
+    apart, together = Statistics(factor=np.eye(4, dtype=np.float32)), Statistics(factor=np.eye(4, dtype=np.float32))
+    for statistics in (apart, together):
+        statistics.add_inputs(x)
+    apart.add_projected(gradient, apart.project(x))
+    together.add_projected(gradient.flatten(0, 1), together.project(x.flatten(0, 1)))
+    order, windows = apart.activation_order(), [(g.T @ p).numpy() for g, p in zip(gradient, x, strict=True)]
+    np.testing.assert_allclose(apart.projected, sum(w**2 for w in windows)[:, order], rtol=1e-5)
+    np.testing.assert_allclose(together.projected, (sum(windows) ** 2)[:, order], rtol=1e-5)
+
+
+def test_orders_are_kept_when_windows_are_taken_whole(tokens: Ids) -> None:
+    model, fisher = tiny_gpt2(), Fisher(whole_windows=True)
+    game = ns.measure(model, tokens=tokens, damage=fisher, group_size=32, quiet=True)
+    moved = {name: order[::-1].copy() for name, order in game.permutations.items()}
+    again = ns.measure(model, tokens=tokens, damage=fisher, orders=moved, group_size=32, quiet=True)
+    for name, order in again.permutations.items():
+        np.testing.assert_array_equal(order, moved[name])
+    same = ns.measure(model, tokens=tokens, damage=fisher, orders=game.permutations, group_size=32, quiet=True)
+    np.testing.assert_array_equal(same.damage, game.damage)
 
 
 def test_the_size_of_a_batch_does_not_matter(tokens: Ids) -> None:

@@ -52,7 +52,7 @@ class Fisher(DamageEstimator):
 
     damping: float = 0.01
     labels: Literal["model", "text"] = "model"
-    whole_windows: bool = False
+    whole_windows: bool = True
 
     def __post_init__(self) -> None:
         if self.labels not in ("model", "text"):

@@ -46,7 +46,7 @@ def test_quality_measures_with_the_damage_it_is_told(bench: Bench, tmp_path: Pat
     found = {}
     for labels in ("model", "text"):
         path = tmp_path / f"{labels}.json"
-        whole = ["--whole-windows"] if labels == "text" else []
+        whole = [] if labels == "text" else ["--no-whole-windows"]
         run("quality", *words, "--labels", labels, *whole, "--damping", 0.1, "--json", path)
         found[labels] = _values(path)
         assert found[labels]["damage"] == {"damping": 0.1, "labels": labels, "whole_windows": labels == "text"}

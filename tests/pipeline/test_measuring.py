@@ -72,7 +72,7 @@ def test_walking_block_by_block_sees_what_the_whole_model_sees(model: Any, token
 def test_whole_windows_gradients_in_the_basis_of_compensation(model: Any, tokens: Ids) -> None:
     fisher = Fisher(labels="text", whole_windows=True)
     found, matrices, _ = collected(model, tokens, "fisher", labels="text", whole_windows=True)
-    apart, _, _ = collected(model, tokens, "fisher", labels="text")
+    apart, _, _ = collected(model, tokens, "fisher", labels="text", whole_windows=False)
     blocks = find_blocks(model)[0]
     seen, _ = watch(model, [matrix.name for matrix in matrices], tokens)
     for matrix in matrices:
@@ -174,7 +174,7 @@ def test_coarser_agents_suffer_what_their_tiles_suffer(tokens: Ids) -> None:
 
 
 def test_fisher_damage_of_the_whole_chain(model: Any, tokens: Ids) -> None:
-    fisher = Fisher(labels="text")
+    fisher = Fisher(labels="text", whole_windows=False)
     game = ns.measure(model, tokens=tokens, damage=fisher, granularity="layer", group_size=32, quiet=True)
     matrices = find_matrices(model)
     seen, _ = watch(model, [matrix.name for matrix in matrices] + [m.head for m in matrices if m.head], tokens)

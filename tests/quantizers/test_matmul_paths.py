@@ -50,11 +50,13 @@ def test_every_path_of_this_cpu_is_exact(path: str) -> None:
     assert differences(path) == []
 
 
+@pytest.mark.slow
 @X86
 def test_a_cpu_without_vector_extensions() -> None:
     assert fresh(COMPARE, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="") == "generic []"
 
 
+@pytest.mark.slow
 @X86
 @pytest.mark.skipif("avx2" not in paths.available(), reason="needs AVX2")
 def test_a_cpu_with_avx2_only() -> None:
@@ -66,11 +68,11 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     code = """
 from nash_swarm.quantizers.kernels.compiled import kernel
 from nash_swarm.quantizers.kernels.simd.paths import GENERIC
-found = [kernel(GENERIC, exact).stats for exact in (False, True)]
-print(sum(sum(s.cache_hits.values()) for s in found), sum(sum(s.cache_misses.values()) for s in found))
+found = kernel(GENERIC, True).stats
+print(sum(found.cache_hits.values()), sum(found.cache_misses.values()))
 """
-    assert fresh(code, NUMBA_CACHE_DIR=str(tmp_path)) == "0 2"
-    assert fresh(code, NUMBA_CACHE_DIR=str(tmp_path)) == "2 0"
+    assert fresh(code, NUMBA_CACHE_DIR=str(tmp_path)) == "0 1"
+    assert fresh(code, NUMBA_CACHE_DIR=str(tmp_path)) == "1 0"
 
 
 def test_the_fingerprint_follows_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

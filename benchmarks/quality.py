@@ -214,7 +214,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--scope", default="model", choices=("model", "linear"))
     parser.add_argument("--labels", default="model", choices=("model", "text"), help="of the damage: see `Fisher`")
-    parser.add_argument("--whole-windows", action=argparse.BooleanOptionalAction, default=True, help="likewise")
+    parser.add_argument("--no-whole-windows", dest="whole_windows", action="store_false", help="likewise")
     parser.add_argument("--damping", type=float, default=0.01, help="of the damage: see `Fisher`")
     parser.add_argument("--solver", default="lagrangian")
     parser.add_argument("--step", nargs="+", default=list(STEPS), choices=STEPS)

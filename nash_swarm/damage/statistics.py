@@ -65,7 +65,9 @@ class Statistics:
         """Inputs, (..., columns), in stored order and times the transposed factor."""
         assert self.factor is not None
         order = torch.from_numpy(self.activation_order())
-        return x.detach().float()[..., order] @ torch.from_numpy(self.factor).T
+        stored = x.detach().float()[..., order]
+        flat = stored.reshape(-1, stored.shape[-1])
+        return add_products(torch.zeros_like(flat), flat.T, torch.from_numpy(self.factor).T).reshape(stored.shape)
 
     def add_projected(self, gradient: torch.Tensor, projected: torch.Tensor) -> None:
         """Gradients of the summed loss at the outputs, ([windows,] tokens, rows), and projected inputs, as many tokens.
@@ -78,7 +80,7 @@ class Statistics:
         if self.projected is None:
             self.projected = torch.zeros(gradient.shape[-1], size)
         for ours, theirs in pairs:
-            self.projected += (ours.T @ theirs).square_()
+            self.projected += add_products(torch.zeros_like(self.projected), ours, theirs).square_()
 
     def add_lookups(self, index: torch.Tensor, rows: int) -> None:
         """Rows looked up in an embedding of `rows` rows."""

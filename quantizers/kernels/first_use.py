@@ -21,7 +21,7 @@ class _Listener(event.Listener):
         if not function.__module__.startswith(_ROOM):
             return
         if not self.compiled:
-            _log.warning("nash-swarm: compiling kernels, once, takes ten seconds or more (ahead of time: nash-swarm warmup)")
+            _log.warning("nash-swarm: compiling kernels, once, takes ten seconds (ahead of time: nash-swarm warmup)")
         self.compiled.append(f"{function.__module__}.{function.__qualname__}")
 
     def on_end(self, event: Any) -> None:

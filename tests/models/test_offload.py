@@ -212,6 +212,6 @@ def test_peak_memory_is_that_of_a_block(tmp_path: Path) -> None:
     memory, disk = run("memory"), run("disk")
     weights = memory["parameters"] * 4
     assert memory["digest"] == disk["digest"]
-    assert memory["peak"] > weights
+    assert memory["peak"] > 1.5 * weights
     # a block and the packed model, and room for what compressing does with one matrix; 12 GB within 6 GB is a half
     assert disk["peak"] < weights / 3

@@ -14,7 +14,7 @@ import nash_swarm as ns
 from nash_swarm.files.packed_model import WEIGHTS
 from nash_swarm.models.offload import offloaded
 from nash_swarm.models.source import Source, load_source
-from nash_swarm.suite.memory import peak_memory
+from nash_swarm.suite.memory import forget_peak, peak_memory
 from support.bench import make_bench
 
 
@@ -37,6 +37,7 @@ def compress(folder: Path, kind: str) -> dict[str, object]:
     }  # fmt: skip
     # libraries, and compiled kernels
     ns.compress(str(folder / "model"), out=folder / f"small-{kind}", **common)  # type: ignore[arg-type]
+    forget_peak()
     before = peak_memory()
     large = folder / "large"
     if kind == "memory":

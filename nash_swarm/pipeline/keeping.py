@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from nash_swarm.errors import DataError, UsageError
+from nash_swarm.files.atomic import clean_up
 from nash_swarm.files.game import load_game, save_game
 from nash_swarm.files.packed_config import checksum
 from nash_swarm.game.bitgame import BitGame
@@ -52,9 +54,13 @@ def kept_game(
 
 
 def _forget(out: Path) -> None:
-    for kept in out.parent.glob(".*.npz"):
-        if kept.name.startswith(f".{out.name}.") and len(kept.name) == len(f".{out.name}.") + _DIGITS + len(".npz"):
-            kept.unlink(missing_ok=True)
+    """Remove games kept for `out`, whatever their settings were, and what killed processes left when writing them."""
+    ours = re.compile(rf"\.?(\.{re.escape(out.name)}\.[0-9a-f]{{{_DIGITS}}}\.npz)(\..*)?")
+    for path in list(out.parent.iterdir()):
+        if found := ours.fullmatch(path.name):
+            game = path.with_name(found[1])
+            clean_up(game)
+            game.unlink(missing_ok=True)
 
 
 _DIGITS = 16

@@ -28,12 +28,14 @@ from reporting import origin, write_json
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.names import Levels
 from nash_swarm.quantizers.base import Rounded
+from nash_swarm.quantizers.grid import row_widths
 from nash_swarm.quantizers.kernels.matmul import Runner
 from nash_swarm.quantizers.kernels.prepared import prepare
 from nash_swarm.quantizers.kernels.simd import paths
 from nash_swarm.quantizers.kernels.simd.vectors import add_floats, load_floats, prefetch, store_floats
 from nash_swarm.quantizers.kernels.threads import share_compiled, share_rows
 from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.quantizers.scale_windows import ScaleWindows
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 SHARES = (0.20, 0.35, 0.25, 0.10, 0.06, 0.04)
@@ -90,7 +92,9 @@ class Weights:
             agents = np.full(layout.agents, widths, np.uint8)
         count = 2 ** int(agents.min())
         codes = rng.integers(0, count, (rows, columns)).astype(np.uint8)
-        scales = rng.integers(32, 64, (rows, layout.groups)).astype(np.uint8)
+        by_row = row_widths(layout.expand(agents), layout)
+        windows = ScaleWindows.read(np.full(rows, 32, np.uint8), levels)
+        scales = windows.codes(rng.integers(0, 16, by_row.shape).astype(np.uint8), by_row)
         zeros = np.full_like(scales, count // 2)
         tensor = PackedTensor.pack(
             Rounded(codes, scales, zeros, 1.0), agents, layout, rng.permutation(columns), (*WIDTHS, 16)
@@ -101,7 +105,7 @@ class Weights:
         ]
         prepared = self.runners[0].prepared
         self._turn = itertools.cycle(self.runners)
-        self.read_bytes = tensor.code_bytes + prepared.zeros.size + prepared.table_bytes
+        self.read_bytes = tensor.code_bytes + prepared.table_bytes
         self.tiles = layout.row_tiles
 
     def task(self, x: torch.Tensor) -> Task:

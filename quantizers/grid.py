@@ -1,7 +1,8 @@
-"""The grid weights are rounded to: 8-bit logarithmic scales and integer zero-points per row and group.
+"""The grid weights are rounded to: logarithmic scales and integer zero-points per row and group.
 
 A scale is `base * 2**(-code / 16)`: 256 codes cover 16 octaves below the tensor's `base` in steps of 4.4 %, which costs
-no measurable quality against half-precision scales and half their bytes.
+no measurable quality against half-precision scales. Four bits on disk say which of its row's codes a group has, see
+`scale_windows`.
 """
 
 from __future__ import annotations

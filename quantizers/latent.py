@@ -16,6 +16,7 @@ from nash_swarm.quantizers.grid import row_widths, scale_table
 from nash_swarm.quantizers.kernels.threads import share_rows
 from nash_swarm.quantizers.levels import level_tables
 from nash_swarm.quantizers.packing import PackedTensor, n16k32
+from nash_swarm.quantizers.scale_windows import ScaleWindows
 
 Floats = npt.NDArray[np.float32]
 
@@ -70,6 +71,10 @@ class LatentMatrix:
         self.scale_codes: Floats = packed.scale_codes[: layout.rows].astype(np.float32)
         self.zeros: Floats = packed.zeros[: layout.rows].astype(np.float32)
         self.whole_scales = True
+        self._windows = ScaleWindows.anywhere(layout.rows)
+        if layout.scale_bits == 4:
+            self._windows = ScaleWindows.holding(packed.scale_codes[: layout.rows], self.widths, layout)
+        self._window = (self._windows.first(self.widths), self._windows.strides, self._windows.places)
         self._table, self._levels = scale_table(self.base), level_tables(layout.levels)
         self.slopes: Floats | None = None
         self._steps = 0
@@ -91,7 +96,8 @@ class LatentMatrix:
             len(out),
             partial(
                 latent.weights, self._codes, self._exact, self.scale_codes, self.zeros, self.widths, self._table,
-                self._levels.codes, self._levels.zeros, self.whole_scales, self.layout.group_size, self._places, out,
+                self._levels.codes, self._levels.zeros, *self._window, self.whole_scales, self.layout.group_size,
+                self._places, out,
             ),
         )  # fmt: skip
         return torch.from_numpy(out)
@@ -124,7 +130,8 @@ class LatentMatrix:
         settings = np.array([adam.beta1, adam.beta2, *unbias, adam.epsilon], np.float32)
         latent.step(
             self.scale_codes, self._scale_moments, self.zeros, self._zero_moments, self.widths, self._table,
-            self._levels.zeros, self.whole_scales, self.slopes, np.array([adam.scales, adam.zeros], np.float32),
+            self._levels.zeros, *self._window, self.whole_scales, self.slopes,
+            np.array([adam.scales, adam.zeros], np.float32),
             settings,
         )  # fmt: skip
         self.slopes = None
@@ -132,9 +139,11 @@ class LatentMatrix:
     def rounded(self) -> Rounded:
         """The nearest whole numbers: what `weight` multiplies with. Codes are not copied."""
         tops = (1 << np.minimum(self.widths, 8).astype(np.int64)) - 1
+        lowest, strides, most = self._window
+        places = _whole(((self.scale_codes - lowest) / strides[:, None]).astype(np.float32), np.array(most - 1))
         return Rounded(
             self._codes,
-            _whole(self.scale_codes, np.array(255)).astype(np.uint8),
+            np.minimum(255, lowest + strides[:, None] * places).astype(np.uint8),
             _whole(self.zeros, tops).astype(np.uint8),
             self.base,
             self._halves,

@@ -99,6 +99,8 @@ def _values(tensor: TensorLayout) -> dict[str, Any]:
     if tensor.levels == "uniform":
         # games of earlier versions have no others
         del values["levels"]
+    if tensor.scale_bits == 8:
+        del values["scale_bits"]
     return values
 
 

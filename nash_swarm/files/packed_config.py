@@ -16,14 +16,14 @@ from nash_swarm.game.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
 from nash_swarm.names import SCOPES
 
 METHOD = "nash_swarm"
-FORMAT = 2
-FORMATS = (1, FORMAT)
-"""Version 1 had no digest of the configuration."""
+FORMAT = 3
+FORMATS = (1, 2, FORMAT)
+"""Version 1 had no digest of the configuration, version 2 no 4-bit scales."""
 _VOLATILE = ("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
 """What transformers writes as it pleases and no computation depends on."""
 _ENTRY = re.compile(
     r"(linear|conv1d|embedding|tied) (\d{1,9})x(\d{1,9}) g(\d{1,6}) a(\d{1,9})x(\d{1,9}) "
-    r"(-|o?b?w?n?) (\d{1,12}) ([0-9a-f]{16})"
+    r"(-|o?b?w?n?s?) (\d{1,12}) ([0-9a-f]{16})"
 )
 
 
@@ -72,10 +72,11 @@ class PackedEntry:
     def text(self) -> str:
         """One line, e.g. ``linear 576x1536 g64 a576x1 ob 41234 0123456789abcdef``.
 
-        Flags: ordered, bias, per weight, normal levels.
+        Flags: ordered, bias, per weight, normal levels, 4-bit scales.
         """
         at = self.layout
-        flags = "o" * at.ordered + "b" * self.bias + "w" * at.per_weight + "n" * (at.levels == "normal") or "-"
+        flags = "o" * at.ordered + "b" * self.bias + "w" * at.per_weight + "n" * (at.levels == "normal")
+        flags = flags + "s" * (at.scale_bits == 4) or "-"
         return (
             f"{at.kind} {at.rows}x{at.columns} g{at.group_size} a{at.rows_per_agent}x{at.groups_per_agent} "
             f"{flags} {self.size} {self.checksum}"
@@ -95,6 +96,7 @@ class PackedEntry:
         layout = TensorLayout(
             name, cast(Kind, match[1]), rows, columns, group, agent_rows, agent_groups,
             per_weight="w" in match[7], ordered="o" in match[7], levels="normal" if "n" in match[7] else "uniform",
+            scale_bits=4 if "s" in match[7] else 8,
         )  # fmt: skip
         return cls(layout, "b" in match[7], int(match[8]), match[9])
 

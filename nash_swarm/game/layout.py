@@ -43,6 +43,8 @@ class TensorLayout:
         per_weight: every weight is an agent of its own.
         ordered: columns are stored permuted; the permutation is on disk and paid for.
         levels: where the values of codes lie, see `quantizers.levels`; "uniform" at `parameter` granularity.
+        scale_bits: bits of a group's scale code: 4 within a window of its row (`quantizers.scale_windows`); 8 at
+            `parameter` granularity and in files of format 2.
         start: index of the first agent in the game.
     """
 
@@ -57,6 +59,7 @@ class TensorLayout:
     ordered: bool = False
     start: int = 0
     levels: Levels = "uniform"
+    scale_bits: int = 8
 
     @classmethod
     def cut(
@@ -99,6 +102,7 @@ class TensorLayout:
         return cls(
             name, kind, rows, columns, group_size, *cell,
             per_weight=granularity == "parameter", ordered=ordered, start=start, levels=levels,
+            scale_bits=8 if granularity == "parameter" else 4,
         )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -110,7 +114,8 @@ class TensorLayout:
             or self.group_size % BLOCK_COLUMNS
             or self.kind not in get_args(Kind)
             or self.levels not in LEVELS
-            or (self.per_weight and self.levels != "uniform")
+            or self.scale_bits not in (4, 8)
+            or (self.per_weight and (self.levels != "uniform" or self.scale_bits != 8))
         ):
             raise DataError(f"tensor {self.name!r} has an impossible layout: {self.kind}, {numbers}, {self.start}")
 
@@ -183,15 +188,16 @@ class TensorLayout:
         """Bytes of codes, scales and zero-points of tiles with these widths; broadcasts against (row_tiles, groups)."""
         wide = widths.astype(np.int64)
         zeros = np.where(wide == HALF, 0, TILE_ROWS * wide // 8)
-        return wide * (TILE_ROWS * BLOCK_COLUMNS // 8) * self.group_blocks() + TILE_ROWS + zeros
+        return wide * (TILE_ROWS * BLOCK_COLUMNS // 8) * self.group_blocks() + TILE_ROWS * self.scale_bits // 8 + zeros
 
     def fixed_bytes(self, strategies: int) -> int:
-        """Bytes on disk that no choice of widths changes: permutation, width codes, scale base.
+        """Bytes on disk that no choice of widths changes: permutation, width codes, scale base, windows of scales.
 
         At `parameter` granularity also scales and zero-points, and the padding of each width's run of codes.
         """
         permutation = self.columns * (2 if self.columns <= 2**16 else 4) if self.ordered else 0
         if not self.per_weight:
-            return 4 + permutation + -(-self.agents // 2)
+            windows = self.rows if self.scale_bits == 4 else 0
+            return 4 + permutation + windows + -(-self.agents // 2)
         width_code = max(1, (strategies - 1).bit_length())
         return 4 + permutation + 2 * self.rows * self.groups + -(-self.weights * width_code // 8) + strategies

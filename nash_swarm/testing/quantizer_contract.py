@@ -40,10 +40,10 @@ class _Case(NamedTuple):
 def check_quantizer(quantizer: Quantizer, *, examples: int = 50, seed: int = 0) -> None:
     """Hold `quantizer` to the contract on random matrices, among them degenerate ones.
 
-    Codes and zero-points fit their widths and tiles of 16 bits are half-precision numbers; what is packed reads back as
-    the grid says; the same call gives the same result and leaves its arguments alone; a matrix of zeros stays one; at 8
-    bits and without a Hessian the error is small; weights that are not finite, and shapes and widths that do not fit
-    the layout, are refused.
+    Codes and zero-points fit their widths, scale codes a window of their row, and tiles of 16 bits are half-precision
+    numbers; what is packed reads back as the grid says; the same call gives the same result and leaves its arguments
+    alone; a matrix of zeros stays one; at 8 bits and without a Hessian the error is small; weights that are not finite,
+    and shapes and widths that do not fit the layout, are refused.
 
     Args:
         quantizer: an instance, with the hyperparameters to test.
@@ -146,7 +146,10 @@ def _check_values(case: _Case, rounded: Rounded) -> None:
 
 def _check_packing(case: _Case, rounded: Rounded) -> None:
     layout, strategies = case.layout, tuple(sorted(set(case.agent_widths.tolist())))
-    packed = PackedTensor.pack(rounded, case.agent_widths, layout, case.permutation, strategies)
+    try:
+        packed = PackedTensor.pack(rounded, case.agent_widths, layout, case.permutation, strategies)
+    except DataError as error:
+        raise AssertionError(f"{case.label}: {error}") from error
     again = PackedTensor.read(packed.buffer, layout, strategies)
     values = again.dequantize()
     case.require(bool(np.isfinite(values).all()), "the packed matrix is not finite")

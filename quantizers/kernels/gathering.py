@@ -16,7 +16,6 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 _WIDTH_BITS = descriptor.WIDTH_BITS
-_SCALES = descriptor.FIELDS.index("scale_codes")
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
 
 
@@ -26,12 +25,10 @@ def gather(prepared: Prepared, wanted: npt.NDArray[np.int64], out: Floats, first
     The caller has checked `wanted`. Releases the GIL; threads may share out the rows.
     """
     layout, buffer = prepared.layout, prepared.buffer
-    start = int(prepared.fields[_SCALES]) - buffer.ctypes.data
-    shape = (layout.row_tiles, layout.groups, 16)
     order = prepared.permutation
     _rows(
         buffer, buffer[: len(buffer) // 2 * 2].view(np.uint16), _half_values() if prepared.halves else _NOTHING,
-        prepared.tiles, prepared.cells, buffer[start : start + prepared.zeros.size].reshape(shape), prepared.zeros,
+        prepared.tiles, prepared.cells, prepared.scale_codes, prepared.zeros,
         prepared.scale_table, level_tables(layout.levels).codes,
         np.arange(layout.columns, dtype=np.int32) if order is None else order, layout.group_size, wanted, out, first,
         past,

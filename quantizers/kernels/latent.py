@@ -16,6 +16,7 @@ from numba import njit
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
 
 _OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
@@ -29,22 +30,27 @@ def _whole(x: np.float32, top: np.float32) -> np.float32:
 
 
 @njit(inline="always", **_OPTIONS)
-def _scale(code: np.float32, table: Floats, whole: bool) -> np.float32:
+def _scale(
+    code: np.float32, table: Floats, lowest: int, stride: int, places: int, whole: bool
+) -> np.float32:  # fmt: skip
     if whole:
-        return table[int(_whole(code, np.float32(255)))]
+        place = (code - np.float32(lowest)) / np.float32(stride)
+        return table[min(255, lowest + stride * int(_whole(place, np.float32(places - 1))))]
     return table[0] * np.float32(2.0) ** (code * np.float32(-1 / 16))
 
 
 @njit(**_OPTIONS)
 def weights(
     codes: Bytes, halves: Floats, scale_codes: Floats, zeros: Floats, widths: Bytes, table: Floats, levels: Floats,
-    zero_levels: Floats, whole: bool, group_size: int, places: Ints, out: Floats, first: int, past: int,
+    zero_levels: Floats, lowest: Longs, strides: Longs, places: int, whole: bool, group_size: int, stored: Ints,
+    out: Floats, first: int, past: int,
 ) -> None:  # fmt: skip
     """Weights of rows `first:past` in the model's column order.
 
     codes: uint8 (rows, columns), stored order. halves: float32 (rows, columns), the weights where the width is 16; of
     no rows where it never is. scale_codes, zeros: float32 (rows, groups). widths: uint8 (rows, groups). table: float32
-    (256,), the tensor's scales. levels, zero_levels: of `levels.LevelTables`. whole: round scale codes. places: int32
+    (256,), the tensor's scales. levels, zero_levels: of `levels.LevelTables`. lowest: int64 (rows, groups), each
+    group's first scale code; strides, places: of `scale_windows.ScaleWindows`. whole: round scale codes. stored: int32
     (columns,), where each of the model's columns is stored. out: float32 (rows, columns).
     """
     columns = codes.shape[1]
@@ -56,13 +62,13 @@ def weights(
                 for k in range(start, stop):
                     row[k] = halves[n, k]
                 continue
-            scale = _scale(scale_codes[n, g], table, whole)
+            scale = _scale(scale_codes[n, g], table, lowest[n, g], strides[n], places, whole)
             values = levels[widths[n, g]]
             zero = zero_levels[widths[n, g], int(_whole(zeros[n, g], np.float32((1 << widths[n, g]) - 1)))]
             for k in range(start, stop):
                 row[k] = (values[codes[n, k]] - zero) * scale
         for k in range(columns):
-            out[n, k] = row[places[k]]
+            out[n, k] = row[stored[k]]
 
 
 @njit(**_OPTIONS)
@@ -107,14 +113,16 @@ def _adam(
 @njit(**_OPTIONS)
 def step(
     scale_codes: Floats, scale_moments: Floats, zeros: Floats, zero_moments: Floats, widths: Bytes, table: Floats,
-    zero_levels: Floats, whole: bool, slopes: Floats, rates: Floats, settings: Floats,
+    zero_levels: Floats, lowest: Longs, strides: Longs, places: int, whole: bool, slopes: Floats, rates: Floats,
+    settings: Floats,
 ) -> None:  # fmt: skip
     """One step of Adam (Kingma & Ba 2015, arXiv 1412.6980).
 
-    scale_codes, zeros, widths, table, zero_levels, whole: as `weights`; the first two change in place and stay within
-    half a step of a whole number in their range. scale_moments, zero_moments: float32 (rows, groups, 2). slopes: as
-    `add_slopes` left them. rates: learning rates of scale codes and zero-points, in their own units. settings: beta1,
-    beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t), epsilon.
+    scale_codes, zeros, widths, table, zero_levels, lowest, strides, places, whole: as `weights`; the first two change
+    in place, scale codes stay in their window and zero-points within half a step of a whole number in their range.
+    scale_moments, zero_moments: float32 (rows, groups, 2). slopes: as `add_slopes` left them. rates: learning rates of
+    scale codes and zero-points, in their own units. settings: beta1, beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t),
+    epsilon.
     """
     half = np.float32(0.5)
     for n in range(widths.shape[0]):
@@ -122,12 +130,13 @@ def step(
             if widths[n, g] == 16:
                 continue
             top = np.float32((1 << widths[n, g]) - 1)
-            scale = _scale(scale_codes[n, g], table, whole)
+            scale = _scale(scale_codes[n, g], table, lowest[n, g], strides[n], places, whole)
             zero = zero_levels[widths[n, g], int(_whole(zeros[n, g], top))]
             zero_step = zero_levels[widths[n, g], 1] - zero_levels[widths[n, g], 0]
             along_scale = scale * (slopes[n, g, 0] - zero * slopes[n, g, 1])
             along_zero = scale * slopes[n, g, 1]
             moved = _adam(scale_codes[n, g], scale_moments[n, g], -OCTAVE * along_scale, rates[0], settings)
-            scale_codes[n, g] = min(np.float32(255), max(np.float32(0), moved))
+            highest = min(255, lowest[n, g] + strides[n] * (places - 1))
+            scale_codes[n, g] = min(np.float32(highest), max(np.float32(lowest[n, g]), moved))
             moved = _adam(zeros[n, g], zero_moments[n, g], -along_zero * zero_step, rates[1], settings)
             zeros[n, g] = min(top + half, max(-half, moved))

@@ -44,17 +44,26 @@ def _error(x: Floats, weight: Floats, scale: np.float32, zero: np.float32, close
     return error
 
 
+@njit(inline="always", **_OPTIONS)
+def scale_code(scale: np.float32, base: np.float32, lowest: int, stride: int, places: int) -> int:
+    """The code of the nearest scale among `places` codes from `lowest` on, `stride` apart."""
+    code = np.float32(-16.0) * np.log2(scale / base)
+    place = math.floor((code - np.float32(lowest)) / np.float32(stride) + np.float32(0.5))
+    return lowest + stride * int(max(0, min(places - 1, place)))
+
+
 @njit(**_OPTIONS)
 def fit_levels(
-    x: Floats, weight: Floats, top: int, base: np.float32, table: Floats, zeros: Floats, closest: Floats,
-    spread: np.float32,
+    x: Floats, weight: Floats, top: int, base: np.float32, table: Floats, lowest: int, stride: int, places: int,
+    zeros: Floats, closest: Floats, spread: np.float32,
 ) -> tuple[int, int, np.float32]:  # fmt: skip
     """Scale code and zero-point with the least weighted squared error that a search finds.
 
     The zero-point is chosen at the scale that suits a normal distribution of the group's spread; then scales are tried,
     each with the best zero-point so far and its neighbours.
 
-    x, weight: float32 (group,). top: largest code. base, table: the tensor's scales. zeros, closest, spread: the
+    x, weight: float32 (group,). top: largest code. base, table: the tensor's scales. lowest, stride,
+    places: the codes that are allowed, see `scale_code`. zeros, closest, spread: the
     rows of the width in `levels.LevelTables`.
     Returns (scale code, zero-point, error).
     """
@@ -69,7 +78,8 @@ def fit_levels(
     mean = total / np.float32(x.size)
     for j in range(x.size):
         squares += (x[j] - mean) * (x[j] - mean)
-    best_code, best_zero, best = 255, 0, np.float32(np.inf)
+    highest = lowest + stride * (places - 1)
+    best_code, best_zero, best = highest, 0, np.float32(np.inf)
     if high == low:
         for zero in range(top + 1):
             if closest[int(2 * zeros[zero])] == zeros[zero]:
@@ -84,20 +94,20 @@ def fit_levels(
     if narrow < cover * np.float32(0.25):
         narrow = cover * np.float32(0.25)
     wide = max(normal * WIDEST, cover)
-    first = _scale_code(wide, base)
-    last = _scale_code(narrow, base)
-    middle = min(last, max(first, _scale_code(normal, base)))
+    first = scale_code(wide, base, lowest, stride, places)
+    last = scale_code(narrow, base, lowest, stride, places)
+    middle = min(last, max(first, scale_code(normal, base, lowest, stride, places)))
     for zero in range(top + 1):
         error = _error(x, weight, table[middle], zeros[zero], closest)
         if error < best:
             best_code, best_zero, best = middle, zero, error
-    for step in (STRIDE, 1):
-        if step == 1:
+    for step in (max(STRIDE, stride), stride):
+        if step == stride:
             for zero in range(top + 1):
                 error = _error(x, weight, table[best_code], zeros[zero], closest)
                 if error < best:
                     best_zero, best = zero, error
-            first, last = max(0, best_code - 1), min(255, best_code + 1)
+            first, last = max(lowest, best_code - stride), min(highest, best_code + stride)
         centre = best_zero
         for code in range(first, last + 1, step):
             for zero in range(max(0, centre - NEAR), min(top, centre + NEAR) + 1):
@@ -108,8 +118,3 @@ def fit_levels(
                     best_code, best_zero, best = code, zero, error
             centre = best_zero
     return best_code, best_zero, best
-
-
-@njit(inline="always", **_OPTIONS)
-def _scale_code(scale: np.float32, base: np.float32) -> int:
-    return max(0, min(255, math.floor(np.float32(-16.0) * np.log2(scale / base) + np.float32(0.5))))

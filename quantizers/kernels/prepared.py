@@ -1,8 +1,8 @@
 """A packed matrix made ready for the kernels: its own buffer, small side tables, everything checked once.
 
 Kernels read raw addresses, so nothing here is taken on trust: every table is checked against the others and against the
-buffer's real length before its address is taken. Side tables are small: one byte a row and group (zero-points), a few
-bytes a tile and input.
+buffer's real length before its address is taken. Side tables are small: two bytes a row and group (scale and
+zero-point), a few bytes a tile and input.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ class Prepared:
     Attributes:
         layout: shape and groups.
         buffer: the packed bytes, shared with the tensor, uint8.
-        scale_start: where in the buffer the scale codes begin, uint8 (row_tiles, groups, 16); codes end before.
+        code_bytes: where in the buffer the codes end.
         tiles: first byte of each tile's codes, int64 (row_tiles,).
         cells: group * 32 + width of each stored group, widest first, int32 (row_tiles, groups); (1, groups) if all
             tiles agree.
         zeros: levels of the zero-points, see `quantizers.levels`, in stored order, uint8 (row_tiles, groups, 16).
+        scale_codes: in column order, uint8 (row_tiles, groups, 16).
         scale_table: scales of codes 0..15, float32 (16,).
         permutation: int32 (columns,), `None` if columns are stored in the model's order.
         halves: some cell has width 16.
@@ -54,10 +55,11 @@ class Prepared:
 
     layout: TensorLayout
     buffer: npt.NDArray[np.uint8]
-    scale_start: int
+    code_bytes: int
     tiles: npt.NDArray[np.int64]
     cells: npt.NDArray[np.int32]
     zeros: npt.NDArray[np.uint8]
+    scale_codes: npt.NDArray[np.uint8]
     scale_table: npt.NDArray[np.float32]
     permutation: npt.NDArray[np.int32] | None
     halves: bool = field(init=False)
@@ -78,7 +80,7 @@ class Prepared:
             "cells_stride": self.cells.strides[0] if len(self.cells) > 1 else 0,
             "ends": ends.ctypes.data,
             "ends_stride": ends.strides[0] if len(ends) > 1 else 0,
-            "scale_codes": self.buffer.ctypes.data + self.scale_start,
+            "scale_codes": self.scale_codes.ctypes.data,
             "zeros": self.zeros.ctypes.data,
             "scale_table": self.scale_table.ctypes.data,
             "permutation": 0 if order is None else order.ctypes.data,
@@ -98,8 +100,8 @@ class Prepared:
             table.flags.writeable = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        given = (self.layout, self.buffer, self.scale_start, self.tiles, self.cells, self.zeros, self.scale_table)
-        return Prepared, (*given, self.permutation)
+        given = (self.layout, self.buffer, self.code_bytes, self.tiles, self.cells, self.zeros, self.scale_codes)
+        return Prepared, (*given, self.scale_table, self.permutation)
 
     @property
     def table_bytes(self) -> int:
@@ -107,7 +109,9 @@ class Prepared:
         return sum(table.nbytes for table in self._tables())
 
     def _tables(self) -> list[npt.NDArray[Any]]:
-        tables: list[npt.NDArray[Any]] = [self.tiles, self.cells, self.ends, self.zeros, self.scale_table, self.fields]
+        tables: list[npt.NDArray[Any]] = [
+            self.tiles, self.cells, self.ends, self.zeros, self.scale_codes, self.scale_table, self.fields
+        ]  # fmt: skip
         return tables if self.permutation is None else [*tables, self.permutation]
 
 
@@ -122,7 +126,8 @@ def prepare(tensor: PackedTensor) -> Prepared:
         raise DataError(f"{name}: matrices with a width for every weight have no kernels; unpack them")
     shape = (layout.row_tiles, layout.groups)
     _expect(name, "widths", tensor.widths, np.uint8, shape)
-    _expect(name, "zero-points", tensor.zeros, np.uint8, (shape[0] * TILE_ROWS, shape[1]))
+    for what, codes in (("zero-points", tensor.zeros), ("scale codes", tensor.scale_codes)):
+        _expect(name, what, codes, np.uint8, (shape[0] * TILE_ROWS, shape[1]))
     _expect(name, "column order", tensor.permutation, np.int64, (layout.columns,))
     if not 0 < tensor.base <= grid.LARGEST_BASE:
         raise DataError(f"{name}: the scale base {tensor.base} is not a plausible number")
@@ -139,10 +144,11 @@ def prepare(tensor: PackedTensor) -> Prepared:
     return Prepared(
         layout,
         tensor.buffer,
-        code_bytes + int(np.where(wide == HALF, 0, wide * TILE_ROWS // 8).sum()),
+        code_bytes,
         offsets.min(axis=1),
         cells[:1].copy() if (cells == cells[0]).all() else cells,
         np.ascontiguousarray(np.take_along_axis(by_tile, order[:, None], axis=2).transpose(0, 2, 1)),
+        np.ascontiguousarray(tensor.scale_codes.reshape(by_tile.shape).transpose(0, 2, 1)),
         grid.scale_table(tensor.base)[:16].copy(),
         None if identity else np.clip(tensor.permutation, -1, layout.columns).astype(np.int32),
     )
@@ -157,10 +163,11 @@ def _check(prepared: Prepared) -> None:
     _expect(name, "tile offsets", prepared.tiles, np.int64, (tiles,))
     _expect(name, "cells", cells, np.int32, (1 if np.shape(cells)[:1] == (1,) else tiles, groups))
     _expect(name, "zero-points", prepared.zeros, np.uint8, (tiles, groups, TILE_ROWS))
+    _expect(name, "scale codes", prepared.scale_codes, np.uint8, (tiles, groups, TILE_ROWS))
     _expect(name, "scales", prepared.scale_table, np.float32, (16,))
     _expect(name, "buffer", prepared.buffer, np.uint8, np.shape(prepared.buffer)[:1])
     tables: list[npt.NDArray[Any]] = [
-        prepared.tiles, cells, prepared.zeros, prepared.scale_table, prepared.buffer
+        prepared.tiles, cells, prepared.zeros, prepared.scale_codes, prepared.scale_table, prepared.buffer
     ]  # fmt: skip
     if prepared.permutation is not None:
         tables.append(prepared.permutation)
@@ -175,9 +182,9 @@ def _check(prepared: Prepared) -> None:
     if (np.diff(widths, axis=1) > 0).any():
         raise DataError(f"{name}: a tile's groups are not stored widest first")
     sizes = (64 * widths * layout.group_blocks()[group]).sum(axis=1)
-    if (prepared.tiles < 0).any() or (prepared.tiles > prepared.scale_start - sizes).any():
+    if (prepared.tiles < 0).any() or (prepared.tiles > prepared.code_bytes - sizes).any():
         raise DataError(f"{name}: a tile is not inside the codes")
-    if prepared.scale_start + tiles * groups * TILE_ROWS > len(prepared.buffer):
+    if prepared.code_bytes > len(prepared.buffer):
         raise DataError(f"{name}: {len(prepared.buffer)} bytes are too few for the widths")
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nash_swarm.quantizers.kernels.level_fitting import fit_levels, nearest_code
+from nash_swarm.quantizers.kernels.level_fitting import fit_levels, nearest_code, scale_code
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Longs = npt.NDArray[np.int64]
 
 _OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
@@ -26,11 +27,13 @@ def _nearest(x: np.float32) -> int:
 
 @njit(**_OPTIONS)
 def fit_grid(
-    x: Floats, weight: Floats, top: int, base: np.float32, table: Floats, shrinks: Floats
-) -> tuple[int, int, np.float32]:
+    x: Floats, weight: Floats, top: int, base: np.float32, table: Floats, lowest: int, stride: int, places: int,
+    shrinks: Floats,
+) -> tuple[int, int, np.float32]:  # fmt: skip
     """Scale code and zero-point of the grid of `top + 1` levels with the least weighted squared error.
 
-    x, weight: float32 (group,). base, table: the tensor's scales. shrinks: shares of the full range that are tried.
+    x, weight: float32 (group,). base, table: the tensor's scales. lowest, stride, places: the codes that are allowed,
+    see `scale_code`. shrinks: shares of the full range that are tried.
     Returns (scale code, zero-point, error).
     """
     low = np.float32(0.0)
@@ -38,21 +41,19 @@ def fit_grid(
     for j in range(x.size):
         low = min(low, x[j])
         high = max(high, x[j])
-    best_code, best_zero, best = 255, 0, np.float32(np.inf)
+    best_code, best_zero, best = lowest + stride * (places - 1), 0, np.float32(np.inf)
     if high == low:
         return best_code, best_zero, np.float32(0.0)
     levels = np.float32(top)
-    tried = -1
+    tried, tried_zero = -1, np.float32(0.0)
     for i in range(shrinks.size):
-        wanted = (high - low) * shrinks[i] / levels
-        code = int(_nearest(np.float32(-16.0) * np.log2(wanted / base)))
-        code = max(0, min(255, code))
-        if code == tried:
-            continue
-        tried = code
+        code = scale_code((high - low) * shrinks[i] / levels, base, lowest, stride, places)
         scale = table[code]
         inverse = np.float32(1.0) / scale
         zero = min(levels, max(np.float32(0.0), np.float32(_nearest(-low * shrinks[i] * inverse))))
+        if code == tried and zero == tried_zero:
+            continue
+        tried, tried_zero = code, zero
         error = np.float32(0.0)
         for j in range(x.size):
             v = np.float32(_nearest(x[j] * inverse)) + zero
@@ -62,6 +63,38 @@ def fit_grid(
         if error < best:
             best_code, best_zero, best = code, int(zero), error
     return best_code, best_zero, best
+
+
+@njit(inline="always", **_OPTIONS)
+def _fit(
+    x: Floats, weight: Floats, bits: int, base: np.float32, table: Floats, lowest: int, stride: int, places: int,
+    shrinks: Floats, zero_levels: Floats, closest: Floats, spread: Floats,
+) -> tuple[int, int, np.float32]:  # fmt: skip
+    top = (1 << bits) - 1
+    if spread[bits] > 0:
+        return fit_levels(
+            x, weight, top, base, table, lowest, stride, places, zero_levels[bits], closest[bits], spread[bits]
+        )
+    return fit_grid(x, weight, top, base, table, lowest, stride, places, shrinks)
+
+
+@njit(**_OPTIONS)
+def fit_group(
+    weights: Floats, start: int, stop: int, weight: Floats, widths: Bytes, base: np.float32, table: Floats,
+    shrinks: Floats, zero_levels: Floats, closest: Floats, spread: Floats, scale_codes: Bytes, errors: Floats,
+    group: int, first: int, past: int,
+) -> None:  # fmt: skip
+    """The scale codes that a group of columns would have if any were allowed, and the squared errors they leave.
+
+    weights: float32 (rows, columns). scale_codes, errors: uint8 and float32 (rows, groups), column `group` is written
+    where the width is not 16. The others as `round_group` has them.
+    """
+    for n in range(first, past):
+        if widths[n] != 16:
+            scale_codes[n, group], _, errors[n, group] = _fit(
+                weights[n, start:stop], weight[start:stop], widths[n], base, table, 0, 1, 256, shrinks, zero_levels,
+                closest, spread,
+            )  # fmt: skip
 
 
 @njit(**_OPTIONS)
@@ -80,6 +113,10 @@ def round_group(
     nearest: Bytes,
     closest: Floats,
     spread: Floats,
+    lowest: Longs,
+    strides: Longs,
+    offsets: Longs,
+    most_places: int,
     feedback: bool,
     codes: Bytes,
     scale_codes: Bytes,
@@ -93,7 +130,8 @@ def round_group(
 
     work: float32 (rows, columns), holds the rounded weights afterwards. factor: upper Cholesky factor of the inverse
     Hessian, float32 (columns, columns). weight: float32 (columns,) of the scale search. widths: uint8 (rows,).
-    code_levels, zero_levels, nearest, closest, spread: of `levels.LevelTables`.
+    code_levels, zero_levels, nearest, closest, spread: of `levels.LevelTables`. lowest, strides, offsets,
+    most_places: of `scale_windows.ScaleWindows`.
     feedback: pass each column's error on to the group's later columns (GPTQ). errors: float32 (rows, stop - start),
     what the columns after the group still have to take up, divided by the factor's diagonal.
     """
@@ -105,19 +143,28 @@ def round_group(
             continue
         for j in range(stop - start):
             x[j] = work[n, start + j]
-        top = (1 << bits) - 1
-        if spread[bits] > 0:
-            code, zero, _ = fit_levels(
-                x, weight[start:stop], top, base, table, zero_levels[bits], closest[bits], spread[bits]
-            )
-        else:
-            code, zero, _ = fit_grid(x, weight[start:stop], top, base, table, shrinks)
+        lowest_code = min(255, lowest[n] + offsets[bits])
+        places = min(most_places, (255 - lowest_code) // strides[n] + 1)
+        code, zero, _ = _fit(
+            x,
+            weight[start:stop],
+            bits,
+            base,
+            table,
+            lowest_code,
+            strides[n],
+            places,
+            shrinks,
+            zero_levels,
+            closest,
+            spread,
+        )
         scale_codes[n, group] = code
         zeros[n, group] = zero
         scale = table[code]
         inverse = np.float32(1.0) / scale
         z = zero_levels[bits, zero]
-        levels = np.float32(top)
+        levels = np.float32((1 << bits) - 1)
         for j in range(stop - start):
             if spread[bits] > 0:
                 chosen = nearest_code(x[j] * inverse + z, nearest[bits])
@@ -177,10 +224,8 @@ def tile_damage(
                     bits = 0
                     while tops[s] >> bits:
                         bits += 1
-                    if spread[bits] > 0:
-                        out[tile, g, s] += fit_levels(
-                            x, w, tops[s], base, table, zero_levels[bits], closest[bits], spread[bits]
+                    if bits > 0:
+                        search = shrinks if bits < 8 else shrinks[:2]
+                        out[tile, g, s] += _fit(
+                            x, w, bits, base, table, 0, 1, 256, search, zero_levels, closest, spread
                         )[2]
-                    elif tops[s] > 0:
-                        search = shrinks if tops[s] < 255 else shrinks[:2]
-                        out[tile, g, s] += fit_grid(x, w, tops[s], base, table, search)[2]

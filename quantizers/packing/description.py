@@ -11,14 +11,15 @@ from nash_swarm.game.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
 
 _LINE = re.compile(
     r"(linear|conv1d|embedding|tied) (\d{1,9})x(\d{1,9}) g(\d{1,6}) a(\d{1,9})x(\d{1,9}) "
-    r"(-|o?w?n?) (\d{1,2}(?:,\d{1,2})*) (.*)",
+    r"(-|o?w?n?s?) (\d{1,2}(?:,\d{1,2})*) (.*)",
     re.DOTALL,
 )
 
 
 def describe(layout: TensorLayout, strategies: tuple[int, ...]) -> str:
     """For example ``linear 576x1536 g64 a576x1 o 2,3,4 model.layers.0.mlp.down_proj``; `read` is its inverse."""
-    flags = "o" * layout.ordered + "w" * layout.per_weight + "n" * (layout.levels == "normal") or "-"
+    flags = "o" * layout.ordered + "w" * layout.per_weight + "n" * (layout.levels == "normal")
+    flags = flags + "s" * (layout.scale_bits == 4) or "-"
     widths = ",".join(map(str, strategies))
     return (
         f"{layout.kind} {layout.rows}x{layout.columns} g{layout.group_size} "
@@ -41,5 +42,6 @@ def read(text: str) -> tuple[TensorLayout, tuple[int, ...]]:
     layout = TensorLayout(
         match[9], cast(Kind, match[1]), rows, columns, group, agent_rows, agent_groups,
         per_weight="w" in match[7], ordered="o" in match[7], levels="normal" if "n" in match[7] else "uniform",
+        scale_bits=4 if "s" in match[7] else 8,
     )  # fmt: skip
     return layout, strategies

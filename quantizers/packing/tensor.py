@@ -1,8 +1,8 @@
 """One packed matrix: a byte buffer and the layout it is read by.
 
-The buffer is `codes | zero-points | scales | permutation | widths | base`. All but the first two have sizes that follow
-from the layout, so a reader starts at the end, learns the widths, and from them the sizes of the rest; a buffer whose
-length does not match to the byte is refused before anything reads it.
+The buffer is `codes | zero-points | scales | windows | permutation | widths | base`. All but the first two have sizes
+that follow from the layout, so a reader starts at the end, learns the widths, and from them the sizes of the rest; a
+buffer whose length does not match to the byte is refused before anything reads it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from nash_swarm.quantizers import grid
 from nash_swarm.quantizers.base import Rounded
 from nash_swarm.quantizers.packing import n16k32, per_weight
 from nash_swarm.quantizers.packing.bitstream import read_bits, stream_bytes, write_bits
+from nash_swarm.quantizers.scale_windows import ScaleWindows, pack_places, unpack_places
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ class PackedTensor:
             width_section = write_bits(index, _width_code_bits(strategies))
         else:
             codes = n16k32.pack_codes(rounded.codes, rounded.halves, widths, layout)
-            tail = [_pack_zeros(_tiles(rounded.zeros, layout), widths), _tiles(rounded.scale_codes, layout)]
+            tail = [_pack_zeros(_tiles(rounded.zeros, layout), widths), *_pack_scales(rounded, widths, layout)]
             width_section = write_bits(np.searchsorted(np.array(SUPPORTED_WIDTHS), agent_widths), 4)
         order = np.zeros(0, np.uint8)
         if layout.ordered:
@@ -111,8 +112,7 @@ class PackedTensor:
             zeros = end.take(shape[0] * shape[1]).reshape(shape)
             expected = per_weight.code_bytes(widths)
         else:
-            tiles = (layout.row_tiles, layout.groups, TILE_ROWS)
-            scale_codes = _untile(end.take(tiles[0] * tiles[1] * TILE_ROWS).reshape(tiles))
+            scale_codes = _unpack_scales(end, widths, layout)
             zeros = _untile(_unpack_zeros(end.take(int(_zero_bytes(widths).sum())), widths))
             expected = n16k32.group_offsets(widths, layout)[1]
         if end.left != expected:
@@ -188,6 +188,27 @@ def _tiles(values: npt.NDArray[np.uint8], layout: TensorLayout) -> npt.NDArray[n
 def _untile(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """(row_tiles, groups, 16) to (row_tiles * 16, groups)."""
     return np.ascontiguousarray(tiles.transpose(0, 2, 1).reshape(-1, tiles.shape[1]))
+
+
+def _pack_scales(rounded: Rounded, widths: npt.NDArray[np.uint8], layout: TensorLayout) -> list[npt.NDArray[np.uint8]]:
+    if layout.scale_bits == 8:
+        return [_tiles(rounded.scale_codes, layout)]
+    by_row = grid.row_widths(widths, layout)
+    windows = ScaleWindows.holding(rounded.scale_codes, by_row, layout)
+    places = windows.placed(rounded.scale_codes, by_row)
+    return [pack_places(_tiles(places, layout)), windows.section()]
+
+
+def _unpack_scales(end: _End, widths: npt.NDArray[np.uint8], layout: TensorLayout) -> npt.NDArray[np.uint8]:
+    """Scale codes (row_tiles * 16, groups)."""
+    tiles = (layout.row_tiles, layout.groups)
+    if layout.scale_bits == 8:
+        return _untile(end.take(tiles[0] * tiles[1] * TILE_ROWS).reshape(*tiles, TILE_ROWS))
+    section = np.zeros(layout.row_tiles * TILE_ROWS, np.uint8)
+    section[: layout.rows] = end.take(layout.rows)
+    places = _untile(unpack_places(end.take(tiles[0] * tiles[1] * TILE_ROWS // 2).reshape(*tiles, TILE_ROWS // 2)))
+    windows = ScaleWindows.read(section, layout.levels)
+    return windows.codes(places, grid.row_widths(widths, layout, padded=True))
 
 
 def _zero_bytes(widths: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -98,7 +98,7 @@ def changed(copy: Path, change: dict[str, Any], place: str | None = "quantizatio
     ("change", "message"),
     [
         ({"quant_method": "gptq"}, "no model packed"),
-        ({"format": 3}, "newer"),
+        ({"format": 4}, "newer"),
         ({"strategies": [7]}, "strategies"),
         ({"strategies": None}, "strategies"),
         ({"tensors": ["a"]}, "tensors"),

@@ -93,7 +93,7 @@ def test_an_unknown_granularity_names_those_there_are() -> None:
     "change",
     [
         {"rows": 0}, {"columns": -1}, {"rows_per_agent": 8}, {"groups_per_agent": 0}, {"group_size": 40},
-        {"kind": "matrix"}, {"start": -1},
+        {"kind": "matrix"}, {"start": -1}, {"scale_bits": 5}, {"scale_bits": 4, "per_weight": True},
     ],
 )  # fmt: skip
 def test_impossible_layouts_are_refused(change: dict[str, object]) -> None:

@@ -19,6 +19,7 @@ from nash_swarm.quantizers.latent import Adam, LatentMatrix
 from nash_swarm.quantizers.latent_modules import LatentEmbedding, LatentLinear
 from nash_swarm.quantizers.levels import level_tables
 from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.quantizers.scale_windows import PLACES, ScaleWindows
 
 
 def repacked(latent: LatentMatrix, case: Case) -> PackedTensor:
@@ -57,6 +58,10 @@ def test_steps_are_those_of_torch(levels: Levels, whole: bool) -> None:
     group = np.arange(case.layout.columns) // case.layout.group_size
     codes = torch.from_numpy(tables.codes[width[:, group], latent.rounded().codes])
     zero, zero_step = (torch.from_numpy(part) for part in (tables.zeros[width, 0], np.diff(tables.zeros)[width, 0]))
+    windows = ScaleWindows.holding(packed.scale_codes[: case.layout.rows], latent.widths, case.layout)
+    lowest = torch.from_numpy(windows.first(latent.widths)).float()
+    strides = torch.from_numpy(windows.strides[:, None]).float()
+    highest = (lowest + strides * (PLACES - 1)).clamp_max(255)
     scales, zeros = (torch.from_numpy(part.copy()).requires_grad_() for part in (latent.scale_codes, latent.zeros))
     optimizers = [
         torch.optim.Adam([value], lr=rate, betas=(adam.beta1, adam.beta2), eps=adam.epsilon)
@@ -69,7 +74,9 @@ def test_steps_are_those_of_torch(levels: Levels, whole: bool) -> None:
 
     rng = np.random.default_rng(5)
     for _ in range(4):
-        used = straight(scales, torch.tensor(255.0)) if whole else scales
+        used = scales
+        if whole:
+            used = lowest + strides * straight((scales - lowest) / strides, torch.tensor(PLACES - 1.0))
         scale = float(packed.base) * torch.exp2(used * (-1 / 16))
         got = (codes - (zero + zero_step * straight(zeros, tops))[:, group]) * scale[:, group]
         got = torch.where(exact[:, group], torch.from_numpy(packed.dequantize()[:, packed.permutation]), got)
@@ -85,7 +92,7 @@ def test_steps_are_those_of_torch(levels: Levels, whole: bool) -> None:
             optimizer.zero_grad()
         with torch.no_grad():
             zeros.copy_(torch.where(exact, zeros, zeros.clamp_min(-0.5).minimum(tops + 0.5)))
-            scales.clamp_(0, 255)
+            scales.copy_(scales.clamp_min(lowest).minimum(highest))
     np.testing.assert_allclose(latent.scale_codes, scales.detach(), atol=2e-3)
     np.testing.assert_allclose(latent.zeros, zeros.detach(), atol=2e-3)
 

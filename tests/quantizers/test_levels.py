@@ -24,6 +24,7 @@ from nash_swarm.quantizers.kernels.level_fitting import fit_levels
 from nash_swarm.quantizers.levels import NORMAL_WIDTHS, code_levels, level_bytes, level_tables, zero_levels
 from nash_swarm.quantizers.packing import PackedTensor, description
 from nash_swarm.quantizers.rtn import RoundToNearest
+from nash_swarm.quantizers.scale_windows import ScaleWindows
 
 TABLES = level_tables("normal")
 
@@ -83,7 +84,7 @@ def test_the_search_finds_nearly_the_best_grid(width: int) -> None:
         base = np.float32(layout_base(x[None], LAYOUT))
         table = scale_table(base)
         rows = (TABLES.zeros[width], TABLES.closest[width], TABLES.spread[width])
-        code, zero, error = fit_levels(x, weight, 2**width - 1, base, table, *rows)
+        code, zero, error = fit_levels(x, weight, 2**width - 1, base, table, 0, 1, 256, *rows)
         got = (code_levels(width, "normal") - zero_levels(width, "normal")[zero]) * table[code]
         nearest = np.abs(x[:, None] - got).min(axis=1)
         np.testing.assert_allclose(error, (weight * nearest**2).sum(), rtol=1e-3)
@@ -122,9 +123,11 @@ def test_round_group_takes_the_nearest_levels(seed: int, feedback: bool) -> None
     got, errors = work.copy(), np.zeros_like(work)
     tables = (TABLES.codes, TABLES.zeros, TABLES.nearest, TABLES.closest, TABLES.spread)
     shrinks = np.array([1.0], np.float32)
+    windows = ScaleWindows.anywhere(rows)
+    anywhere = (windows.lowest, windows.strides, windows.offsets, windows.places)
     rounding.round_group(
-        got, 0, columns, factor, ones, widths, base, table, shrinks, *tables, feedback, codes, grids[0], grids[1], 0,
-        errors, 0, rows,
+        got, 0, columns, factor, ones, widths, base, table, shrinks, *tables, *anywhere, feedback, codes,
+            grids[0], grids[1], 0, errors, 0, rows,
     )  # fmt: skip
     assert not got[0].any() or widths[0] == HALF
     for n in range(rows):

@@ -41,7 +41,11 @@ class Broken(RoundToNearest):
             case "too many bits":
                 return replace(rounded, codes=np.full_like(rounded.codes, 255))
             case "random":
-                return replace(rounded, scale_codes=np.random.default_rng().integers(0, 256, rounded.zeros.shape, "u1"))
+                return replace(rounded, base=rounded.base * float(np.random.default_rng().uniform(0.5, 1)))
+            case "scales of anywhere":
+                return replace(
+                    rounded, scale_codes=np.random.default_rng(0).integers(0, 256, rounded.zeros.shape, "u1")
+                )
             case "wrong zeros":
                 return replace(rounded, zeros=rounded.zeros * 0)
             case "no halves":
@@ -59,6 +63,7 @@ class Broken(RoundToNearest):
         ("believes everything", "did not raise DataError"),
         ("too many bits", "codes do not fit"),
         ("random", "another result"),
+        ("scales of anywhere", "do not fit a window"),
         ("wrong zeros", "rows of zeros|3 % of the range"),
         ("no halves", "no half-precision values"),
     ],

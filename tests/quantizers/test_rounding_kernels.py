@@ -9,6 +9,7 @@ from support import rounding as twin
 from nash_swarm.quantizers.grid import SHRINKS, scale_base, scale_table
 from nash_swarm.quantizers.kernels import per_weight, rounding
 from nash_swarm.quantizers.levels import level_tables
+from nash_swarm.quantizers.scale_windows import ScaleWindows
 
 EVEN = tuple(getattr(level_tables("uniform"), name) for name in ("codes", "zeros", "nearest", "closest", "spread"))
 BASE = np.float32(2)
@@ -31,12 +32,16 @@ def exact_rows(seed: int, rows: int, columns: int) -> np.ndarray:
     return (picked / 16).astype(np.float32)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 64), st.sampled_from([1, 3, 7, 15, 31, 63, 255]))
-def test_fit_grid_finds_the_twins_grid_on_exact_numbers(seed: int, columns: int, top: int) -> None:
+WINDOWS = st.sampled_from([twin.ANYWHERE, (40, 1, 16), (100, 4, 16), (250, 1, 6)])
+"""Anywhere, two windows, and one that is cut short."""
+
+
+@given(st.integers(0, 10**6), st.integers(1, 64), st.sampled_from([1, 3, 7, 15, 31, 63, 255]), WINDOWS)
+def test_fit_grid_finds_the_twins_grid_on_exact_numbers(seed: int, columns: int, top: int, window: twin.Window) -> None:
     x = exact_rows(seed, 1, columns)[0]
     weight = np.random.default_rng(seed).integers(1, 5, columns).astype(np.float32)
-    found = rounding.fit_grid(x, weight, top, BASE, POWERS, SEARCH)
-    assert found == twin.fit_grid(x, weight, top, BASE, POWERS, SEARCH)
+    found = rounding.fit_grid(x, weight, top, BASE, POWERS, *window, SEARCH)
+    assert found == twin.fit_grid(x, weight, top, BASE, POWERS, SEARCH, window)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 128), st.sampled_from([3, 7, 15, 31, 63, 255]), st.floats(1e-15, 1e15))
@@ -46,15 +51,16 @@ def test_fit_grid_has_the_least_error_of_the_twins_candidates(seed: int, columns
     weight = rng.lognormal(0, 2, columns).astype(np.float32) / np.float32(size) ** 2
     base = np.float32(scale_base(x))
     table = scale_table(base)
-    code, zero, error = rounding.fit_grid(x, weight, top, base, table, SEARCH)
+    code, zero, error = rounding.fit_grid(x, weight, top, base, table, *twin.ANYWHERE, SEARCH)
     assert error == pytest.approx(twin.grid_error(x, weight, top, table[code], zero), rel=1e-4, abs=1e-9)
     least = min(grid.error for grid in twin.candidates(x, weight, top, base, table, SEARCH))
     assert error == pytest.approx(least, rel=1e-4, abs=1e-9)
 
 
 @pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("windowed", [False, True])
 @given(seed=st.integers(0, 10**6), columns=st.integers(1, 32))
-def test_round_group_is_its_twin_on_exact_numbers(feedback: bool, seed: int, columns: int) -> None:
+def test_round_group_is_its_twin_on_exact_numbers(feedback: bool, windowed: bool, seed: int, columns: int) -> None:
     rng = np.random.default_rng(seed)
     rows, start = 5, int(rng.integers(0, 3))
     work = exact_rows(seed, rows, start + columns + 2)
@@ -64,16 +70,20 @@ def test_round_group_is_its_twin_on_exact_numbers(feedback: bool, seed: int, col
     weight = rng.integers(1, 5, work.shape[1]).astype(np.float32)
     widths = rng.choice(np.array([2, 3, 4, 5, 6, 8, 16], np.uint8), rows)
     inside = slice(start, start + columns)
+    windows = ScaleWindows.anywhere(rows)
+    if windowed:
+        windows = ScaleWindows.read(rng.integers(0, 256, rows).astype(np.uint8), "uniform")
     expected = twin.round_group(
-        work[:, inside], factor[inside, inside], weight[inside], widths, BASE, POWERS, SEARCH, feedback
+        work[:, inside], factor[inside, inside], weight[inside], widths, BASE, POWERS, SEARCH, windows, feedback
     )
     outside = np.delete(work, np.arange(work.shape[1])[inside], axis=1)
     codes, grids = np.zeros(work.shape, np.uint8), np.zeros((2, rows, 1), np.uint8)
     errors = np.zeros((rows, columns), np.float32)
     for first, past in ((0, 2), (2, rows)):
         rounding.round_group(
-            work, start, start + columns, factor, weight, widths, BASE, POWERS, SEARCH, *EVEN, feedback, codes,
-            grids[0], grids[1], 0, errors, first, past,
+            work, start, start + columns, factor, weight, widths, BASE, POWERS, SEARCH, *EVEN, windows.lowest,
+            windows.strides, windows.offsets, windows.places, feedback, codes, grids[0], grids[1], 0, errors, first,
+            past,
         )  # fmt: skip
     np.testing.assert_array_equal(codes[:, inside], expected.codes)
     np.testing.assert_array_equal(grids[0, :, 0], expected.scale_codes)

@@ -19,6 +19,10 @@ NORMAL = {
         182, 189, 197, 207, 218, 233, 255,
     ],
 }  # fmt: skip
+OFFSETS = {
+    "uniform": {2: 0, 3: 14, 4: 28, 5: 44, 6: 60, 8: 92},
+    "normal": {2: 42, 3: 35, 4: 32, 5: 28, 6: 0, 8: 32},
+}
 ZEROS = {2: range(82, 167, 28), 3: range(97, 154, 8), 4: range(106, 152, 3), 5: range(112, 144)}
 
 
@@ -49,7 +53,8 @@ def bits_at(data: bytes, index: int, bits: int) -> int:
 
 
 def decode(data: bytes, layout: TensorLayout) -> npt.NDArray[np.float32]:
-    """The matrix in a packed buffer of tiles: `codes | zero-points | scales | permutation | widths | base`."""
+    """The matrix in a packed buffer of tiles: `codes | zero-points | scales | windows | permutation |
+    widths | base`."""
     tiles, groups, size = layout.row_tiles, layout.groups, layout.group_size
     (base,) = struct.unpack("<f", data[-4:])
     widths_at = len(data) - 4 - (layout.agents + 1) // 2
@@ -64,7 +69,16 @@ def decode(data: bytes, layout: TensorLayout) -> npt.NDArray[np.float32]:
     if layout.ordered:
         order_at -= 2 * layout.columns
         order = [int.from_bytes(data[order_at + 2 * k : order_at + 2 * k + 2], "little") for k in order]
-    scales_at = order_at - tiles * groups * 16
+    windows_at = order_at - (layout.rows if layout.scale_bits == 4 else 0)
+    scales_at = windows_at - tiles * groups * 2 * layout.scale_bits
+
+    def scale_code(tile: int, group: int, row: int, bits: int) -> int:
+        at = (tile * groups + group) * 16 + row
+        if layout.scale_bits == 8:
+            return data[scales_at + at]
+        place = data[scales_at + at // 2] >> 4 * (at % 2) & 15
+        first, coarse = divmod(data[windows_at + 16 * tile + row], 2)
+        return min(255, 2 * first + OFFSETS[layout.levels][bits] + (4 if coarse else 1) * place)
 
     code_starts, at = {}, 0
     for tile in range(tiles):
@@ -94,8 +108,7 @@ def decode(data: bytes, layout: TensorLayout) -> npt.NDArray[np.float32]:
                 out[n, order[k]] = struct.unpack("<e", block[where : where + 2])[0]
                 continue
             zero = bits_at(data[run_at[bits] :], zero_starts[tile, group] + row, bits)
-            scale_code = data[scales_at + (tile * groups + group) * 16 + row]
-            scale = np.float32(base) * np.exp2(np.float32(-scale_code / 16))
+            scale = np.float32(base) * np.exp2(np.float32(-scale_code(tile, group, row, bits) / 16))
             code = block_code(block, bits, row, column)
             if layout.levels == "normal" and bits in NORMAL:
                 code, zero = NORMAL[bits][code], ZEROS[bits][zero]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.names import GRANULARITIES, LEVELS
+from nash_swarm.quantizers import grid
 from nash_swarm.quantizers.base import Rounded
+from nash_swarm.quantizers.scale_windows import COARSE, PLACES, ScaleWindows, scale_offsets
 
 
 class Case(NamedTuple):
@@ -25,7 +28,7 @@ class Case(NamedTuple):
 def layouts(draw: st.DrawFn, *, per_weight: bool | None = None, most: int = 150) -> TensorLayout:
     granularities = GRANULARITIES if per_weight is None else ("parameter",) if per_weight else GRANULARITIES[:3]
     granularity = draw(st.sampled_from(granularities))
-    return TensorLayout.cut(
+    layout = TensorLayout.cut(
         "m",
         draw(st.sampled_from(["linear", "conv1d", "embedding", "tied"])),
         (draw(st.integers(1, most)), draw(st.integers(1, most))),
@@ -35,6 +38,7 @@ def layouts(draw: st.DrawFn, *, per_weight: bool | None = None, most: int = 150)
         start=draw(st.integers(0, 5)),
         levels="uniform" if granularity == "parameter" else draw(st.sampled_from(LEVELS)),
     )
+    return replace(layout, scale_bits=draw(st.sampled_from([8, layout.scale_bits])))
 
 
 @st.composite
@@ -72,11 +76,23 @@ def rounded(
     halves = np.where(widths == 16, rng.standard_normal(shape), 0).astype(np.float16)
     return Rounded(
         codes.astype(np.uint8),
-        rng.integers(0, 256, by_group.shape).astype(np.uint8),
+        _scale_codes(rng, layout, agent_widths),
         zeros.astype(np.uint8),
         float(np.float32(rng.uniform(0.1, 2))),
         halves if (widths == 16).any() else None,
     )
+
+
+def _scale_codes(
+    rng: np.random.Generator, layout: TensorLayout, agent_widths: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint8]:
+    shape = (layout.rows, layout.groups)
+    if layout.scale_bits == 8:
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    last = 255 - scale_offsets(layout.levels).max() - COARSE * (PLACES - 1)
+    windows = ScaleWindows.read(rng.integers(0, last, layout.rows).astype(np.uint8), layout.levels)
+    places = rng.integers(0, PLACES, shape).astype(np.uint8)
+    return windows.codes(places, grid.row_widths(layout.expand(agent_widths), layout))
 
 
 def by_weight(layout: TensorLayout, agent_widths: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

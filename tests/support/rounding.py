@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm.quantizers.scale_windows import ScaleWindows
+
 Floats = npt.NDArray[np.float32]
 ONE = np.float32(1)
 
@@ -30,25 +32,36 @@ def grid_error(x: Floats, weight: Floats, top: int, scale: Any, zero: int) -> fl
     return float((weight * np.square(rounded - x)).sum())
 
 
-def candidates(x: Floats, weight: Floats, top: int, base: Any, table: Floats, shrinks: Floats) -> list[Grid]:
-    """Every grid of the scale search, in the order of the shrinks; of neighbours with one scale only the first."""
+Window = tuple[int, int, int]
+"""The first scale code, the steps between codes, and how many there are."""
+ANYWHERE: Window = (0, 1, 256)
+
+
+def candidates(
+    x: Floats, weight: Floats, top: int, base: Any, table: Floats, shrinks: Floats, window: Window = ANYWHERE
+) -> list[Grid]:
+    """Every grid of the scale search, in the order of the shrinks; of equal neighbours only the first."""
+    lowest, stride, places = window
     low, high = min(np.float32(0), x.min()), max(np.float32(0), x.max())
     if low == high:
-        return [Grid(255, 0, 0.0)]
+        return [Grid(lowest + stride * (places - 1), 0, 0.0)]
     found: list[Grid] = []
     for shrink in shrinks:
         wanted = (high - low) * shrink / np.float32(top)
-        code = int(np.clip(nearest(np.float32(-16) * np.log2(wanted / base)), 0, 255))
-        if found and code == found[-1].code:
-            continue
+        place = nearest((np.float32(-16) * np.log2(wanted / base) - np.float32(lowest)) / np.float32(stride))
+        code = lowest + stride * int(np.clip(place, 0, places - 1))
         zero = int(np.clip(nearest(-low * shrink * (ONE / table[code])), 0, top))
+        if found and (code, zero) == found[-1][:2]:
+            continue
         found.append(Grid(code, zero, grid_error(x, weight, top, table[code], zero)))
     return found
 
 
-def fit_grid(x: Floats, weight: Floats, top: int, base: Any, table: Floats, shrinks: Floats) -> Grid:
+def fit_grid(
+    x: Floats, weight: Floats, top: int, base: Any, table: Floats, shrinks: Floats, window: Window = ANYWHERE
+) -> Grid:
     """The first candidate with the least error."""
-    return min(candidates(x, weight, top, base, table, shrinks), key=lambda grid: grid.error)
+    return min(candidates(x, weight, top, base, table, shrinks, window), key=lambda grid: grid.error)
 
 
 class Group(NamedTuple):
@@ -61,7 +74,7 @@ class Group(NamedTuple):
 
 def round_group(
     work: Floats, factor: Floats, weight: Floats, widths: npt.NDArray[Any], base: Any, table: Floats, shrinks: Floats,
-    feedback: bool,
+    windows: ScaleWindows, feedback: bool,
 ) -> Group:  # fmt: skip
     """One group of columns, (rows, columns), rounded column by column as GPTQ's inner loop does it."""
     rows, columns = work.shape
@@ -71,7 +84,9 @@ def round_group(
         if widths[n] == 16:
             continue
         top = 2 ** int(widths[n]) - 1
-        code, zero, _ = fit_grid(work[n], weight, top, base, table, shrinks)
+        lowest, stride = min(255, int(windows.lowest[n] + windows.offsets[widths[n]])), int(windows.strides[n])
+        window = (lowest, stride, min(windows.places, (255 - lowest) // stride + 1))
+        code, zero, _ = fit_grid(work[n], weight, top, base, table, shrinks, window)
         grids[:, n] = code, zero
         scale, x = table[code], work[n].copy()
         for j in range(columns):

@@ -1,0 +1,113 @@
+"""Windows of scale codes: what four bits a group can say, and what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from support.layouts import Case, cases
+
+from nash_swarm.errors import DataError
+from nash_swarm.game.layout import HALF, TensorLayout
+from nash_swarm.names import Levels
+from nash_swarm.quantizers.grid import row_widths
+from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.quantizers.rtn import RoundToNearest
+from nash_swarm.quantizers.scale_windows import COARSE, PLACES, ScaleWindows, pack_places, unpack_places
+
+LAYOUT = TensorLayout.cut("m", "linear", (48, 320), "tile", levels="normal")
+
+
+@given(cases(per_weight=False))
+def test_a_window_that_holds_codes_gives_them_back(case: Case) -> None:
+    layout = replace(case.layout, scale_bits=4)
+    if case.layout.scale_bits == 8:
+        return  # these codes are anywhere
+    widths = row_widths(layout.expand(case.agent_widths), layout)
+    codes = case.rounded.scale_codes
+    windows = ScaleWindows.holding(codes, widths, layout)
+    again = ScaleWindows.read(windows.section(), layout.levels)
+    np.testing.assert_array_equal(again.lowest, windows.lowest)
+    np.testing.assert_array_equal(again.strides, windows.strides)
+    places = windows.placed(codes, widths)
+    assert (places < PLACES).all()
+    counted = widths != HALF
+    np.testing.assert_array_equal(again.codes(places, widths)[counted], codes[counted])
+
+
+@given(cases(per_weight=False))
+def test_four_bits_take_half_of_eight_and_a_byte_a_row(case: Case) -> None:
+    narrow, wide = replace(case.layout, scale_bits=4), replace(case.layout, scale_bits=8)
+    saved = wide.memory((3,)).sum() // 8 - narrow.memory((3,)).sum() // 8
+    assert saved == narrow.row_tiles * narrow.groups * 8
+    assert narrow.fixed_bytes(1) - wide.fixed_bytes(1) == narrow.rows
+
+
+def test_half_bytes_hold_two_rows() -> None:
+    places = np.random.default_rng(0).integers(0, PLACES, (3, 5, 16)).astype(np.uint8)
+    section = pack_places(places)
+    assert section.shape == (3, 5, 8)
+    assert section[1, 2, 3] == places[1, 2, 6] + 16 * places[1, 2, 7]
+    np.testing.assert_array_equal(unpack_places(section), places)
+
+
+def test_codes_of_no_window_are_refused() -> None:
+    widths = np.full((48, 5), 3, np.uint8)
+    codes = np.full((48, 5), 101, np.uint8)
+    codes[7, 2] = 118
+    with pytest.raises(DataError, match="m: the scale codes of a row do not fit a window of 16"):
+        ScaleWindows.holding(codes, widths, LAYOUT)
+    codes[7, 2] = 121  # five coarse steps
+    assert ScaleWindows.holding(codes, widths, LAYOUT).strides[7] == COARSE
+    codes[7, 2] = 20  # no window of three bits begins so early
+    with pytest.raises(DataError, match="window"):
+        ScaleWindows.holding(codes, widths, LAYOUT)
+
+
+def error(weight: np.ndarray, widths: np.ndarray, levels: Levels, scale_bits: int) -> float:
+    layout = replace(TensorLayout.cut("m", "linear", weight.shape, "tile", levels=levels), scale_bits=scale_bits)
+    rounded = RoundToNearest().round(weight, layout.expand(widths), layout)
+    packed = PackedTensor.pack(rounded, widths, layout, None, (2, 3, 4, 5, 6, 8))
+    return float(np.square(packed.dequantize() - weight).sum())
+
+
+@pytest.mark.parametrize("levels", get_args(Levels))
+@pytest.mark.parametrize("width", [2, 3, 4, 5, 6, 8, None])
+def test_windows_cost_hardly_any_error(levels: Levels, width: int | None) -> None:
+    """Groups of one row differ by a fifth of an octave here, as those of language models do."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((64, 640)) * np.exp2(rng.normal(0, 0.5, (64, 1)))
+    weight = (weight * np.repeat(np.exp2(rng.normal(0, 0.2, (64, 10))), 64, axis=1)).astype(np.float32)
+    agents = 4 * 10
+    widths = rng.choice([2, 3, 4, 5], agents) if width is None else np.full(agents, width)
+    eight, four = (error(weight, widths.astype(np.uint8), levels, bits) for bits in (8, 4))
+    assert four < 1.04 * eight
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+def test_rows_of_very_different_groups_take_coarse_steps(width: int) -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((64, 640)).astype(np.float32)
+    weight[:, 64:256] *= 0.2
+    widths = np.full(4 * 10, width, np.uint8)
+    small = np.arange(64, 256)
+
+    def part(scale_bits: int) -> float:
+        layout = replace(TensorLayout.cut("m", "linear", weight.shape, "tile", levels="normal"), scale_bits=scale_bits)
+        rounded = RoundToNearest().round(weight, layout.expand(widths), layout)
+        packed = PackedTensor.pack(rounded, widths, layout, None, (width,))
+        return float(np.square(packed.dequantize() - weight)[:, small].sum())
+
+    assert part(4) < 1.25 * part(8)
+
+
+def test_rows_of_zeros_and_of_halves_have_windows_too() -> None:
+    widths = np.full((48, 5), HALF, np.uint8)
+    widths[:32] = 4
+    codes, errors = np.full((48, 5), 255, np.uint8), np.zeros((48, 5), np.float32)
+    windows = ScaleWindows.around(codes, errors, widths, LAYOUT)
+    assert (windows.first(widths) <= 255).all() and (windows.strides == 1).all()
+    ScaleWindows.holding(windows.codes(np.full((48, 5), PLACES - 1, np.uint8), widths), widths, LAYOUT)

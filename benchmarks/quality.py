@@ -58,6 +58,7 @@ class Ladder:
         self.values: dict[str, Any] = {
             **origin("torch", "transformers", "numpy"),
             "model": self.source.name, "note": self.source.note, "scope": arguments.scope, "seeds": arguments.seed,
+            "group size": arguments.group_size,
             "damage": asdict(self.damage),
             "calibration": f"{self.text.source}: {arguments.game_windows}, {arguments.windows}, "
             f"{arguments.tuning_windows} windows of {self.unseen.shape[1]}",
@@ -87,7 +88,8 @@ class Ladder:
         if key not in self._games:
             self._games[key] = ns.measure(
                 self.source.model, damage=self.damage, tokens=self._game_windows, scope=self.arguments.scope,
-                seed=self._seed, name=self.source.name, granularity=granularity, levels=levels, quiet=True,
+                seed=self._seed, name=self.source.name, granularity=granularity, levels=levels,
+                group_size=self.arguments.group_size, quiet=True,
             )  # fmt: skip
         return self._games[key]
 
@@ -220,6 +222,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--step", nargs="+", default=list(STEPS), choices=STEPS)
     parser.add_argument("--granularity", default="tile", choices=("block", "tile"), help="agents from `more text` on")
     parser.add_argument("--levels", default=EFFORTS["best"].levels, choices=LEVELS, help="from `more text` on")
+    parser.add_argument("--group-size", type=int, default=64)
     parser.add_argument("--game-windows", type=int, default=32)
     parser.add_argument("--windows", type=int, default=128)
     parser.add_argument("--tuning-windows", type=int, default=128)

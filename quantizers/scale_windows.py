@@ -23,9 +23,10 @@ PLACES = 16
 """Codes of a window."""
 COARSE = 4
 """Steps between the codes of a row whose groups differ too much for neighbours."""
-ANY = 256
+ANYWHERE = 256
+"""Codes that eight bits tell apart."""
 _LAST = 255
-_LARGEST_SCALE: dict[Levels, dict[int, int]] = {
+_OFFSETS: dict[Levels, dict[int, int]] = {
     "uniform": {2: 0, 3: 14, 4: 28, 5: 44, 6: 60, 8: 92},
     "normal": {2: 42, 3: 35, 4: 32, 5: 28, 6: 0, 8: 32},
 }
@@ -57,7 +58,7 @@ class ScaleWindows:
     @classmethod
     def anywhere(cls, rows: int) -> ScaleWindows:
         """No window: scale codes of eight bits."""
-        return cls(np.zeros(rows, np.int64), np.ones(rows, np.int64), np.zeros(9, np.int64), ANY)
+        return cls(np.zeros(rows, np.int64), np.ones(rows, np.int64), np.zeros(9, np.int64), ANYWHERE)
 
     @classmethod
     def around(cls, codes: Bytes, errors: npt.NDArray[np.float32], widths: Bytes, layout: TensorLayout) -> ScaleWindows:
@@ -143,7 +144,7 @@ class ScaleWindows:
 def scale_offsets(levels: Levels) -> Longs:
     """Codes by which the windows of each width lie behind the first one's, int64 (9,)."""
     offsets = np.zeros(9, np.int64)
-    for width, offset in _LARGEST_SCALE[levels].items():
+    for width, offset in _OFFSETS[levels].items():
         offsets[width] = offset
     return offsets
 

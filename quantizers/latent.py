@@ -71,9 +71,7 @@ class LatentMatrix:
         self.scale_codes: Floats = packed.scale_codes[: layout.rows].astype(np.float32)
         self.zeros: Floats = packed.zeros[: layout.rows].astype(np.float32)
         self.whole_scales = True
-        self._windows = ScaleWindows.anywhere(layout.rows)
-        if layout.scale_bits == 4:
-            self._windows = ScaleWindows.holding(packed.scale_codes[: layout.rows], self.widths, layout)
+        self._windows = ScaleWindows.holding(packed.scale_codes[: layout.rows], self.widths, layout)
         self._window = (self._windows.first(self.widths), self._windows.strides, self._windows.places)
         self._table, self._levels = scale_table(self.base), level_tables(layout.levels)
         self.slopes: Floats | None = None
@@ -143,7 +141,7 @@ class LatentMatrix:
         places = _whole(((self.scale_codes - lowest) / strides[:, None]).astype(np.float32), np.array(most - 1))
         return Rounded(
             self._codes,
-            np.minimum(255, lowest + strides[:, None] * places).astype(np.uint8),
+            self._windows.codes(places.astype(np.uint8), self.widths),
             _whole(self.zeros, tops).astype(np.uint8),
             self.base,
             self._halves,

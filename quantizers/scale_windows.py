@@ -95,11 +95,13 @@ class ScaleWindows:
         Args:
             codes: uint8 (rows, groups); where the width is 16 they mean nothing.
             widths: uint8 (rows, groups).
-            layout: of 4-bit scales.
+            layout: where its scales have eight bits, any code may be anywhere.
 
         Raises:
             DataError: there are none; round with `around`.
         """
+        if layout.scale_bits == 8:
+            return cls.anywhere(layout.rows)
         offsets = scale_offsets(layout.levels)
         relative = codes.astype(np.int64) - offsets[np.minimum(widths, 8)]
         counted = widths != HALF

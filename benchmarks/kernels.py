@@ -29,6 +29,7 @@ from nash_swarm.game.layout import TensorLayout
 from nash_swarm.names import Levels
 from nash_swarm.quantizers.base import Rounded
 from nash_swarm.quantizers.grid import row_widths
+from nash_swarm.quantizers.kernels.aligned import aligned_empty, whole_lines
 from nash_swarm.quantizers.kernels.matmul import Runner
 from nash_swarm.quantizers.kernels.prepared import prepare
 from nash_swarm.quantizers.kernels.simd import paths
@@ -99,10 +100,10 @@ class Weights:
         tensor = PackedTensor.pack(
             Rounded(codes, scales, zeros, 1.0), agents, layout, rng.permutation(columns), (*WIDTHS, 16)
         )
-        count = -(-room // len(tensor.buffer))
-        self.runners = [
-            Runner(prepare(dataclasses.replace(tensor, buffer=tensor.buffer.copy())), mode, path) for _ in range(count)
-        ]
+        size = whole_lines(len(tensor.buffer))
+        copies = aligned_empty(-(-room // size) * size).reshape(-1, size)[:, : len(tensor.buffer)]  # as in a model
+        copies[:] = tensor.buffer
+        self.runners = [Runner(prepare(dataclasses.replace(tensor, buffer=copy)), mode, path) for copy in copies]
         prepared = self.runners[0].prepared
         self._turn = itertools.cycle(self.runners)
         self.read_bytes = tensor.code_bytes + prepared.table_bytes

@@ -15,7 +15,7 @@ from nash_swarm.quantizers.grid import layout_base, row_widths, scale_table
 from nash_swarm.quantizers.kernels import per_weight, rounding
 from nash_swarm.quantizers.kernels.threads import share_rows
 from nash_swarm.quantizers.levels import level_tables
-from nash_swarm.quantizers.scale_windows import ScaleWindows
+from nash_swarm.quantizers.window_search import search_windows
 
 
 def round_columns(
@@ -45,7 +45,7 @@ def round_columns(
     by_row = widths if layout.per_weight else row_widths(widths, layout)
     search = np.array(shrinks, np.float32)
     tables = level_tables(layout.levels)
-    windows = _windows(weight, by_row, layout, base, weights, search)
+    windows = search_windows(weight, by_row, layout, base, weights, shrinks)
     feedback = factor is not None
     upper = factor if factor is not None else np.ones((1, 1), np.float32)
     for group, start in enumerate(range(0, columns, size)):
@@ -75,27 +75,3 @@ def round_columns(
         if not np.isfinite(halves).all():
             raise DataError(f"{layout.name}: weights beyond the range of half precision cannot be left at 16 bits")
     return Rounded(codes, scale_codes, zeros, base, halves)
-
-
-def _windows(
-    weight: npt.NDArray[np.float32],
-    by_row: npt.NDArray[np.uint8],
-    layout: TensorLayout,
-    base: float,
-    weights: npt.NDArray[np.float32],
-    search: npt.NDArray[np.float32],
-) -> ScaleWindows:
-    """Windows for the scales that groups would have if no errors were passed on to them."""
-    if layout.scale_bits == 8:
-        return ScaleWindows.anywhere(layout.rows)
-    table, tables = scale_table(base), level_tables(layout.levels)
-    codes = np.full((layout.rows, layout.groups), 255, np.uint8)
-    errors = np.zeros((layout.rows, layout.groups), np.float32)
-    for group, start in enumerate(range(0, layout.columns, layout.group_size)):
-        stop = min(start + layout.group_size, layout.columns)
-        kernel = partial(
-            rounding.fit_group, weight, start, stop, weights, np.ascontiguousarray(by_row[:, group]), np.float32(base),
-            table, search, tables.zeros, tables.closest, tables.spread, codes, errors, group,
-        )  # fmt: skip
-        share_rows(layout.rows, kernel)
-    return ScaleWindows.around(codes, errors, by_row, layout)

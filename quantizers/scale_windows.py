@@ -23,6 +23,8 @@ PLACES = 16
 """Codes of a window."""
 COARSE = 4
 """Steps between the codes of a row whose groups differ too much for neighbours."""
+EVEN = 2
+"""Windows begin at its multiples."""
 ANYWHERE = 256
 """Codes that eight bits tell apart."""
 _LAST = 255
@@ -31,10 +33,6 @@ _OFFSETS: dict[Levels, dict[int, int]] = {
     "normal": {2: 42, 3: 35, 4: 32, 5: 28, 6: 0, 8: 32},
 }
 """By how many codes the best scale of 64 normally distributed weights lies below that of the width with the largest."""
-_COARSE_LOSS = {2: 1.02, 3: 1.04, 4: 1.1, 5: 1.1, 6: 1.3, 8: 1.8, HALF: 1.0}
-"""How much more squared error scales in coarse steps leave: the more levels, the worse is one clipped weight."""
-_DOUBLED = 8
-"""Codes by which a scale is too large when its group's squared error has doubled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,34 +59,6 @@ class ScaleWindows:
         return cls(np.zeros(rows, np.int64), np.ones(rows, np.int64), np.zeros(9, np.int64), ANYWHERE)
 
     @classmethod
-    def around(cls, codes: Bytes, errors: npt.NDArray[np.float32], widths: Bytes, layout: TensorLayout) -> ScaleWindows:
-        """Windows that suit the codes that groups would have if there were none.
-
-        A window begins at the row's largest scale. Groups of much smaller scales have to take one that is too large;
-        where that costs more than coarse steps do, steps are coarse.
-
-        Args:
-            codes: uint8 (rows, groups).
-            errors: squared errors that they leave, float32 (rows, groups).
-            widths: uint8 (rows, groups).
-            layout: of 4-bit scales.
-        """
-        offsets = scale_offsets(layout.levels)
-        wide = np.minimum(widths, 8)
-        relative = np.where(widths == HALF, _LAST, codes.astype(np.int64) - offsets[wide])
-        lowest = np.clip(relative.min(axis=1), 0, _LAST - offsets.max()) // 2 * 2
-        costs = np.where(widths == HALF, 0, errors.astype(np.float64))
-        losses = np.ones(HALF + 1)
-        losses[list(_COARSE_LOSS)] = list(_COARSE_LOSS.values())
-        beyond = relative - lowest[:, None]
-
-        def cost(stride: int) -> npt.NDArray[np.float64]:
-            return costs * np.exp2(np.maximum(0, beyond - stride * (PLACES - 1)) / _DOUBLED)
-
-        coarse = (cost(COARSE) * losses[widths]).sum(axis=1) < cost(1).sum(axis=1)
-        return cls(lowest, np.where(coarse, COARSE, 1), offsets)
-
-    @classmethod
     def holding(cls, codes: Bytes, widths: Bytes, layout: TensorLayout) -> ScaleWindows:
         """Windows that have these codes among theirs, as near their middle as it goes.
 
@@ -98,24 +68,24 @@ class ScaleWindows:
             layout: where its scales have eight bits, any code may be anywhere.
 
         Raises:
-            DataError: there are none; round with `around`.
+            DataError: there are none; round with those of `window_search.search_windows`.
         """
         if layout.scale_bits == 8:
             return cls.anywhere(layout.rows)
         offsets = scale_offsets(layout.levels)
         relative = codes.astype(np.int64) - offsets[np.minimum(widths, 8)]
         counted = widths != HALF
-        lowest = np.min(relative, axis=1, where=counted, initial=_LAST - int(offsets.max())) // 2 * 2
+        lowest = np.min(relative, axis=1, where=counted, initial=_LAST - int(offsets.max())) // EVEN * EVEN
         beyond = np.where(counted, relative - lowest[:, None], 0)
         strides = np.where((beyond < PLACES).all(axis=1), 1, COARSE)
         highest = (beyond // strides[:, None]).max(axis=1)
         if (lowest < 0).any() or (beyond % strides[:, None]).any() or (highest >= PLACES).any():
             raise DataError(
                 f"{layout.name}: the scale codes of a row do not fit a window of {PLACES}; round with those of "
-                "ScaleWindows.around"
+                "window_search.search_windows"
             )
         # room for scales that are tuned
-        step = np.maximum(2, strides)
+        step = np.maximum(EVEN, strides)
         spare = strides * (PLACES - 1 - highest) // 2
         return cls(lowest - np.minimum(spare, lowest) // step * step, strides, offsets)
 

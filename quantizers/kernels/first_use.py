@@ -18,7 +18,7 @@ class _Listener(event.Listener):
 
     def on_start(self, event: Any) -> None:
         function = event.data["dispatcher"].py_func
-        if not function.__module__.startswith(_ROOM):
+        if not (function.__module__ or "").startswith(_ROOM):  # code from exec() has none
             return
         if not self.compiled:
             _log.warning("nash-swarm: compiling kernels, once, takes ten seconds (ahead of time: nash-swarm warmup)")

@@ -33,7 +33,8 @@ def nearest_code(level: np.float32, nearest: Bytes) -> int:
 
 
 @njit(inline="always", **_OPTIONS)
-def _error(x: Floats, weight: Floats, scale: np.float32, zero: np.float32, closest: Floats) -> np.float32:
+def level_error(x: Floats, weight: Floats, scale: np.float32, zero: np.float32, closest: Floats) -> np.float32:
+    """Weighted squared error of a group, float32 (group,); zero: a level. closest: a width's row of that table."""
     # one table of floats, not codes and their levels: compilers make gathers of it
     inverse = np.float32(1.0) / scale
     error = np.float32(0.0)
@@ -95,16 +96,19 @@ def fit_levels(
         narrow = cover * np.float32(0.25)
     wide = max(normal * WIDEST, cover)
     first = scale_code(wide, base, lowest, stride, places)
+    if stride > 1:  # the nearest of coarse steps may clip: one up does not
+        first = max(lowest, first - stride)
     last = scale_code(narrow, base, lowest, stride, places)
     middle = min(last, max(first, scale_code(normal, base, lowest, stride, places)))
     for zero in range(top + 1):
-        error = _error(x, weight, table[middle], zeros[zero], closest)
+        error = level_error(x, weight, table[middle], zeros[zero], closest)
         if error < best:
             best_code, best_zero, best = middle, zero, error
-    for step in (max(STRIDE, stride), stride):
-        if step == stride:
+    for close in (False, True):
+        step = stride if close else max(STRIDE, stride)
+        if close:
             for zero in range(top + 1):
-                error = _error(x, weight, table[best_code], zeros[zero], closest)
+                error = level_error(x, weight, table[best_code], zeros[zero], closest)
                 if error < best:
                     best_zero, best = zero, error
             first, last = max(lowest, best_code - stride), min(highest, best_code + stride)
@@ -113,7 +117,7 @@ def fit_levels(
             for zero in range(max(0, centre - NEAR), min(top, centre + NEAR) + 1):
                 if code == best_code and zero == best_zero:
                     continue
-                error = _error(x, weight, table[code], zeros[zero], closest)
+                error = level_error(x, weight, table[code], zeros[zero], closest)
                 if error < best:
                     best_code, best_zero, best = code, zero, error
             centre = best_zero

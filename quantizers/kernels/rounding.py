@@ -46,11 +46,14 @@ def fit_grid(
         return best_code, best_zero, np.float32(0.0)
     levels = np.float32(top)
     tried, tried_zero = -1, np.float32(0.0)
-    for i in range(shrinks.size):
-        code = scale_code((high - low) * shrinks[i] / levels, base, lowest, stride, places)
+    for i in range(0 if stride == 1 else -1, shrinks.size):
+        shrink = shrinks[max(0, i)]
+        code = scale_code((high - low) * shrink / levels, base, lowest, stride, places)
+        if i < 0:  # the nearest of coarse steps may clip: one up does not
+            code, shrink = max(lowest, code - stride), np.float32(1.0)
         scale = table[code]
         inverse = np.float32(1.0) / scale
-        zero = min(levels, max(np.float32(0.0), np.float32(_nearest(-low * shrinks[i] * inverse))))
+        zero = min(levels, max(np.float32(0.0), np.float32(_nearest(-low * shrink * inverse))))
         if code == tried and zero == tried_zero:
             continue
         tried, tried_zero = code, zero
@@ -66,35 +69,20 @@ def fit_grid(
 
 
 @njit(inline="always", **_OPTIONS)
-def _fit(
+def fit_scale(
     x: Floats, weight: Floats, bits: int, base: np.float32, table: Floats, lowest: int, stride: int, places: int,
     shrinks: Floats, zero_levels: Floats, closest: Floats, spread: Floats,
 ) -> tuple[int, int, np.float32]:  # fmt: skip
+    """`fit_levels` or `fit_grid`, whichever the width's levels ask for.
+
+    zero_levels, closest, spread: of `levels.LevelTables`.
+    """
     top = (1 << bits) - 1
     if spread[bits] > 0:
         return fit_levels(
             x, weight, top, base, table, lowest, stride, places, zero_levels[bits], closest[bits], spread[bits]
         )
     return fit_grid(x, weight, top, base, table, lowest, stride, places, shrinks)
-
-
-@njit(**_OPTIONS)
-def fit_group(
-    weights: Floats, start: int, stop: int, weight: Floats, widths: Bytes, base: np.float32, table: Floats,
-    shrinks: Floats, zero_levels: Floats, closest: Floats, spread: Floats, scale_codes: Bytes, errors: Floats,
-    group: int, first: int, past: int,
-) -> None:  # fmt: skip
-    """The scale codes that a group of columns would have if any were allowed, and the squared errors they leave.
-
-    weights: float32 (rows, columns). scale_codes, errors: uint8 and float32 (rows, groups), column `group` is written
-    where the width is not 16. The others as `round_group` has them.
-    """
-    for n in range(first, past):
-        if widths[n] != 16:
-            scale_codes[n, group], _, errors[n, group] = _fit(
-                weights[n, start:stop], weight[start:stop], widths[n], base, table, 0, 1, 256, shrinks, zero_levels,
-                closest, spread,
-            )  # fmt: skip
 
 
 @njit(**_OPTIONS)
@@ -145,20 +133,10 @@ def round_group(
             x[j] = work[n, start + j]
         lowest_code = min(255, lowest[n] + offsets[bits])
         places = min(most_places, (255 - lowest_code) // strides[n] + 1)
-        code, zero, _ = _fit(
-            x,
-            weight[start:stop],
-            bits,
-            base,
-            table,
-            lowest_code,
-            strides[n],
-            places,
-            shrinks,
-            zero_levels,
-            closest,
+        code, zero, _ = fit_scale(
+            x, weight[start:stop], bits, base, table, lowest_code, strides[n], places, shrinks, zero_levels, closest,
             spread,
-        )
+        )  # fmt: skip
         scale_codes[n, group] = code
         zeros[n, group] = zero
         scale = table[code]
@@ -226,6 +204,6 @@ def tile_damage(
                         bits += 1
                     if bits > 0:
                         search = shrinks if bits < 8 else shrinks[:2]
-                        out[tile, g, s] += _fit(
+                        out[tile, g, s] += fit_scale(
                             x, w, bits, base, table, 0, 1, 256, search, zero_levels, closest, spread
                         )[2]

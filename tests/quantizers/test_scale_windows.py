@@ -87,27 +87,10 @@ def test_windows_cost_hardly_any_error(levels: Levels, width: int | None) -> Non
     assert four < 1.04 * eight
 
 
-@pytest.mark.parametrize("width", [2, 3, 4])
-def test_rows_of_very_different_groups_take_coarse_steps(width: int) -> None:
+@pytest.mark.parametrize(("width", "most"), [(2, 1.02), (3, 1.04), (4, 1.1)])
+def test_rows_of_very_different_groups_lose_little(width: int, most: float) -> None:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((64, 640)).astype(np.float32)
     weight[:, 64:256] *= 0.2
-    widths = np.full(4 * 10, width, np.uint8)
-    small = np.arange(64, 256)
-
-    def part(scale_bits: int) -> float:
-        layout = replace(TensorLayout.cut("m", "linear", weight.shape, "tile", levels="normal"), scale_bits=scale_bits)
-        rounded = RoundToNearest().round(weight, layout.expand(widths), layout)
-        packed = PackedTensor.pack(rounded, widths, layout, None, (width,))
-        return float(np.square(packed.dequantize() - weight)[:, small].sum())
-
-    assert part(4) < 1.25 * part(8)
-
-
-def test_rows_of_zeros_and_of_halves_have_windows_too() -> None:
-    widths = np.full((48, 5), HALF, np.uint8)
-    widths[:32] = 4
-    codes, errors = np.full((48, 5), 255, np.uint8), np.zeros((48, 5), np.float32)
-    windows = ScaleWindows.around(codes, errors, widths, LAYOUT)
-    assert (windows.first(widths) <= 255).all() and (windows.strides == 1).all()
-    ScaleWindows.holding(windows.codes(np.full((48, 5), PLACES - 1, np.uint8), widths), widths, LAYOUT)
+    agents = np.full(4 * 10, width, np.uint8)
+    assert error(weight, agents, "normal", 4) < most * error(weight, agents, "normal", 8)

@@ -46,10 +46,12 @@ def candidates(
     if low == high:
         return [Grid(lowest + stride * (places - 1), 0, 0.0)]
     found: list[Grid] = []
-    for shrink in shrinks:
+    for i, shrink in enumerate(shrinks if stride == 1 else [shrinks[0], *shrinks]):
         wanted = (high - low) * shrink / np.float32(top)
         place = nearest((np.float32(-16) * np.log2(wanted / base) - np.float32(lowest)) / np.float32(stride))
         code = lowest + stride * int(np.clip(place, 0, places - 1))
+        if stride > 1 and i == 0:
+            code, shrink = max(lowest, code - stride), ONE
         zero = int(np.clip(nearest(-low * shrink * (ONE / table[code])), 0, top))
         if found and (code, zero) == found[-1][:2]:
             continue

@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from nash_swarm.errors import DataError
-from nash_swarm.game.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
+from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.names import SCOPES
+from nash_swarm.quantizers.packing import layout_text
 
 METHOD = "nash_swarm"
 FORMAT = 3
@@ -21,10 +22,7 @@ FORMATS = (1, 2, FORMAT)
 """Version 1 had no digest of the configuration, version 2 no 4-bit scales."""
 _VOLATILE = ("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
 """What transformers writes as it pleases and no computation depends on."""
-_ENTRY = re.compile(
-    r"(linear|conv1d|embedding|tied) (\d{1,9})x(\d{1,9}) g(\d{1,6}) a(\d{1,9})x(\d{1,9}) "
-    r"(-|o?b?w?n?s?) (\d{1,12}) ([0-9a-f]{16})"
-)
+_ENTRY = re.compile(layout_text.PATTERN + r" (\d{1,12}) ([0-9a-f]{16})")
 
 
 def checksum(tensor: torch.Tensor) -> str:
@@ -70,17 +68,8 @@ class PackedEntry:
     checksum: str
 
     def text(self) -> str:
-        """One line, e.g. ``linear 576x1536 g64 a576x1 ob 41234 0123456789abcdef``.
-
-        Flags: ordered, bias, per weight, normal levels, 4-bit scales.
-        """
-        at = self.layout
-        flags = "o" * at.ordered + "b" * self.bias + "w" * at.per_weight + "n" * (at.levels == "normal")
-        flags = flags + "s" * (at.scale_bits == 4) or "-"
-        return (
-            f"{at.kind} {at.rows}x{at.columns} g{at.group_size} a{at.rows_per_agent}x{at.groups_per_agent} "
-            f"{flags} {self.size} {self.checksum}"
-        )
+        """One line, e.g. ``linear 576x1536 g64 a576x1 ob 41234 0123456789abcdef``."""
+        return f"{layout_text.text(self.layout, self.bias)} {self.size} {self.checksum}"
 
     @classmethod
     def parse(cls, name: str, text: object) -> PackedEntry:
@@ -92,13 +81,8 @@ class PackedEntry:
         match = _ENTRY.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise DataError(f"config.json: the entry of tensor {name!r} cannot be read")
-        rows, columns, group, agent_rows, agent_groups = (int(match[i]) for i in range(2, 7))
-        layout = TensorLayout(
-            name, cast(Kind, match[1]), rows, columns, group, agent_rows, agent_groups,
-            per_weight="w" in match[7], ordered="o" in match[7], levels="normal" if "n" in match[7] else "uniform",
-            scale_bits=4 if "s" in match[7] else 8,
-        )  # fmt: skip
-        return cls(layout, "b" in match[7], int(match[8]), match[9])
+        layout, bias = layout_text.layout(name, match.groups()[: layout_text.FIELDS])
+        return cls(layout, bias, int(match[layout_text.FIELDS + 1]), match[layout_text.FIELDS + 2])
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,9 @@ def test_rtn_clips_where_it_costs_least() -> None:
         name: np.square(values(RoundToNearest(), weight, 2, h) - weight) @ loud
         for name, h in (("known", seen), ("unknown", None))
     }
-    assert (error["known"] <= error["unknown"] * (1 + 1e-4)).all() and error["known"].sum() < 0.9 * error[
-        "unknown"
-    ].sum()
+    # windows are chosen for scales that the search may then not try
+    assert (error["known"] <= error["unknown"] * 1.05).all()
+    assert error["known"].sum() < 0.9 * error["unknown"].sum()
     searched, unsearched = (
         np.square(values(RoundToNearest(shrinks), weight, 2) - weight).sum() for shrinks in ((1.0, 0.8, 0.6), (1.0,))
     )

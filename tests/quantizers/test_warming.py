@@ -17,7 +17,7 @@ from nash_swarm.quantizers.kernels import first_use
 from nash_swarm.quantizers.warming import warm_up
 
 
-def compiling(module: str) -> Any:
+def compiling(module: str | None) -> Any:
     function = SimpleNamespace(__module__=module, __qualname__="kernel")
     return SimpleNamespace(data={"dispatcher": SimpleNamespace(py_func=function)})
 
@@ -25,6 +25,7 @@ def compiling(module: str) -> Any:
 def test_the_first_compilation_of_ours_is_announced(caplog: pytest.LogCaptureFixture) -> None:
     listener = first_use._Listener()
     listener.on_start(compiling("somebody.else"))
+    listener.on_start(compiling(None))
     assert not caplog.records
     for _ in range(3):
         listener.on_start(compiling("nash_swarm.quantizers.kernels.tiles"))

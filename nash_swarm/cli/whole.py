@@ -24,7 +24,12 @@ def compress(
     strategies: options.Widths = "2,3,4,5,6,8",
     text: options.TextSource = "python-docs",
     scope: options.ScopeName = "model",
-    group_size: options.GroupSize = 64,
+    group_size: Annotated[
+        int | None,
+        typer.Option(
+            "--group-size", help="Columns that share a scale and zero-point per row; the effort's by default."
+        ),
+    ] = None,
     levels: Annotated[str | None, typer.Option("--levels", help=f"{options.SPACING}; the effort's by default.")] = None,
     effort: options.EffortName = "default",
     windows: Annotated[

@@ -81,7 +81,7 @@ def compress(
     strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
     text: str = BUILT_IN_TEXT,
     scope: Scope = "model",
-    group_size: int = 64,
+    group_size: int | None = None,
     levels: Levels | None = None,
     effort: str | Effort = "default",
     windows: int | None = None,
@@ -105,8 +105,8 @@ def compress(
         out: folder to write.
         bits, size: the budget, exactly one of them, see `solve`.
         solver, quantizer, damage: names or instances; the quantizer is the effort's if not given.
-        granularity, strategies, scope, group_size, levels: see `measure`; granularity and levels are the effort's if
-            not given.
+        granularity, strategies, scope, group_size, levels: see `measure`; granularity, group size and levels are the
+            effort's if not given.
         effort: name of settings that trade minutes for quality, see `effort.EFFORTS`, or such settings.
         windows: calibration windows that damage is measured on and matrices are rounded with; the effort's if not
             given.
@@ -136,6 +136,7 @@ def compress(
     granularity = settled.granularity if granularity is None else granularity
     if levels is None:
         levels = "uniform" if granularity == "parameter" else settled.levels
+    group_size = settled.group_size if group_size is None else group_size
     strategies = check_strategies(strategies, granularity)
     rounding_windows = settled.rounding_windows if windows is None else windows
     windows = settled.windows if windows is None else windows

@@ -20,7 +20,9 @@ from nash_swarm.pipeline.effort import EFFORTS, Effort, find_effort
 from nash_swarm.pipeline.playing import trial_windows
 from nash_swarm.pipeline.tuning import Tuning
 
-QUICK = Effort(windows=2, contest=False, propagation=0.5, tuning=Tuning(steps=4, batch=1, check=2), tuning_windows=4)
+QUICK = Effort(
+    windows=2, contest=False, group_size=32, propagation=0.5, tuning=Tuning(steps=4, batch=1, check=2), tuning_windows=4
+)
 
 
 def test_each_effort_asks_for_no_less_than_the_one_before() -> None:
@@ -37,6 +39,7 @@ def test_a_tuned_model_is_saved_with_what_tuning_did(bench: Bench, tmp_path: Pat
         str(bench.model), bits=5.0, text=str(bench.text), out=tmp_path / "out", effort=QUICK, eval_windows=1, quiet=True
     )
     assert list(done.tuning) == [0, 2, 4]
+    assert {tensor.group_size for tensor in done.allocation.tensors} == {32}
     told = read_report(done.path)["measured"]
     assert told["tuning_kept"] in done.tuning
     assert 0.99 * 5.0 <= done.bits_per_parameter <= 5.0

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from nash_swarm.game.layout import HALF
 from nash_swarm.quantizers.kernels.level_fitting import level_error
 from nash_swarm.quantizers.kernels.rounding import fit_scale
 
@@ -18,7 +19,6 @@ Longs = npt.NDArray[np.int64]
 
 _OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
-HALF = 16
 LAST = 255
 """The largest scale code."""
 NEAR = 2
@@ -47,9 +47,11 @@ def errors_by_code(
         while 0 <= at < errors.size:
             scale = table[min(LAST, first + at)]
             level = largest * np.float32(0.5) - centre / scale
-            kept = round((level - zeros[0]) / (zeros[1] - zeros[0]))
+            kept = max(0, min(top, round((level - zeros[0]) / (zeros[1] - zeros[0]))))
             best, before = np.float32(np.inf), followed
-            for start in (before, max(0, min(top, kept))):
+            for again, start in enumerate((before, kept)):
+                if again and kept == before:
+                    break
                 for tried in range(max(0, start - NEAR), min(top, start + NEAR) + 1):
                     error = level_error(x, weight, scale, zeros[tried], closest)
                     if error < best:

@@ -3,13 +3,13 @@
     python benchmarks/quality.py MODEL --text CALIBRATION --eval-text HELD_OUT --scope linear --bits 3.172 --json FILE
 
 Every row is at the same budget, everything included. `uniform` and `bargain` measure and round (by GPTQ) on
-`--game-windows` windows of the calibration text, with blocks as agents and even levels; `tiles` with tiles, `levels`
-with normal levels, too, as (unless `--granularity` and `--levels` say otherwise) all rows after them; `more text`
-rounds on `--windows`; `descent` rounds by the method of that name; to that, `second look` measures the damage again at
-the packed model, `propagation` undoes drift, and `tuned` tunes on `--tuning-windows`. Figures are on windows that
-nothing has seen. With several seeds every row is made with each, on windows drawn anew but judged on the same ones,
-and a last table has their means. `--json FILE` is rewritten after every row, and a run that finds it goes on where it
-stopped.
+`--game-windows` windows of the calibration text, with blocks as agents, even levels and groups of 64; `tiles` with
+tiles, `levels` with normal levels, too, as (unless `--granularity` and `--levels` say otherwise) all rows after them;
+`more text` rounds on `--windows`; `descent` rounds by the method of that name; `narrow` does so with groups of
+`--group-size`; to that, `second look` measures the damage again at the packed model, `propagation` undoes drift, and
+`tuned` tunes on `--tuning-windows`. Figures are on windows that nothing has seen. With several seeds every row is made
+with each, on windows drawn anew but judged on the same ones, and a last table has their means. `--json FILE` is
+rewritten after every row, and a run that finds it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -37,8 +37,13 @@ from nash_swarm.pipeline.playing import measure_at
 from nash_swarm.pipeline.tuning import tune
 from nash_swarm.suite.memory import forget_peak, peak_memory
 
-STEPS = ("uniform", "bargain", "tiles", "levels", "more text", "descent", "second look", "propagation", "tuned")
+STEPS = (
+    "uniform", "bargain", "tiles", "levels", "more text", "descent", "narrow", "second look", "propagation", "tuned"
+)  # fmt: skip
 COLUMNS = ("seed", "bits", "step", "used bits", "kl", "loss", "delta loss", "seconds", "processor seconds", "peak MB")
+
+WIDE = 64
+"""Columns of a group before `narrow`."""
 
 Row = dict[str, Any]
 
@@ -58,7 +63,7 @@ class Ladder:
         self.values: dict[str, Any] = {
             **origin("torch", "transformers", "numpy"),
             "model": self.source.name, "note": self.source.note, "scope": arguments.scope, "seeds": arguments.seed,
-            "group size": arguments.group_size,
+            "group sizes": [WIDE, arguments.group_size],
             "damage": asdict(self.damage),
             "calibration": f"{self.text.source}: {arguments.game_windows}, {arguments.windows}, "
             f"{arguments.tuning_windows} windows of {self.unseen.shape[1]}",
@@ -80,16 +85,16 @@ class Ladder:
         sizes = (self.arguments.game_windows, self.arguments.windows, self.arguments.tuning_windows)
         game, rounding, self._tuning_windows = (self._windows(self.text, size, self.part, seed) for size in sizes)
         self._seed, self._game_windows, self._rounding = seed, game, Calibration(rounding, self.text.source)
-        self._games: dict[tuple[Granularity, Levels], BitGame] = {}
+        self._games: dict[tuple[Granularity, Levels, int], BitGame] = {}
 
-    def game(self, granularity: Granularity, levels: Levels) -> BitGame:
+    def game(self, granularity: Granularity, levels: Levels, group_size: int = WIDE) -> BitGame:
         """Measured when it is first needed."""
-        key = (granularity, levels)
+        key = (granularity, levels, group_size)
         if key not in self._games:
             self._games[key] = ns.measure(
                 self.source.model, damage=self.damage, tokens=self._game_windows, scope=self.arguments.scope,
                 seed=self._seed, name=self.source.name, granularity=granularity, levels=levels,
-                group_size=self.arguments.group_size, quiet=True,
+                group_size=group_size, quiet=True,
             )  # fmt: skip
         return self._games[key]
 
@@ -99,9 +104,10 @@ class Ladder:
             self._draw(seed)
         base: Any = None
         blocks, tiles = partial(self.game, "block", "uniform"), partial(self.game, "tile", "uniform")
-        game = partial(self.game, self.arguments.granularity, self.arguments.levels)
+        wide = partial(self.game, self.arguments.granularity, self.arguments.levels)
+        game = partial(wide, self.arguments.group_size)
 
-        def descent() -> Any:
+        def narrow() -> Any:
             nonlocal base
             base = self._packed(game(), bits) if base is None else base
             return base
@@ -111,11 +117,12 @@ class Ladder:
             "bargain": lambda: self._packed(blocks(), bits, quantizer="gptq", few=True),
             "tiles": lambda: self._packed(tiles(), bits, quantizer="gptq", few=True),
             "levels": lambda: self._packed(self.game("tile", "normal"), bits, quantizer="gptq", few=True),
-            "more text": lambda: self._packed(game(), bits, quantizer="gptq"),
-            "descent": descent,
-            "second look": lambda: self._packed(measure_at(self.source.model, descent(), game(), quiet=True), bits),
+            "more text": lambda: self._packed(wide(), bits, quantizer="gptq"),
+            "descent": lambda: self._packed(wide(), bits),
+            "narrow": narrow,
+            "second look": lambda: self._packed(measure_at(self.source.model, narrow(), game(), quiet=True), bits),
             "propagation": lambda: self._packed(game(), bits, propagation=0.5),
-            "tuned": lambda: self._tuned(descent()),
+            "tuned": lambda: self._tuned(narrow()),
         }
         for step in steps:
             if not any((row["seed"], row["bits"], row["step"]) == (seed, bits, step) for row in self.rows):
@@ -222,7 +229,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--step", nargs="+", default=list(STEPS), choices=STEPS)
     parser.add_argument("--granularity", default="tile", choices=("block", "tile"), help="agents from `more text` on")
     parser.add_argument("--levels", default=EFFORTS["best"].levels, choices=LEVELS, help="from `more text` on")
-    parser.add_argument("--group-size", type=int, default=64)
+    parser.add_argument("--group-size", type=int, default=EFFORTS["best"].group_size, help="from `narrow` on")
     parser.add_argument("--game-windows", type=int, default=32)
     parser.add_argument("--windows", type=int, default=128)
     parser.add_argument("--tuning-windows", type=int, default=128)

@@ -60,17 +60,18 @@ def demo(
     estimator = registry.create("damage", "fisher")
     effort = EFFORTS["best"]
     source = load_source("smollm2")
-    agents = find_agents(source.model, estimator, granularity=effort.granularity, levels=effort.levels)
+    cut: Any = {"granularity": effort.granularity, "levels": effort.levels, "group_size": effort.group_size}
+    agents = find_agents(source.model, estimator, **cut)
     agents.check(Budget.of_bits(bits, agents.parameters))
     game = measure(
-        source.model, source.tokenizer, damage=estimator, granularity=effort.granularity, levels=effort.levels,
-        windows=windows, seed=seed, name=source.name, quiet=quiet,
+        source.model, source.tokenizer, damage=estimator, windows=windows, seed=seed,
+        name=source.name, quiet=quiet, **cut,
     )  # fmt: skip
     text = load_text(BUILT_IN_TEXT)
 
     def chosen(part: Literal["calibration", "held-out"], count: int) -> Any:
-        cut = cut_windows(text, source.tokenizer, part=part)
-        return choose_windows(cut, count, np.random.default_rng(seed))
+        found = cut_windows(text, source.tokenizer, part=part)
+        return choose_windows(found, count, np.random.default_rng(seed))
 
     allocations = {name: solve(game, bits=bits, solver=player, seed=seed) for name, player in players.items()}
     models: dict[str, Any] = {"original": source.model}

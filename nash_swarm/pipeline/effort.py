@@ -18,8 +18,8 @@ class Effort:
         windows: calibration windows that the damage is measured on.
         granularity: what an agent is, see `measure`.
         levels: where the values of codes lie, see `measure`; even ones are taken where every weight has its own width.
-        group_size: columns that share a scale and zero-point per row. Groups of 32 lose less at the same bytes, those
-            of 64 multiply faster.
+        group_size: columns that share a scale and zero-point per row. Groups of 32 lose less at the same bytes from 3
+            bits on, those of 64 multiply batches a little faster.
         quantizer: name of the rounding method.
         rounding_windows: calibration windows that matrices are rounded with; as many as the damage's if that is more.
         contest: whether the result is tried against the baselines, see `compress`.
@@ -31,7 +31,7 @@ class Effort:
     windows: int
     granularity: Granularity = "tile"
     levels: Levels = "normal"
-    group_size: int = 64
+    group_size: int = 32
     quantizer: str = "descent"
     rounding_windows: int = 0
     contest: bool = True
@@ -45,7 +45,6 @@ EFFORTS: Mapping[str, Effort] = {
     "default": Effort(windows=16, rounding_windows=32),
     "best": Effort(
         windows=32,
-        group_size=32,
         rounding_windows=128,
         contest=False,
         tuning=Tuning(steps=128, batch=2),

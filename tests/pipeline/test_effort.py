@@ -21,7 +21,7 @@ from nash_swarm.pipeline.playing import trial_windows
 from nash_swarm.pipeline.tuning import Tuning
 
 QUICK = Effort(
-    windows=2, contest=False, group_size=32, propagation=0.5, tuning=Tuning(steps=4, batch=1, check=2), tuning_windows=4
+    windows=2, contest=False, group_size=96, propagation=0.5, tuning=Tuning(steps=4, batch=1, check=2), tuning_windows=4
 )
 
 
@@ -39,7 +39,7 @@ def test_a_tuned_model_is_saved_with_what_tuning_did(bench: Bench, tmp_path: Pat
         str(bench.model), bits=5.0, text=str(bench.text), out=tmp_path / "out", effort=QUICK, eval_windows=1, quiet=True
     )
     assert list(done.tuning) == [0, 2, 4]
-    assert {tensor.group_size for tensor in done.allocation.tensors} == {32}
+    assert {tensor.group_size for tensor in done.allocation.tensors} == {96}
     told = read_report(done.path)["measured"]
     assert told["tuning_kept"] in done.tuning
     assert 0.99 * 5.0 <= done.bits_per_parameter <= 5.0

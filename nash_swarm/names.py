@@ -15,9 +15,20 @@ LEVELS: tuple[Levels, ...] = get_args(Levels)
 Scope = Literal["model", "linear"]
 """What is quantized and what the budget counts: everything, or only the linears inside transformer blocks."""
 
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
 DEFAULT_SOLVER = "nash-swarm"
 """Who allocates unless somebody else is asked for."""
-SCOPES: tuple[Scope, ...] = get_args(Scope)
+DEFAULT_GRANULARITY: Granularity = "tile"
+DEFAULT_GROUP_SIZE = 32
+"""Columns that share a scale and zero-point per row: 32 lose less at equal bytes, 64 multiply batches a bit faster."""
+DEFAULT_QUANTIZER = "descent"
+
+
+def default_levels(granularity: Granularity) -> Levels:
+    """Normal ones, but for weights that have a width each."""
+    return "uniform" if granularity == "parameter" else "normal"
+
 
 OUTSIDE = "outside"
 """What the layer of a matrix is called that is in none."""

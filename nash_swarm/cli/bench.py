@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nash_swarm.cli import options
+from nash_swarm.names import DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER
 
 _SHOWN = ("method", "bits", "bytes", "delta_loss", "perplexity", "kl", "top1")
 
@@ -27,14 +28,16 @@ def bench(
     bits: Annotated[
         str | None, typer.Option("--bits", help="Budgets in bits per parameter. [default: 2.5,3,3.5,4]")
     ] = None,
-    quantizer: Annotated[str, typer.Option("--quantizer", help="Rounding methods, with commas between.")] = "gptq",
+    quantizer: Annotated[
+        str, typer.Option("--quantizer", help="Rounding methods, with commas between.")
+    ] = DEFAULT_QUANTIZER,
     damage: Annotated[str, typer.Option("--damage", help="Damage estimators, with commas between.")] = "fisher",
     granularity: Annotated[
         str, typer.Option("--granularity", help="What an agent is, of layer,block,tile,parameter; commas between.")
     ] = "block",
     strategies: options.Widths = "2,3,4,5,6,8",
     scope: options.ScopeName = "model",
-    group_size: options.GroupSize = 64,
+    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
     text: options.TextSource = "python-docs",
     eval_text: Annotated[
         str, typer.Option("--eval-text", help="Text that losses are of. [default: what is held out of --text]")

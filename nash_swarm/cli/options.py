@@ -44,7 +44,7 @@ ScopeName = Annotated[
     typer.Option("--scope", help="What is quantized and counted: model, or linear (block linears only, as in papers)."),
 ]
 SPACING = "Where the values of codes lie: uniform, or normal, as suits normally distributed weights"
-Spacing = Annotated[str, typer.Option("--levels", help=f"{SPACING}.")]
+Spacing = Annotated[str | None, typer.Option("--levels", help=f"{SPACING}; normal by default, but for single weights.")]
 GroupSize = Annotated[int, typer.Option("--group-size", help="Columns that share a scale and zero-point per row.")]
 Windows = Annotated[int, typer.Option("--windows", min=1, help="Calibration windows of 512 tokens.")]
 EvalWindows = Annotated[

@@ -8,19 +8,19 @@ from typing import Annotated
 import typer
 
 from nash_swarm.cli import options
-from nash_swarm.names import DEFAULT_SOLVER
+from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, DEFAULT_SOLVER
 
 
 def measure(
     model: options.Model,
     output: options.Out,
     damage: options.DamageName = "fisher",
-    granularity: options.Grain = "block",
+    granularity: options.Grain = DEFAULT_GRANULARITY,
     strategies: options.Widths = "2,3,4,5,6,8",
     text: options.TextSource = "python-docs",
     scope: options.ScopeName = "model",
-    group_size: options.GroupSize = 64,
-    levels: options.Spacing = "uniform",
+    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
+    levels: options.Spacing = None,
     windows: options.Windows = 16,
     coupling: Annotated[
         bool,
@@ -49,7 +49,7 @@ def measure(
     grain = options.read_granularity(granularity)
     widths = check_strategies(options.read_widths(strategies), grain)
     within = options.read_scope(scope)
-    spacing = options.read_levels(levels)
+    spacing = None if levels is None else options.read_levels(levels)
     estimator = registry.create("damage", damage)
     if coupling and grain == "parameter":
         estimator.check_couples()
@@ -147,7 +147,7 @@ def pack(
     model: options.Model,
     allocation: Annotated[Path, typer.Argument(metavar="ALLOCATION.json", help="From `nash-swarm solve`.")],
     output: options.Out,
-    quantizer: options.QuantizerName = "gptq",
+    quantizer: options.QuantizerName = DEFAULT_QUANTIZER,
     overwrite: options.Overwrite = False,
     max_memory: options.MaxMemory = None,
     trust_remote_code: options.TrustRemoteCode = False,

@@ -17,7 +17,7 @@ from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.game.rules import Rules
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
-from nash_swarm.names import Granularity, Levels, Scope
+from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope, default_levels
 
 DEFAULT_STRATEGIES = (2, 3, 4, 5, 6, 8)
 
@@ -68,11 +68,11 @@ def find_agents(
     model: Any,
     estimator: DamageEstimator,
     *,
-    granularity: Granularity = "block",
+    granularity: Granularity = DEFAULT_GRANULARITY,
     strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
     scope: Scope = "model",
-    group_size: int = 64,
-    levels: Levels = "uniform",
+    group_size: int = DEFAULT_GROUP_SIZE,
+    levels: Levels | None = None,
 ) -> Agents:
     """Cut a model's matrices into agents.
 
@@ -85,6 +85,7 @@ def find_agents(
         UsageError: unknown strategies, granularity or levels, or a model that cannot be walked.
     """
     strategies = check_strategies(strategies, granularity)
+    levels = default_levels(granularity) if levels is None else levels
     model = prepare(model)
     matrices = find_matrices(model, scope)
     tensors: list[TensorLayout] = []

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nash_swarm.errors import UsageError
-from nash_swarm.names import Granularity, Levels
+from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, Granularity, Levels
 from nash_swarm.pipeline.tuning import Tuning
 
 
@@ -18,8 +18,7 @@ class Effort:
         windows: calibration windows that the damage is measured on.
         granularity: what an agent is, see `measure`.
         levels: where the values of codes lie, see `measure`; even ones are taken where every weight has its own width.
-        group_size: columns that share a scale and zero-point per row. Groups of 32 lose less at the same bytes from 3
-            bits on, those of 64 multiply batches a little faster.
+        group_size: columns that share a scale and zero-point per row.
         quantizer: name of the rounding method.
         rounding_windows: calibration windows that matrices are rounded with; as many as the damage's if that is more.
         contest: whether the result is tried against the baselines, see `compress`.
@@ -29,10 +28,10 @@ class Effort:
     """
 
     windows: int
-    granularity: Granularity = "tile"
+    granularity: Granularity = DEFAULT_GRANULARITY
     levels: Levels = "normal"
-    group_size: int = 32
-    quantizer: str = "descent"
+    group_size: int = DEFAULT_GROUP_SIZE
+    quantizer: str = DEFAULT_QUANTIZER
     rounding_windows: int = 0
     contest: bool = True
     propagation: float = 0.0

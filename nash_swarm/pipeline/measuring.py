@@ -26,7 +26,7 @@ from nash_swarm.models.offload import resident
 from nash_swarm.models.streaming import check_tokens
 from nash_swarm.models.tasks import Prediction, task_of
 from nash_swarm.models.walk import Matrix, check_weights, find_matrices
-from nash_swarm.names import Granularity, Levels, Scope
+from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, Agents, find_agents
 from nash_swarm.pipeline.gathering import gather
 
@@ -40,11 +40,11 @@ def measure(
     point: Any = None,
     orders: Mapping[str, npt.NDArray[np.int64]] | None = None,
     damage: str | DamageEstimator = "fisher",
-    granularity: Granularity = "block",
+    granularity: Granularity = DEFAULT_GRANULARITY,
     strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
     scope: Scope = "model",
-    group_size: int = 64,
-    levels: Levels = "uniform",
+    group_size: int = DEFAULT_GROUP_SIZE,
+    levels: Levels | None = None,
     windows: int = 16,
     length: int = 512,
     coupling: bool = False,
@@ -68,7 +68,8 @@ def measure(
         strategies: bit-widths the agents may choose from.
         scope: `model` counts and quantizes everything; `linear` only the linears inside transformer blocks.
         group_size: columns that share a scale and zero-point per row.
-        levels: where the values of codes lie: "uniform" for even steps, "normal" as suits normally distributed weights.
+        levels: where the values of codes lie: "uniform" for even steps, "normal" as suits normally distributed weights;
+            normal by default, but for granularity "parameter".
         windows: calibration windows.
         length: tokens per window.
         coupling: also measure how the damage of agents interacts: a stencil at `parameter` granularity, in the same

@@ -26,6 +26,7 @@ from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resi
 from nash_swarm.models.passes import Placed, stream_of
 from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
+from nash_swarm.names import DEFAULT_QUANTIZER
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.quantizers.hessian import corrected_weight, reordered
 from nash_swarm.quantizers.modules import (
@@ -46,7 +47,7 @@ def pack(
     model: Any,
     allocation: Allocation,
     *,
-    quantizer: str | Quantizer = "gptq",
+    quantizer: str | Quantizer = DEFAULT_QUANTIZER,
     propagation: float = 0.0,
     quiet: bool = False,
 ) -> Any:

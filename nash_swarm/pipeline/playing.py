@@ -25,6 +25,7 @@ from nash_swarm.game.stencil import Stencil
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.walk import find_matrices
+from nash_swarm.names import DEFAULT_QUANTIZER
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
 from nash_swarm.quantizers.base import Quantizer
@@ -87,7 +88,7 @@ def play(
     budget: Budget,
     *,
     solver: Solver,
-    quantizer: str | Quantizer = "gptq",
+    quantizer: str | Quantizer = DEFAULT_QUANTIZER,
     calibration: Calibration | None = None,
     propagation: float = 0.0,
     rounds: int = 0,

@@ -10,7 +10,7 @@ from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.text import BUILT_IN_TEXT
 from nash_swarm.game.budget import Budget
-from nash_swarm.names import Granularity, Scope
+from nash_swarm.names import DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, Granularity, Scope
 from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.quantizers.modules import check_activations
@@ -41,12 +41,12 @@ class Settings:
     models: tuple[str, ...]
     solvers: tuple[str, ...] = (ALL,)
     bits: tuple[float, ...] = (2.5, 3.0, 3.5, 4.0)
-    quantizers: tuple[str, ...] = ("gptq",)
+    quantizers: tuple[str, ...] = (DEFAULT_QUANTIZER,)
     damages: tuple[str, ...] = ("fisher",)
     granularities: tuple[Granularity, ...] = ("block",)
     scope: Scope = "model"
     strategies: tuple[int, ...] = DEFAULT_STRATEGIES
-    group_size: int = 64
+    group_size: int = DEFAULT_GROUP_SIZE
     text: str = BUILT_IN_TEXT
     eval_text: str = ""
     windows: int = 16

@@ -122,7 +122,7 @@ def test_compress_without_a_contest_is_what_the_stages_make(
     out = tmp_path / "out"
     told = command(
         "compress", bench.model, "--bits", 5, "-o", out, "--text", bench.text, "--windows", 2, "--no-contest",
-        "--granularity", "block", "--levels", "uniform", "--quantizer", "gptq", "--json", "-q",
+        "--json", "-q",
     ).values  # fmt: skip
     assert told["certificate"] == stages.solved["certificate"]
     weights = "model.safetensors"

@@ -145,11 +145,11 @@ def test_round_group_takes_the_nearest_levels(seed: int, feedback: bool) -> None
 
 def test_a_model_on_them_is_saved_and_read_back(tmp_path: Path) -> None:
     model, ids = tiny_llama(tied=True), np.arange(36, dtype=np.int32).reshape(3, 12)
-    game = ns.measure(model, tokens=ids, levels="normal", group_size=32, granularity="tile", quiet=True)
+    game = ns.measure(model, tokens=ids, group_size=32, granularity="tile", quiet=True)  # the default
     ns.save_game(game, tmp_path / "game.npz")
     again = ns.load_game(tmp_path / "game.npz")
     assert again.tensors == game.tensors and {tensor.levels for tensor in again.tensors} == {"normal"}
-    even = ns.measure(model, tokens=ids, group_size=32, granularity="tile", quiet=True)
+    even = ns.measure(model, tokens=ids, levels="uniform", group_size=32, granularity="tile", quiet=True)
     assert np.array_equal(even.memory, game.memory)
     # of each matrix one letter in config.json
     assert game.fixed_bits - even.fixed_bits == 8 * len(game.tensors)

@@ -76,7 +76,7 @@ def test_rows_keep_their_budgets_and_certificates(results: Results) -> None:
 
 def test_figures_are_those_of_the_stages_one_by_one(results: Results, bench: Bench) -> None:
     source, text = load_source(str(bench.model)), load_text(str(bench.text))
-    game = ns.measure(source.model, source.tokenizer, text=text, windows=2, quiet=True)
+    game = ns.measure(source.model, source.tokenizer, text=text, windows=2, granularity="block", quiet=True)
     packed = ns.pack(source.model, ns.solve(game, bits=5.0, solver="uniform"), quiet=True)
     row = next(row for row in results.rows if row.method == "uniform" and row.bits == 5)
     windows = cut_windows(text, source.tokenizer, part="held-out")

@@ -27,7 +27,8 @@ EVEN = 2
 """Windows begin at its multiples."""
 ANYWHERE = 256
 """Codes that eight bits tell apart."""
-_LAST = 255
+LAST = ANYWHERE - 1
+"""The largest code."""
 _OFFSETS: dict[Levels, dict[int, int]] = {
     "uniform": {2: 0, 3: 14, 4: 28, 5: 44, 6: 60, 8: 92},
     "normal": {2: 42, 3: 35, 4: 32, 5: 28, 6: 0, 8: 32},
@@ -75,7 +76,7 @@ class ScaleWindows:
         offsets = scale_offsets(layout.levels)
         relative = codes.astype(np.int64) - offsets[np.minimum(widths, 8)]
         counted = widths != HALF
-        lowest = np.min(relative, axis=1, where=counted, initial=_LAST - int(offsets.max())) // EVEN * EVEN
+        lowest = np.min(relative, axis=1, where=counted, initial=LAST - int(offsets.max())) // EVEN * EVEN
         beyond = np.where(counted, relative - lowest[:, None], 0)
         strides = np.where((beyond < PLACES).all(axis=1), 1, COARSE)
         highest = (beyond // strides[:, None]).max(axis=1)
@@ -101,11 +102,11 @@ class ScaleWindows:
 
     def first(self, widths: Bytes) -> Longs:
         """The first code of every group, int64 (rows, groups); widths: uint8 (rows, groups)."""
-        return np.minimum(_LAST, self.lowest[:, None] + self.offsets[np.minimum(widths, 8)])
+        return np.minimum(LAST, self.lowest[:, None] + self.offsets[np.minimum(widths, 8)])
 
     def codes(self, places: Bytes, widths: Bytes) -> Bytes:
         """Scale codes, uint8 (rows, groups), of places and widths, uint8 (rows, groups)."""
-        return np.minimum(_LAST, self.first(widths) + self.strides[:, None] * places).astype(np.uint8)
+        return np.minimum(LAST, self.first(widths) + self.strides[:, None] * places).astype(np.uint8)
 
     def placed(self, codes: Bytes, widths: Bytes) -> Bytes:
         """Inverse of `codes`; 0 where the width is 16."""

@@ -27,8 +27,8 @@ def demo(
 ) -> None:
     """Compress the demo model on CPython's documentation and compare with `uniform` and `quantile` at equal bytes.
 
-    The solver's model is then tuned, on its grid and at the same bytes, on three times as many windows as damage is
-    measured on and matrices are rounded with.
+    Matrices are rounded with twice as many windows as damage is measured on. With `--tune` the solver's model is then
+    tuned, on its grid and at the same bytes, on three times as many.
     """
     import time
     from dataclasses import replace
@@ -42,6 +42,7 @@ def demo(
     from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
     from nash_swarm.files.atomic import check_new_folder
     from nash_swarm.files.packed_model import counted_bytes, is_packed, load, save
+    from nash_swarm.game.bitgame import Calibration
     from nash_swarm.game.budget import Budget
     from nash_swarm.models.source import load_source
     from nash_swarm.pipeline.agents import find_agents
@@ -58,7 +59,7 @@ def demo(
     names = list(dict.fromkeys((solver, "quantile", "uniform")))
     players = {name: registry.create("solvers", name) for name in names}
     estimator = registry.create("damage", "fisher")
-    effort = EFFORTS["best"]
+    effort, tuning = EFFORTS["default"], EFFORTS["best"].tuning
     source = load_source("smollm2")
     cut: Any = {"granularity": effort.granularity, "levels": effort.levels, "group_size": effort.group_size}
     agents = find_agents(source.model, estimator, **cut)
@@ -73,17 +74,21 @@ def demo(
         found = cut_windows(text, source.tokenizer, part=part)
         return choose_windows(found, count, np.random.default_rng(seed))
 
-    allocations = {name: solve(game, bits=bits, solver=player, seed=seed) for name, player in players.items()}
+    rounding = Calibration(chosen("calibration", 2 * windows), text.source)
+    allocations = {
+        name: replace(solve(game, bits=bits, solver=player, seed=seed), calibration=rounding)
+        for name, player in players.items()
+    }
     models: dict[str, Any] = {"original": source.model}
     models |= {
         name: pack(source.model, allocation, quantizer=effort.quantizer, quiet=quiet)
         for name, allocation in allocations.items()
     }
     best = solver
-    if steps and effort.tuning is not None:
+    if steps and tuning is not None:
         best = f"{solver}, tuned"
         seen = chosen("calibration", 3 * windows)
-        tuned = tune(source.model, models[solver], seen, replace(effort.tuning, steps=steps), seed=seed, quiet=quiet)
+        tuned = tune(source.model, models[solver], seen, replace(tuning, steps=steps), seed=seed, quiet=quiet)
         models = {"original": source.model, best: tuned.packed, **models}
         allocations[best] = allocations[solver]
     found = evaluate(models, chosen("held-out", windows), reference=source.model, quiet=quiet)

@@ -12,6 +12,7 @@ from numba import njit
 from nash_swarm.game.layout import HALF
 from nash_swarm.quantizers.kernels.level_fitting import level_error
 from nash_swarm.quantizers.kernels.rounding import fit_scale
+from nash_swarm.quantizers.scale_windows import LAST
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -19,8 +20,6 @@ Longs = npt.NDArray[np.int64]
 
 _OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
-LAST = 255
-"""The largest scale code."""
 NEAR = 2
 """Zero-points to either side of those that a scale is judged with."""
 

@@ -108,7 +108,9 @@ class Fisher(DamageEstimator):
                 squares = statistics.projected.numpy()
                 by_column = squares.mean(0, dtype=np.float64)
                 rows.append(scale * squares.mean(1, dtype=np.float64))
-                columns.append(weights(reordered(hessian, order)) * (by_column / max(by_column.mean(), 1e-30)))
+                assert statistics.factor is not None
+                left = 1 / statistics.factor.diagonal().astype(np.float64) ** 2
+                columns.append(left * (by_column / max(by_column.mean(), 1e-30)))
         if statistics.lookups is not None:
             assert statistics.gradients is not None
             energy = statistics.gradients.numpy() / max(1.0, float(statistics.lookups.sum()))

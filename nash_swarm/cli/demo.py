@@ -20,7 +20,7 @@ def demo(
     bits: Annotated[float, typer.Option(help="Budget in bits per parameter.")] = 3.5,
     solver: options.SolverName = DEFAULT_SOLVER,
     windows: options.Windows = 16,
-    steps: Annotated[int, typer.Option("--tune", min=0, help="Steps of tuning, two windows each; 0 for none.")] = 24,
+    steps: Annotated[int, typer.Option("--tune", min=0, help="Steps of tuning, two windows each; 0 for none.")] = 0,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,

@@ -32,8 +32,6 @@ def kernel(path: int, exact: bool) -> Kernel:
 
 
 def _compile(path: int, exact: int, lanes: int, float_lanes: int, source: int) -> Any:
-    # the constants are cells of the closure, which Numba's disk cache tells apart
-    @njit(f"void({', '.join(['int64'] * 9)})", nogil=True, cache=True, error_model="numpy")
     def run(
         matrix: int, x: int, activations: int, out: int, tokens: int, chunk: int, work: int, first: int, past: int
     ) -> None:
@@ -42,4 +40,7 @@ def _compile(path: int, exact: int, lanes: int, float_lanes: int, source: int) -
             quantize(exact, lanes, matrix, x, activations, work, tokens)
         multiply(path, exact, lanes, float_lanes, matrix, activations, out, work, tokens, chunk, first, past)
 
-    return run
+    # Compiled code is found by its name, which Numba only makes unique within the process that has compiled it: two
+    # variants that two processes have put into the disk cache may have one name, and a third took one for the other.
+    run.__qualname__ = f"{run.__qualname__}_{path}_{exact}"
+    return njit(f"void({', '.join(['int64'] * 9)})", nogil=True, cache=True, error_model="numpy")(run)

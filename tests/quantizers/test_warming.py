@@ -59,3 +59,33 @@ def test_compiled_kernels_serve_later_processes(tmp_path: Path) -> None:
     assert first.stderr.count("compiling kernels, once") == 1
     second = run("-c", USE, cache=tmp_path)
     assert second.stdout.strip() == "0" and "compiling" not in second.stderr
+
+
+ONE = """
+from nash_swarm.quantizers.kernels.compiled import kernel
+from nash_swarm.quantizers.kernels.simd import paths
+kernel(paths.choose(None), {exact})
+"""
+BOTH = """
+import numpy as np, torch
+from support.products import random_tensor
+from nash_swarm.quantizers.kernels.matmul import Runner
+from nash_swarm.quantizers.kernels.prepared import prepare
+prepared, tokens = prepare(random_tensor(4, (128, 256))), 3
+x = np.random.default_rng(0).normal(size=(tokens, 256)).astype(np.float32)
+for runner in [Runner(prepared, mode) for mode in ("int8", "fp32")]:
+    inputs, work = (np.zeros(size(tokens), np.uint8) for size in (runner.activation_bytes, runner.work_bytes))
+    alone, shared = np.zeros((2, tokens, 128), np.float32)
+    runner.run(x.ctypes.data, alone.ctypes.data, tokens, inputs.ctypes.data, work.ctypes.data)
+    torch.set_num_threads(2)
+    runner.share(inputs.ctypes.data, shared.ctypes.data, tokens, 1)
+    print(np.array_equal(alone, shared) and bool(alone.any()))
+"""
+
+
+@pytest.mark.slow
+def test_kernels_that_two_processes_compiled_are_told_apart(tmp_path: Path) -> None:
+    for exact in (False, True):
+        run("-c", ONE.format(exact=exact), cache=tmp_path)
+    both = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n{BOTH}"
+    assert run("-c", both, cache=tmp_path).stdout.split() == ["True", "True"]

@@ -18,7 +18,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,15 +102,15 @@ class Ladder:
         """The rows of one seed and budget."""
         if seed != self._seed:
             self._draw(seed)
-        base: Any = None
         blocks, tiles = partial(self.game, "block", "uniform"), partial(self.game, "tile", "uniform")
         wide = partial(self.game, self.arguments.granularity, self.arguments.levels)
         game = partial(wide, self.arguments.group_size)
 
-        def narrow() -> Any:
-            nonlocal base
-            base = self._packed(game(), bits) if base is None else base
-            return base
+        @cache
+        def descended(group_size: int) -> Any:
+            return self._packed(wide(group_size), bits)
+
+        narrow = partial(descended, self.arguments.group_size)
 
         make: dict[str, Callable[[], Any]] = {
             "uniform": lambda: self._packed(blocks(), bits, quantizer="gptq", solver="uniform", few=True),
@@ -118,7 +118,7 @@ class Ladder:
             "tiles": lambda: self._packed(tiles(), bits, quantizer="gptq", few=True),
             "levels": lambda: self._packed(self.game("tile", "normal"), bits, quantizer="gptq", few=True),
             "more text": lambda: self._packed(wide(), bits, quantizer="gptq"),
-            "descent": lambda: self._packed(wide(), bits),
+            "descent": lambda: descended(WIDE),
             "narrow": narrow,
             "second look": lambda: self._packed(measure_at(self.source.model, narrow(), game(), quiet=True), bits),
             "propagation": lambda: self._packed(game(), bits, propagation=0.5),

@@ -32,6 +32,7 @@ def kernel(path: int, exact: bool) -> Kernel:
 
 
 def _compile(path: int, exact: int, lanes: int, float_lanes: int, source: int) -> Any:
+    # the constants are cells of the closure, which Numba's disk cache tells apart
     def run(
         matrix: int, x: int, activations: int, out: int, tokens: int, chunk: int, work: int, first: int, past: int
     ) -> None:

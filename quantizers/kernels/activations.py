@@ -26,6 +26,7 @@ from nash_swarm.quantizers.kernels.simd.vectors import (
     load_long,
     multiply_floats,
     prefetch,
+    prefetch_soon,
     round_to_ints,
     splat_float,
     store_bytes,
@@ -38,6 +39,8 @@ from nash_swarm.quantizers.kernels.simd.vectors import (
 
 SMALLEST = 2.0**-100
 """A group whose largest magnitude is below this is zero: the inverse of its scale might overflow."""
+_UPCOMING = 16
+"""Bytes that come from memory, and fit the second cache, while one input is rounded."""
 
 
 def activation_bytes(columns: int, group_size: int, tokens: int, exact: bool, halves: bool) -> int:
@@ -148,10 +151,13 @@ def _interleave(codes: int, tokens: int, padded: int, work: int) -> None:
 
 
 @njit(error_model="numpy")
-def quantize(exact: int, lanes: int, matrix: int, x: int, activations: int, work: int, tokens: int) -> None:
+def quantize(
+    exact: int, lanes: int, matrix: int, x: int, activations: int, work: int, tokens: int, upcoming: int
+) -> None:
     """Fill the block at `activations` from float32 x (tokens, columns).
 
-    lanes: tokens that are multiplied together, 16 at most; work: room of 16 bytes for each column of a group.
+    lanes: tokens that are multiplied together, 16 at most; work: room of 16 bytes for each column of a group; upcoming:
+    address of what is read next, for which the memory would wait.
     """
     groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
     columns, permutation = load_long(matrix + d.COLUMNS), load_long(matrix + d.PERMUTATION)
@@ -166,6 +172,9 @@ def quantize(exact: int, lanes: int, matrix: int, x: int, activations: int, work
                 first, count, blocks = cut(columns, group_size, group)
                 place = first * tokens + 32 * blocks * token
                 target = values + 4 * place if keep else work
+                if token == 0:
+                    for line in range(_UPCOMING * first, _UPCOMING * (first + group_size), 64):
+                        prefetch_soon(upcoming + line)
                 # read in no order that the processor foresees
                 for line in range(0, 4 * count, 64):
                     prefetch(x + 4 * (columns * (token + 1) + first) + line)

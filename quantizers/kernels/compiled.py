@@ -9,8 +9,10 @@ from typing import Any
 from numba import njit
 
 from nash_swarm.quantizers.kernels.activations import quantize
+from nash_swarm.quantizers.kernels.descriptor import CODES, TILES
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint
 from nash_swarm.quantizers.kernels.simd.paths import AVX2, AVX512VNNI, GENERIC
+from nash_swarm.quantizers.kernels.simd.vectors import load_long
 from nash_swarm.quantizers.kernels.tiles import multiply
 
 Kernel = Callable[[int, int, int, int, int, int, int, int, int], None]
@@ -38,7 +40,8 @@ def _compile(path: int, exact: int, lanes: int, float_lanes: int, source: int) -
     ) -> None:
         _ = source
         if x != 0:
-            quantize(exact, lanes, matrix, x, activations, work, tokens)
+            codes = load_long(matrix + CODES) + load_long(load_long(matrix + TILES) + 16 * first)
+            quantize(exact, lanes, matrix, x, activations, work, tokens, codes)
         multiply(path, exact, lanes, float_lanes, matrix, activations, out, work, tokens, chunk, first, past)
 
     # Compiled code is found by its name, which Numba only makes unique within the process that has compiled it: two

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 FIELDS = (
     "codes",  # address of the first tile's codes
-    "tiles",  # address of the first byte of each tile in the codes, int64 (row_tiles,)
+    "tiles",  # address of the first byte of each tile in the codes and in the entries, int64 (row_tiles, 2)
     "cells",  # address of group * 32 + width in stored order, int32 (row_tiles or 1, groups)
     "cells_stride",  # bytes from one tile's cells to the next tile's, 0 if all tiles share one row of cells
     "ends",  # address of the number of stored groups of each of WIDTHS and those before it, int32 (row_tiles or 1, 7)
     "ends_stride",  # bytes from one tile's ends to the next tile's, or 0
-    "scale_codes",  # address of uint8 (row_tiles, groups, 16)
-    "zeros",  # address of uint8 (row_tiles, groups, 16), in stored order
+    "entries",  # address of the scales and zero-points of stored groups, see `entries`
+    "small",  # bytes of the entry of a group of at most 4 bits
+    "windows",  # address of the rows' windows of scales, as they are in the file, uint8 (row_tiles, 16)
+    "meanings",  # address of what the numbers in small entries mean, int32 (5, 3), see `entries.meanings`
     "scale_table",  # address of the scales of codes 0..15, float32 (16,)
     "permutation",  # address of int32 (columns,), 0 if columns are stored in the model's order
     "groups",
@@ -21,7 +23,7 @@ FIELDS = (
     "levels",  # address of `quantizers.levels.level_bytes`, 0 if levels are the codes themselves
 )
 (
-    CODES, TILES, CELLS, CELLS_STRIDE, ENDS, ENDS_STRIDE, SCALE_CODES, ZEROS, SCALE_TABLE,
+    CODES, TILES, CELLS, CELLS_STRIDE, ENDS, ENDS_STRIDE, ENTRIES, SMALL, WINDOWS, MEANINGS, SCALE_TABLE,
     PERMUTATION, GROUPS, GROUP_SIZE, COLUMNS, ROWS, HALVES, LEVELS,
 ) = range(0, 8 * len(FIELDS), 8)  # fmt: skip
 """Byte offsets of the fields."""

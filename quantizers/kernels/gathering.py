@@ -8,9 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from nash_swarm.game.layout import HALF, TILE_ROWS
 from nash_swarm.quantizers.kernels import descriptor
+from nash_swarm.quantizers.kernels.entries import LARGE, MOST_BITS, meanings, small_entry
 from nash_swarm.quantizers.kernels.prepared import Prepared
 from nash_swarm.quantizers.levels import level_tables
+from nash_swarm.quantizers.scale_windows import COARSE, EVEN, LAST
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -28,8 +31,8 @@ def gather(prepared: Prepared, wanted: npt.NDArray[np.int64], out: Floats, first
     order = prepared.permutation
     _rows(
         buffer, buffer[: len(buffer) // 2 * 2].view(np.uint16), _half_values() if prepared.halves else _NOTHING,
-        prepared.tiles, prepared.cells, prepared.scale_codes, prepared.zeros,
-        prepared.scale_table, level_tables(layout.levels).codes,
+        prepared.tiles, prepared.cells, prepared.entries, small_entry(layout), prepared.windows,
+        meanings(layout.levels), prepared.scale_table, level_tables(layout.levels).codes,
         np.arange(layout.columns, dtype=np.int32) if order is None else order, layout.group_size, wanted, out, first,
         past,
     )  # fmt: skip
@@ -51,8 +54,10 @@ def _rows(
     half_values: Floats,
     tiles: npt.NDArray[np.int64],
     cells: npt.NDArray[np.int32],
-    scale_codes: Bytes,
-    zeros: Bytes,
+    entries: Bytes,
+    small: int,
+    windows: Bytes,
+    meanings: npt.NDArray[np.int32],
     scale_table: Floats,
     levels: Floats,
     permutation: npt.NDArray[np.int32],
@@ -62,20 +67,29 @@ def _rows(
     first: int,
     past: int,
 ) -> None:
-    """Arguments as `Prepared` has them; levels: of `levels.LevelTables`."""
+    """Arguments as `Prepared` has them; small, meanings: of `entries`; levels: of `levels.LevelTables`."""
     columns = out.shape[1]
     for i in range(first, past):
         row = wanted[i]
         tile = row >> 4
         n = row & 15
-        at = tiles[tile]
+        at, entry = tiles[tile]
+        window = int(np.int64(windows[tile, n]))
         order = cells[tile if len(cells) > 1 else 0]
         for j in range(order.size):
             bits = int(np.int64(order[j])) & ((1 << _WIDTH_BITS) - 1)
             group = int(np.int64(order[j])) >> _WIDTH_BITS
-            scale_code = np.int64(scale_codes[tile, group, n])
+            scale_code, zero = 0, 0
+            if bits != HALF and (bits > MOST_BITS or small == LARGE):
+                zero, scale_code = int(np.int64(entries[entry + n])), int(np.int64(entries[entry + TILE_ROWS + n]))
+                entry += LARGE
+            elif bits != HALF:
+                byte = int(np.int64(entries[entry + n]))
+                first_code = window // EVEN * EVEN + int(np.int64(meanings[bits, 0]))
+                zero = int(np.int64(meanings[bits, 1])) + int(np.int64(meanings[bits, 2])) * (byte & 15)
+                scale_code = min(LAST, first_code + (byte >> 4) * (COARSE if window % EVEN else 1))
+                entry += small
             scale = scale_table[scale_code & 15] * np.float32(2.0) ** (-(scale_code >> 4))
-            zero = np.float32(zeros[tile, j, n])
             end = min((group + 1) * group_size, columns)
             low = 4 if bits >= 4 else 2
             high = bits - low
@@ -83,7 +97,7 @@ def _rows(
                 for k in range(min(32, end - start)):
                     lane = 4 * n + (k & 3)
                     quad = k >> 2
-                    if bits == 16:
+                    if bits == HALF:
                         out[i, permutation[start + k]] = half_values[halves[(at >> 1) + quad * 64 + lane]]
                         continue
                     if bits == 8:
@@ -96,5 +110,5 @@ def _rows(
                             per = 8 // high
                             byte = int(buffer[at + low * 64 + quad // per * 64 + lane])
                             code |= ((byte >> (high * (quad % per))) & ((1 << high) - 1)) << low
-                    out[i, permutation[start + k]] = (levels[bits, code] - zero) * scale
+                    out[i, permutation[start + k]] = (levels[bits, code] - np.float32(zero)) * scale
                 at += bits * 64

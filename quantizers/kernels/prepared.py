@@ -1,8 +1,8 @@
 """A packed matrix made ready for the kernels: its own buffer, small side tables, everything checked once.
 
 Kernels read raw addresses, so nothing here is taken on trust: every table is checked against the others and against the
-buffer's real length before its address is taken. Side tables are small: two bytes a row and group (scale and
-zero-point), a few bytes a tile and input.
+buffer's real length before its address is taken. Side tables are small: a byte or two a row and group, see `entries`, a
+few bytes a tile and input.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from nash_swarm.errors import DataError
 from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
 from nash_swarm.quantizers import grid
 from nash_swarm.quantizers.kernels import descriptor
-from nash_swarm.quantizers.levels import level_bytes, level_tables
+from nash_swarm.quantizers.kernels.entries import entry_sizes, make_entries, meanings, small_entry
+from nash_swarm.quantizers.levels import level_bytes
 from nash_swarm.quantizers.packing import PackedTensor, n16k32
 
 LONGEST_GROUP = 1 << 15
@@ -37,11 +38,11 @@ class Prepared:
         layout: shape and groups.
         buffer: the packed bytes, shared with the tensor, uint8.
         code_bytes: where in the buffer the codes end.
-        tiles: first byte of each tile's codes, int64 (row_tiles,).
+        tiles: first byte of each tile's codes and of its entries, int64 (row_tiles, 2).
         cells: group * 32 + width of each stored group, widest first, int32 (row_tiles, groups); (1, groups) if all
             tiles agree.
-        zeros: levels of the zero-points, see `quantizers.levels`, in stored order, uint8 (row_tiles, groups, 16).
-        scale_codes: in column order, uint8 (row_tiles, groups, 16).
+        entries: scales and zero-points, see `kernels.entries`, uint8.
+        windows: section of `scale_windows.ScaleWindows`, uint8 (row_tiles, 16).
         scale_table: scales of codes 0..15, float32 (16,).
         permutation: int32 (columns,), `None` if columns are stored in the model's order.
         halves: some cell has width 16.
@@ -58,8 +59,8 @@ class Prepared:
     code_bytes: int
     tiles: npt.NDArray[np.int64]
     cells: npt.NDArray[np.int32]
-    zeros: npt.NDArray[np.uint8]
-    scale_codes: npt.NDArray[np.uint8]
+    entries: npt.NDArray[np.uint8]
+    windows: npt.NDArray[np.uint8]
     scale_table: npt.NDArray[np.float32]
     permutation: npt.NDArray[np.int32] | None
     halves: bool = field(init=False)
@@ -80,8 +81,10 @@ class Prepared:
             "cells_stride": self.cells.strides[0] if len(self.cells) > 1 else 0,
             "ends": ends.ctypes.data,
             "ends_stride": ends.strides[0] if len(ends) > 1 else 0,
-            "scale_codes": self.scale_codes.ctypes.data,
-            "zeros": self.zeros.ctypes.data,
+            "entries": self.entries.ctypes.data,
+            "small": small_entry(layout),
+            "windows": self.windows.ctypes.data,
+            "meanings": meanings(layout.levels).ctypes.data,
             "scale_table": self.scale_table.ctypes.data,
             "permutation": 0 if order is None else order.ctypes.data,
             "groups": layout.groups,
@@ -100,7 +103,7 @@ class Prepared:
             table.flags.writeable = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        given = (self.layout, self.buffer, self.code_bytes, self.tiles, self.cells, self.zeros, self.scale_codes)
+        given = (self.layout, self.buffer, self.code_bytes, self.tiles, self.cells, self.entries, self.windows)
         return Prepared, (*given, self.scale_table, self.permutation)
 
     @property
@@ -110,7 +113,7 @@ class Prepared:
 
     def _tables(self) -> list[npt.NDArray[Any]]:
         tables: list[npt.NDArray[Any]] = [
-            self.tiles, self.cells, self.ends, self.zeros, self.scale_codes, self.scale_table, self.fields
+            self.tiles, self.cells, self.ends, self.entries, self.windows, self.scale_table, self.fields
         ]  # fmt: skip
         return tables if self.permutation is None else [*tables, self.permutation]
 
@@ -126,7 +129,7 @@ def prepare(tensor: PackedTensor) -> Prepared:
         raise DataError(f"{name}: matrices with a width for every weight have no kernels; unpack them")
     shape = (layout.row_tiles, layout.groups)
     _expect(name, "widths", tensor.widths, np.uint8, shape)
-    for what, codes in (("zero-points", tensor.zeros), ("scale codes", tensor.scale_codes)):
+    for what, codes in (("zero-points", tensor.zeros), ("scales' places", tensor.places)):
         _expect(name, what, codes, np.uint8, (shape[0] * TILE_ROWS, shape[1]))
     _expect(name, "column order", tensor.permutation, np.int64, (layout.columns,))
     if not 0 < tensor.base <= grid.LARGEST_BASE:
@@ -137,18 +140,18 @@ def prepare(tensor: PackedTensor) -> Prepared:
     wide = tensor.widths.astype(np.int64)
     order = np.argsort(-wide, axis=1, kind="stable")
     cells = (order << descriptor.WIDTH_BITS | np.take_along_axis(wide, order, axis=1)).astype(np.int32)
-    widest = np.minimum(grid.row_widths(tensor.widths, layout, padded=True), 8)
-    levels = level_tables(layout.levels).zeros[widest, tensor.zeros].astype(np.uint8)
-    by_tile = levels.reshape(shape[0], TILE_ROWS, shape[1])
+    if len(tensor.windows.lowest) != shape[0] * TILE_ROWS:
+        raise DataError(f"{name}: {len(tensor.windows.lowest)} windows of scales for {layout.rows} rows")
+    entries, starts = make_entries(tensor, order)
     identity = np.array_equal(tensor.permutation, np.arange(layout.columns))
     return Prepared(
         layout,
         tensor.buffer,
         code_bytes,
-        offsets.min(axis=1),
+        np.stack([offsets.min(axis=1), starts], axis=1),
         cells[:1].copy() if (cells == cells[0]).all() else cells,
-        np.ascontiguousarray(np.take_along_axis(by_tile, order[:, None], axis=2).transpose(0, 2, 1)),
-        np.ascontiguousarray(tensor.scale_codes.reshape(by_tile.shape).transpose(0, 2, 1)),
+        entries,
+        tensor.windows.section().reshape(-1, TILE_ROWS),
         grid.scale_table(tensor.base)[:16].copy(),
         None if identity else np.clip(tensor.permutation, -1, layout.columns).astype(np.int32),
     )
@@ -160,14 +163,14 @@ def _check(prepared: Prepared) -> None:
     name, tiles, groups = layout.name, layout.row_tiles, layout.groups
     if layout.group_size > LONGEST_GROUP:
         raise DataError(f"{name}: groups of {layout.group_size} columns are too long for the kernels")
-    _expect(name, "tile offsets", prepared.tiles, np.int64, (tiles,))
+    _expect(name, "tile offsets", prepared.tiles, np.int64, (tiles, 2))
     _expect(name, "cells", cells, np.int32, (1 if np.shape(cells)[:1] == (1,) else tiles, groups))
-    _expect(name, "zero-points", prepared.zeros, np.uint8, (tiles, groups, TILE_ROWS))
-    _expect(name, "scale codes", prepared.scale_codes, np.uint8, (tiles, groups, TILE_ROWS))
+    _expect(name, "entries", prepared.entries, np.uint8, np.shape(prepared.entries)[:1])
+    _expect(name, "windows of scales", prepared.windows, np.uint8, (tiles, TILE_ROWS))
     _expect(name, "scales", prepared.scale_table, np.float32, (16,))
     _expect(name, "buffer", prepared.buffer, np.uint8, np.shape(prepared.buffer)[:1])
     tables: list[npt.NDArray[Any]] = [
-        prepared.tiles, cells, prepared.zeros, prepared.scale_codes, prepared.scale_table, prepared.buffer
+        prepared.tiles, cells, prepared.entries, prepared.windows, prepared.scale_table, prepared.buffer
     ]  # fmt: skip
     if prepared.permutation is not None:
         tables.append(prepared.permutation)
@@ -182,8 +185,10 @@ def _check(prepared: Prepared) -> None:
     if (np.diff(widths, axis=1) > 0).any():
         raise DataError(f"{name}: a tile's groups are not stored widest first")
     sizes = (64 * widths * layout.group_blocks()[group]).sum(axis=1)
-    if (prepared.tiles < 0).any() or (prepared.tiles > prepared.code_bytes - sizes).any():
-        raise DataError(f"{name}: a tile is not inside the codes")
+    sizes = np.stack([sizes, entry_sizes(widths, layout).sum(axis=1)], axis=-1)
+    room = [prepared.code_bytes, len(prepared.entries)]
+    if (prepared.tiles < 0).any() or (prepared.tiles > room - sizes).any():
+        raise DataError(f"{name}: a tile is not inside the codes and entries")
     if prepared.code_bytes > len(prepared.buffer):
         raise DataError(f"{name}: {len(prepared.buffer)} bytes are too few for the widths")
 

@@ -12,7 +12,9 @@ from numba import int32, literally, njit
 from nash_swarm.game.layout import HALF
 from nash_swarm.quantizers.kernels import descriptor as d
 from nash_swarm.quantizers.kernels.activations import cut, scales_at, totals_at, values_at
-from nash_swarm.quantizers.kernels.simd.floats import add_products, load_scales, store_levels
+from nash_swarm.quantizers.kernels.entries import LARGE, MOST_BITS
+from nash_swarm.quantizers.kernels.simd.entries import codes_at, first_codes, place_shifts, zeros_at
+from nash_swarm.quantizers.kernels.simd.floats import add_products, scales_of, store_levels
 from nash_swarm.quantizers.kernels.simd.integers import add_few_tokens, add_tokens, unpack_group
 from nash_swarm.quantizers.kernels.simd.vectors import (
     float_bits,
@@ -22,12 +24,19 @@ from nash_swarm.quantizers.kernels.simd.vectors import (
     load_int,
     load_long,
     prefetch,
+    prefetch_to_stay,
     splat_float,
     store_float,
     store_floats,
+    zero_ints,
 )
 
 WIDTH_MASK = 31
+_AHEAD = 512
+"""Bytes of entries that prefetches run ahead."""
+_STREAM = 8192
+"""Bytes of codes after which an activation is looked at again: a fraction of the first cache, from which codes drive
+out what has not been touched. What is missing there waits its turn behind all the codes that have been asked for."""
 
 
 @njit(error_model="numpy")
@@ -51,27 +60,48 @@ def _few_tokens(
     """
     path, lanes, tabled, bits = literally(path), literally(lanes), literally(tabled), literally(bits)
     groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
-    columns, table = load_long(matrix + d.COLUMNS), load_long(matrix + d.SCALE_TABLE)
-    ends = load_long(matrix + d.ENDS) + load_long(matrix + d.ENDS_STRIDE) * tile + end
-    cells = load_long(matrix + d.CELLS) + load_long(matrix + d.CELLS_STRIDE) * tile
-    scale_codes = load_long(matrix + d.SCALE_CODES) + 16 * groups * tile
-    zero_points = load_long(matrix + d.ZEROS) + 16 * groups * tile
-    steps, totals = scales_at(matrix, activations, tokens), totals_at(matrix, activations, tokens)
-    levels = load_long(matrix + d.LEVELS)
-    for position in range(load_int(ends - 4), load_int(ends)):
-        group = load_int(cells + 4 * position) >> d.WIDTH_BITS
-        column, _, blocks = cut(columns, group_size, group)
-        # scale codes stand in column order: unless asked for a tile ahead, they come too late
-        prefetch(scale_codes + 16 * (groups + position))
-        prefetch(zero_points + 16 * (groups + position))
-        zeros = load_bytes(zero_points + 16 * position)
-        scales = load_scales(path, table, scale_codes + 16 * group)
-        inputs = column * tokens + 32 * blocks * start
-        index = 4 * (group * tokens + start)
+    table, levels = load_long(matrix + d.SCALE_TABLE), load_long(matrix + d.LEVELS)
+    ends = load_long(matrix + d.ENDS) + load_long(matrix + d.ENDS_STRIDE) * tile
+    first, past = load_int(ends + end - 4), load_int(ends + end)
+    cell = load_long(matrix + d.CELLS) + load_long(matrix + d.CELLS_STRIDE) * tile + 4 * first
+    entry = load_long(matrix + d.ENTRIES) + load_long(load_long(matrix + d.TILES) + 16 * tile + 8)
+    size, meaning = LARGE, load_long(matrix + d.MEANINGS)
+    if bits > MOST_BITS:
+        entry += LARGE * (first - load_int(ends + d.END_16))
+    else:
+        size = load_long(matrix + d.SMALL)
+        meaning += 12 * bits
+        large = load_int(ends + d.END_5)
+        entry += LARGE * (large - load_int(ends + d.END_16)) + size * (first - large)
+    zero, step = 0, 1
+    if tabled:
+        zero, step = load_int(meaning + 4), load_int(meaning + 8)
+    windows = load_long(matrix + d.WINDOWS) + 16 * tile
+    firsts, shifts = first_codes(windows, load_int(meaning)), place_shifts(windows)
+    last, whole = groups - 1, group_size // 32
+    _, _, rest = cut(load_long(matrix + d.COLUMNS), group_size, last)
+    steps = scales_at(matrix, activations, tokens) + 4 * start
+    totals = totals_at(matrix, activations, tokens) + 4 * start
+    width, stride = groups * group_size * tokens, _STREAM // (2 * bits) * tokens
+    for _ in range(past - first):
+        group = load_int(cell) >> d.WIDTH_BITS
+        blocks = rest if group == last else whole
+        prefetch(entry + _AHEAD)
+        if size == LARGE:
+            zeros, scales = load_bytes(entry), scales_of(path, table, load_bytes(entry + 16))
+        else:
+            zeros, scales = zeros_at(entry, zero, step), scales_of(path, table, codes_at(entry, firsts, shifts))
+        inputs = activations + group * group_size * tokens + 32 * blocks * start
+        later, end_of_turn = inputs + stride, inputs + width
+        while later < end_of_turn:
+            prefetch_to_stay(later if later < activations + width else later - width)
+            later += stride
+        index = 4 * group * tokens
         add_few_tokens(
-            path, lanes, tabled, bits, at, blocks, levels, zeros, scales, activations + inputs, steps + index,
-            totals + index, sums,
-        )  # fmt: skip
+            path, lanes, tabled, bits, at, blocks, levels, zeros, scales, inputs, steps + index, totals + index, sums
+        )
+        cell += 4
+        entry += size
         at += 64 * bits * blocks
     return at
 
@@ -82,12 +112,21 @@ def _few_tokens_of_any_width(
     sums: int,
 ) -> None:  # fmt: skip
     """All widths that codes have, in stored order; levels of 8 and 6 bits are even."""
-    at = _few_tokens(path, lanes, 0, 8, d.END_8, matrix, tile, at, activations, tokens, start, sums)
-    at = _few_tokens(path, lanes, 0, 6, d.END_6, matrix, tile, at, activations, tokens, start, sums)
-    at = _few_tokens(path, lanes, tabled, 5, d.END_5, matrix, tile, at, activations, tokens, start, sums)
-    at = _few_tokens(path, lanes, tabled, 4, d.END_4, matrix, tile, at, activations, tokens, start, sums)
-    at = _few_tokens(path, lanes, tabled, 3, d.END_3, matrix, tile, at, activations, tokens, start, sums)
-    _few_tokens(path, lanes, tabled, 2, d.END_2, matrix, tile, at, activations, tokens, start, sums)
+    ends = load_long(matrix + d.ENDS) + load_long(matrix + d.ENDS_STRIDE) * tile
+    done_16, done_8, done_6 = load_int(ends + d.END_16), load_int(ends + d.END_8), load_int(ends + d.END_6)
+    done_5, done_4, done_3 = load_int(ends + d.END_5), load_int(ends + d.END_4), load_int(ends + d.END_3)
+    if done_8 > done_16:
+        at = _few_tokens(path, lanes, 0, 8, d.END_8, matrix, tile, at, activations, tokens, start, sums)
+    if done_6 > done_8:
+        at = _few_tokens(path, lanes, 0, 6, d.END_6, matrix, tile, at, activations, tokens, start, sums)
+    if done_5 > done_6:
+        at = _few_tokens(path, lanes, tabled, 5, d.END_5, matrix, tile, at, activations, tokens, start, sums)
+    if done_4 > done_5:
+        at = _few_tokens(path, lanes, tabled, 4, d.END_4, matrix, tile, at, activations, tokens, start, sums)
+    if done_3 > done_4:
+        at = _few_tokens(path, lanes, tabled, 3, d.END_3, matrix, tile, at, activations, tokens, start, sums)
+    if load_int(ends + d.END_2) > done_3:
+        _few_tokens(path, lanes, tabled, 2, d.END_2, matrix, tile, at, activations, tokens, start, sums)
 
 
 @njit(inline="always")
@@ -99,7 +138,8 @@ def multiply(
     codes, tiles = load_long(matrix + d.CODES), load_long(matrix + d.TILES)
     cells, cells_stride = load_long(matrix + d.CELLS), load_long(matrix + d.CELLS_STRIDE)
     ends, ends_stride = load_long(matrix + d.ENDS), load_long(matrix + d.ENDS_STRIDE)
-    scale_codes, zero_points = load_long(matrix + d.SCALE_CODES), load_long(matrix + d.ZEROS)
+    entries, small = load_long(matrix + d.ENTRIES), load_long(matrix + d.SMALL)
+    windows, meanings = load_long(matrix + d.WINDOWS), load_long(matrix + d.MEANINGS)
     table, levels = load_long(matrix + d.SCALE_TABLE), load_long(matrix + d.LEVELS)
     groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
     columns, rows = load_long(matrix + d.COLUMNS), load_long(matrix + d.ROWS)
@@ -114,19 +154,29 @@ def multiply(
                 store_floats(sums + 64 * token, nothing)
                 # rows of the output lie far apart: each store would wait for its line
                 prefetch(out + 4 * ((start + token) * rows + 16 * tile))
-            at = codes + load_long(tiles + 8 * tile)
+            at = codes + load_long(tiles + 16 * tile)
+            entry = entries + load_long(tiles + 16 * tile + 8)
+            window = windows + 16 * tile
+            shifts = place_shifts(window)
             cell = cells + cells_stride * tile
             few = exact == 0 and count <= 2
             others = load_int(ends + ends_stride * tile + d.END_16) if few else groups
-            for position in range(others):
+            for _ in range(others):
                 bits = load_int(cell) & WIDTH_MASK
                 group = load_int(cell) >> d.WIDTH_BITS
                 cell += 4
                 column, _, blocks = cut(columns, group_size, group)
-                # scale codes stand in column order: unless asked for a tile ahead, they come too late
-                prefetch(scale_codes + 16 * ((tile + 1) * groups + position))
-                zeros = load_bytes(zero_points + 16 * (tile * groups + position))
-                scales = load_scales(path, table, scale_codes + 16 * (tile * groups + group))
+                prefetch(entry + _AHEAD)
+                zeros, scales = zero_ints(), one
+                if bits != HALF and (bits > MOST_BITS or small == LARGE):
+                    zeros, scales = load_bytes(entry), scales_of(path, table, load_bytes(entry + 16))
+                    entry += LARGE
+                elif bits != HALF:
+                    meaning = meanings + 12 * bits
+                    firsts = first_codes(window, load_int(meaning))
+                    zeros = zeros_at(entry, load_int(meaning + 4), load_int(meaning + 8))
+                    scales = scales_of(path, table, codes_at(entry, firsts, shifts))
+                    entry += small
                 inputs = column * tokens + 32 * blocks * start
                 index = 4 * (group * tokens + start)
                 if exact or bits == HALF:
@@ -134,8 +184,6 @@ def multiply(
                         store_levels(path, 0, bits, at, blocks, levels, zeros, work)
                     else:
                         store_levels(path, 1, bits, at, blocks, levels, zeros, work)
-                    if bits == HALF:
-                        scales = one
                     add_products(float_lanes, work, blocks, scales, values + 4 * inputs, sums, count)
                 else:
                     block, most_bits = at, bits

@@ -33,7 +33,8 @@ class PackedTensor:
         code_bytes: length of the leading section.
         widths: uint8 (row_tiles, groups); (rows, columns) at `parameter` granularity.
         zeros: uint8 (row_tiles * 16, groups), padded rows included; (rows, groups) at `parameter` granularity.
-        scale_codes: uint8, same shape as `zeros`.
+        places: of the scales' codes in their rows' windows, uint8, same shape as `zeros`.
+        windows: of all rows, padded ones included.
         base: the tensor's largest scale.
         permutation: int64 (columns,), stored column k is the matrix's column `permutation[k]`.
     """
@@ -43,7 +44,8 @@ class PackedTensor:
     code_bytes: int
     widths: npt.NDArray[np.uint8]
     zeros: npt.NDArray[np.uint8]
-    scale_codes: npt.NDArray[np.uint8]
+    places: npt.NDArray[np.uint8]
+    windows: ScaleWindows
     base: float
     permutation: npt.NDArray[np.int64]
 
@@ -108,16 +110,23 @@ class PackedTensor:
                 raise DataError(f"{layout.name}: the column order is no permutation")
         if layout.per_weight:
             shape = (layout.rows, layout.groups)
-            scale_codes = end.take(shape[0] * shape[1]).reshape(shape)
+            places, windows = end.take(shape[0] * shape[1]).reshape(shape), ScaleWindows.anywhere(layout.rows)
             zeros = end.take(shape[0] * shape[1]).reshape(shape)
             expected = per_weight.code_bytes(widths)
         else:
-            scale_codes = _unpack_scales(end, widths, layout)
+            places, windows = _unpack_scales(end, layout)
             zeros = _untile(_unpack_zeros(end.take(int(_zero_bytes(widths).sum())), widths))
             expected = n16k32.group_offsets(widths, layout)[1]
         if end.left != expected:
             raise DataError(f"{layout.name}: {end.left} bytes of codes where the widths ask for {expected}")
-        return cls(layout, buffer, expected, widths, zeros, scale_codes, base, permutation)
+        return cls(layout, buffer, expected, widths, zeros, places, windows, base, permutation)
+
+    @cached_property
+    def scale_codes(self) -> npt.NDArray[np.uint8]:
+        """Scale codes, uint8, same shape as `zeros`."""
+        if self.layout.scale_bits == 8:
+            return self.places
+        return self.windows.codes(self.places, grid.row_widths(self.widths, self.layout, padded=True))
 
     @cached_property
     def scales(self) -> npt.NDArray[np.float32]:
@@ -199,16 +208,16 @@ def _pack_scales(rounded: Rounded, widths: npt.NDArray[np.uint8], layout: Tensor
     return [pack_places(_tiles(places, layout)), windows.section()]
 
 
-def _unpack_scales(end: _End, widths: npt.NDArray[np.uint8], layout: TensorLayout) -> npt.NDArray[np.uint8]:
-    """Scale codes (row_tiles * 16, groups)."""
+def _unpack_scales(end: _End, layout: TensorLayout) -> tuple[npt.NDArray[np.uint8], ScaleWindows]:
+    """Places (row_tiles * 16, groups) and the windows that they are places of."""
     tiles = (layout.row_tiles, layout.groups)
     if layout.scale_bits == 8:
-        return _untile(end.take(tiles[0] * tiles[1] * TILE_ROWS).reshape(*tiles, TILE_ROWS))
+        codes = _untile(end.take(tiles[0] * tiles[1] * TILE_ROWS).reshape(*tiles, TILE_ROWS))
+        return codes, ScaleWindows.anywhere(len(codes))
     section = np.zeros(layout.row_tiles * TILE_ROWS, np.uint8)
     section[: layout.rows] = end.take(layout.rows)
     places = _untile(unpack_places(end.take(tiles[0] * tiles[1] * TILE_ROWS // 2).reshape(*tiles, TILE_ROWS // 2)))
-    windows = ScaleWindows.read(section, layout.levels)
-    return windows.codes(places, grid.row_widths(widths, layout, padded=True))
+    return places, ScaleWindows.read(section, layout.levels)
 
 
 def _zero_bytes(widths: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

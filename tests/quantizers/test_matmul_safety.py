@@ -20,6 +20,7 @@ from nash_swarm.game.layout import TensorLayout
 from nash_swarm.quantizers.kernels.matmul import Runner, multiply, quantize_activations
 from nash_swarm.quantizers.kernels.prepared import Prepared, prepare
 from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.quantizers.scale_windows import ScaleWindows
 
 TESTS = Path(__file__).parents[1]
 # not `from quantizers.test_...`: the repository's own folder of that name may come first on somebody's path
@@ -92,8 +93,9 @@ def lies(rng: np.random.Generator, tensor: PackedTensor) -> dict[str, Any]:
         "zeros": tensor.zeros[:-1],
         "zeros ": tensor.zeros.astype(np.float32),
         "permutation": permutation,
-        "scale_codes": tensor.scale_codes[:-1],
-        "scale_codes ": tensor.scale_codes.astype(np.int8),
+        "places": tensor.places[:-1],
+        "places ": tensor.places.astype(np.int8),
+        "windows": ScaleWindows.anywhere(layout.rows + 1),
         "permutation ": twice,
         "permutation  ": tensor.permutation[:-1],
         "permutation   ": tensor.permutation.astype(np.int32),
@@ -132,12 +134,15 @@ def prepared_lies(rng: np.random.Generator, prepared: Prepared) -> dict[str, Any
         "cells   ": prepared.cells[:, :-1],
         "cells    ": prepared.cells.astype(np.int64),
         "cells     ": prepared.cells[:, ::-1].copy(),
-        "zeros": prepared.zeros[:-1],
-        "zeros ": prepared.zeros.astype(np.int16),
+        "tiles    ": prepared.tiles + np.array([0, 16]),
+        "entries": prepared.entries[:-1],
+        "entries ": prepared.entries.astype(np.int16),
+        "entries  ": np.repeat(prepared.entries, 2)[::2],
+        "entries   ": prepared.entries[None],
         "scale_table": prepared.scale_table[:15],
-        "scale_codes": prepared.scale_codes[:, 1:],
-        "scale_codes ": prepared.scale_codes.astype(np.int16),
-        "scale_codes  ": prepared.scale_codes.swapaxes(0, 1),
+        "windows": prepared.windows[1:],
+        "windows ": prepared.windows.astype(np.int16),
+        "windows  ": np.repeat(prepared.windows, 2, axis=0)[::2],
         "code_bytes": len(prepared.buffer) + 1,
         "code_bytes ": 0,
         "permutation": changed(prepared.permutation, -1),
@@ -242,10 +247,11 @@ def test_tables_are_small_and_read_only() -> None:
     tensor = random_tensor(0, (512, 1024), [4])
     prepared = prepare(tensor)
     assert np.shares_memory(prepared.buffer, tensor.buffer)
-    assert prepared.scale_codes.size == 512 * 1024 // 64  # a byte each, as they had on disk before they had four bits
+    groups = 512 * 1024 // 64
+    assert prepared.entries.size == groups
+    assert prepare(random_tensor(0, (512, 1024), [6])).entries.size == 2 * groups
     for each in (prepared, prepare(random_tensor(0, (512, 1024), [2, 6]))):
-        share = 0.05 if each is prepared else 0.06
-        assert each.table_bytes - each.scale_codes.size < share * len(tensor.buffer)
-    tables = (prepared.tiles, prepared.cells, prepared.ends, prepared.zeros, prepared.scale_codes, prepared.fields)
+        assert each.table_bytes - each.entries.size < 0.04 * len(tensor.buffer)
+    tables = (prepared.tiles, prepared.cells, prepared.ends, prepared.entries, prepared.windows, prepared.fields)
     for table in (*tables, prepared.permutation):
         assert table is not None and not table.flags.writeable

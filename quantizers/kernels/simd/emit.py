@@ -11,6 +11,14 @@ from llvmlite.binding import get_host_cpu_name
 from numba.core import cgutils
 
 LANES = 16
+ON_ZEN = get_host_cpu_name().startswith("znver")
+
+PASSING, SECOND_CACHE, ALL_CACHES = 0, 2, 3
+"""Where prefetched lines go, in LLVM's terms."""
+STREAMED = PASSING if ON_ZEN else SECOND_CACHE
+"""Packed weights are read once a token: through the second cache they only drive out what is needed again. But Intel's
+processors wait for fewer lines at a time on their way to the first cache than to the second one: past it, weights came
+at two thirds of the speed."""
 
 BYTE, SHORT, INT, LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FLOAT = ir.FloatType()
@@ -41,15 +49,8 @@ def store(builder: ir.IRBuilder, address: ir.Value, value: ir.Value) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 1
 
 
-def prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
-    """Ask for the cache line of an address, which need not exist.
-
-    Packed weights are read once a token: through the second cache they only drive out what is needed again. But Intel's
-    processors wait for fewer lines at a time on their way to the first cache than to the second one: past it, weights
-    came at two thirds of the speed.
-    """
-    passing, second = 0, 2
-    locality = passing if get_host_cpu_name().startswith("znver") else second
+def prefetch(builder: ir.IRBuilder, address: ir.Value, locality: int) -> None:
+    """Ask for the cache line of an address, which need not exist."""
     hints = [ir.Constant(INT, hint) for hint in (0, locality, 1)]  # to read, data
     call(builder, "llvm.prefetch.p0", ir.VoidType(), [builder.inttoptr(address, BYTE.as_pointer()), *hints])
 

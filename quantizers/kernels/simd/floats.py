@@ -26,18 +26,18 @@ INPUTS = 4
 
 
 @intrinsic(prefer_literal=True)
-def load_scales(typing: Any, path: Any, table: Any, codes: Any) -> Any:
-    """`base * 2**(-code / 16)` of the sixteen codes at address `codes`; table: address of the scales of codes 0..15."""
+def scales_of(typing: Any, path: Any, table: Any, codes: Any) -> Any:
+    """`base * 2**(-code / 16)` of sixteen scale codes; table: address of the scales of codes 0..15."""
     lookup = {AVX512VNNI: _lookup_avx512, AVX2: _lookup_avx2}.get(path.literal_value, _lookup_generic)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        code = builder.zext(emit.load(builder, args[2], emit.vector(emit.BYTE)), emit.INTS)
+        code = args[2]
         octave = builder.lshr(code, emit.constant(emit.INTS, 4))
         exponent = builder.shl(builder.sub(emit.constant(emit.INTS, 127), octave), emit.constant(emit.INTS, 23))
         step = lookup(builder, args[1], builder.and_(code, emit.constant(emit.INTS, 15)))
         return builder.fmul(step, builder.bitcast(exponent, emit.FLOATS))
 
-    return FLOATS(path, types.int64, types.int64), generate
+    return FLOATS(path, types.int64, INTS), generate
 
 
 def _lookup_avx512(builder: ir.IRBuilder, table: ir.Value, index: ir.Value) -> ir.Value:

@@ -23,13 +23,13 @@ FEW = 2
 """Tokens whose inputs follow each other; inputs of more that are taken at a time are interleaved."""
 PAIR_BITS = 7
 """Of the lower number of a `total_pair`."""
-_AHEAD = 8192
+_AHEAD = 6144 if emit.ON_ZEN else 8192
 """Bytes that prefetches run ahead of the reader: longer than memory takes, shorter than the first cache."""
 
 
 def _prefetch_block(builder: ir.IRBuilder, width: int, address: ir.Value) -> None:
     for line in range(width):
-        emit.prefetch(builder, emit.offset(builder, address, _AHEAD + line * VECTOR))
+        emit.prefetch(builder, emit.offset(builder, address, _AHEAD + line * VECTOR), emit.STREAMED)
 
 
 def _started(builder: ir.IRBuilder, path: int, zeros: ir.Value, totals: ir.Value) -> ir.Value:

@@ -83,7 +83,29 @@ def prefetch(typing: Any, address: Any) -> Any:
     """Ask for the cache line of an address, which need not exist."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        emit.prefetch(builder, args[0])
+        emit.prefetch(builder, args[0], emit.STREAMED)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS), generate
+
+
+@intrinsic
+def prefetch_soon(typing: Any, address: Any) -> Any:
+    """Ask for a line into the second cache: it is wanted soon, but there is more to come than the first one holds."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        emit.prefetch(builder, args[0], emit.SECOND_CACHE)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS), generate
+
+
+@intrinsic
+def prefetch_to_stay(typing: Any, address: Any) -> Any:
+    """`prefetch` what is wanted again and again."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        emit.prefetch(builder, args[0], emit.ALL_CACHES)
         return context.get_dummy_value()
 
     return types.void(_ADDRESS), generate

@@ -12,19 +12,19 @@ FIELDS = (
     "entries",  # address of the scales and zero-points of stored groups, see `entries`
     "small",  # bytes of the entry of a group of at most 4 bits
     "windows",  # address of the rows' windows of scales, as they are in the file, uint8 (row_tiles, 16)
-    "meanings",  # address of what the numbers in small entries mean, int32 (5, 3), see `entries.meanings`
     "scale_table",  # address of the scales of codes 0..15, float32 (16,)
     "permutation",  # address of int32 (columns,), 0 if columns are stored in the model's order
     "groups",
     "group_size",
     "columns",
     "rows",
+    "present",  # sum of 2**width of the widths that there are
     "halves",  # 1 if some cell has width 16
     "levels",  # address of `quantizers.levels.level_bytes`, 0 if levels are the codes themselves
 )
 (
-    CODES, TILES, CELLS, CELLS_STRIDE, ENDS, ENDS_STRIDE, ENTRIES, SMALL, WINDOWS, MEANINGS, SCALE_TABLE,
-    PERMUTATION, GROUPS, GROUP_SIZE, COLUMNS, ROWS, HALVES, LEVELS,
+    CODES, TILES, CELLS, CELLS_STRIDE, ENDS, ENDS_STRIDE, ENTRIES, SMALL, WINDOWS, SCALE_TABLE,
+    PERMUTATION, GROUPS, GROUP_SIZE, COLUMNS, ROWS, PRESENT, HALVES, LEVELS,
 ) = range(0, 8 * len(FIELDS), 8)  # fmt: skip
 """Byte offsets of the fields."""
 

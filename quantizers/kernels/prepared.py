@@ -19,7 +19,7 @@ from nash_swarm.errors import DataError
 from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
 from nash_swarm.quantizers import grid
 from nash_swarm.quantizers.kernels import descriptor
-from nash_swarm.quantizers.kernels.entries import entry_sizes, make_entries, meanings, small_entry
+from nash_swarm.quantizers.kernels.entries import entry_sizes, make_entries, small_entry
 from nash_swarm.quantizers.levels import level_bytes
 from nash_swarm.quantizers.packing import PackedTensor, n16k32
 
@@ -84,13 +84,13 @@ class Prepared:
             "entries": self.entries.ctypes.data,
             "small": small_entry(layout),
             "windows": self.windows.ctypes.data,
-            "meanings": meanings(layout.levels).ctypes.data,
             "scale_table": self.scale_table.ctypes.data,
             "permutation": 0 if order is None else order.ctypes.data,
             "groups": layout.groups,
             "group_size": layout.group_size,
             "columns": layout.columns,
             "rows": layout.rows,
+            "present": int((1 << np.unique(self.cells & _WIDTH_MASK).astype(np.int64)).sum()),
             "halves": int(halves),
             "levels": 0 if table is None else table.ctypes.data,
         }

@@ -51,46 +51,33 @@ def _write(values: int, rows: int, out: int) -> None:
 
 @njit(error_model="numpy")
 def _few_tokens(
-    path: int, lanes: int, tabled: int, bits: int, end: int, matrix: int, tile: int, at: int, activations: int,
-    tokens: int, start: int, sums: int,
+    path: int, lanes: int, tabled: int, bits: int, count: int, matrix: int, tile: int, cell: int, entry: int, at: int,
+    activations: int, tokens: int, start: int, sums: int,
 ) -> int:  # fmt: skip
-    """Add a tile's groups of one width to the sums of one or two tokens; the address behind their codes.
+    """Add `count` groups of one width to the sums of one or two tokens; the address behind their codes.
 
-    Compiled once for every path, lanes, tabled and bits: written into its callers it took three times as long.
+    cell, entry, at: addresses of the first group's. Compiled once for every path, lanes, tabled and bits: written into
+    its callers it took three times as long.
     """
     path, lanes, tabled, bits = literally(path), literally(lanes), literally(tabled), literally(bits)
     groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
     table, levels = load_long(matrix + d.SCALE_TABLE), load_long(matrix + d.LEVELS)
-    ends = load_long(matrix + d.ENDS) + load_long(matrix + d.ENDS_STRIDE) * tile
-    first, past = load_int(ends + end - 4), load_int(ends + end)
-    cell = load_long(matrix + d.CELLS) + load_long(matrix + d.CELLS_STRIDE) * tile + 4 * first
-    entry = load_long(matrix + d.ENTRIES) + load_long(load_long(matrix + d.TILES) + 16 * tile + 8)
-    size, meaning = LARGE, load_long(matrix + d.MEANINGS)
-    if bits > MOST_BITS:
-        entry += LARGE * (first - load_int(ends + d.END_16))
-    else:
-        size = load_long(matrix + d.SMALL)
-        meaning += 12 * bits
-        large = load_int(ends + d.END_5)
-        entry += LARGE * (large - load_int(ends + d.END_16)) + size * (first - large)
-    zero, step = 0, 1
-    if tabled:
-        zero, step = load_int(meaning + 4), load_int(meaning + 8)
+    size = load_long(matrix + d.SMALL) if bits <= MOST_BITS else LARGE
     windows = load_long(matrix + d.WINDOWS) + 16 * tile
-    firsts, shifts = first_codes(windows, load_int(meaning)), place_shifts(windows)
+    firsts, shifts = first_codes(tabled, bits, windows), place_shifts(windows)
     last, whole = groups - 1, group_size // 32
     _, _, rest = cut(load_long(matrix + d.COLUMNS), group_size, last)
-    steps = scales_at(matrix, activations, tokens) + 4 * start
-    totals = totals_at(matrix, activations, tokens) + 4 * start
     width, stride = groups * group_size * tokens, _STREAM // (2 * bits) * tokens
-    for _ in range(past - first):
+    steps = activations + width + 4 * start
+    totals = steps + 4 * groups * tokens
+    for _ in range(count):
         group = load_int(cell) >> d.WIDTH_BITS
         blocks = rest if group == last else whole
         prefetch(entry + _AHEAD)
         if size == LARGE:
             zeros, scales = load_bytes(entry), scales_of(path, table, load_bytes(entry + 16))
         else:
-            zeros, scales = zeros_at(entry, zero, step), scales_of(path, table, codes_at(entry, firsts, shifts))
+            zeros, scales = zeros_at(tabled, bits, entry), scales_of(path, table, codes_at(entry, firsts, shifts))
         inputs = activations + group * group_size * tokens + 32 * blocks * start
         later, end_of_turn = inputs + stride, inputs + width
         while later < end_of_turn:
@@ -108,25 +95,53 @@ def _few_tokens(
 
 @njit(inline="always")
 def _few_tokens_of_any_width(
-    path: int, lanes: int, tabled: int, matrix: int, tile: int, at: int, activations: int, tokens: int, start: int,
-    sums: int,
+    path: int, lanes: int, tabled: int, matrix: int, tile: int, cell: int, entry: int, at: int, activations: int,
+    tokens: int, start: int, sums: int,
 ) -> None:  # fmt: skip
-    """All widths that codes have, in stored order; levels of 8 and 6 bits are even."""
+    """All widths that the matrix has codes of, in stored order; levels of 8 and 6 bits are even."""
     ends = load_long(matrix + d.ENDS) + load_long(matrix + d.ENDS_STRIDE) * tile
-    done_16, done_8, done_6 = load_int(ends + d.END_16), load_int(ends + d.END_8), load_int(ends + d.END_6)
-    done_5, done_4, done_3 = load_int(ends + d.END_5), load_int(ends + d.END_4), load_int(ends + d.END_3)
-    if done_8 > done_16:
-        at = _few_tokens(path, lanes, 0, 8, d.END_8, matrix, tile, at, activations, tokens, start, sums)
-    if done_6 > done_8:
-        at = _few_tokens(path, lanes, 0, 6, d.END_6, matrix, tile, at, activations, tokens, start, sums)
-    if done_5 > done_6:
-        at = _few_tokens(path, lanes, tabled, 5, d.END_5, matrix, tile, at, activations, tokens, start, sums)
-    if done_4 > done_5:
-        at = _few_tokens(path, lanes, tabled, 4, d.END_4, matrix, tile, at, activations, tokens, start, sums)
-    if done_3 > done_4:
-        at = _few_tokens(path, lanes, tabled, 3, d.END_3, matrix, tile, at, activations, tokens, start, sums)
-    if load_int(ends + d.END_2) > done_3:
-        _few_tokens(path, lanes, tabled, 2, d.END_2, matrix, tile, at, activations, tokens, start, sums)
+    widths, small = load_long(matrix + d.PRESENT), load_long(matrix + d.SMALL)
+    done = load_int(ends + d.END_16)
+    if widths & (1 << 8):
+        count = load_int(ends + d.END_8) - done
+        at = _few_tokens(
+            path, lanes, 0, 8, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
+        )
+        entry += LARGE * count
+        done += count
+    if widths & (1 << 6):
+        count = load_int(ends + d.END_6) - done
+        at = _few_tokens(
+            path, lanes, 0, 6, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
+        )
+        entry += LARGE * count
+        done += count
+    if widths & (1 << 5):
+        count = load_int(ends + d.END_5) - done
+        at = _few_tokens(
+            path, lanes, tabled, 5, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
+        )
+        entry += LARGE * count
+        done += count
+    if widths & (1 << 4):
+        count = load_int(ends + d.END_4) - done
+        at = _few_tokens(
+            path, lanes, tabled, 4, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
+        )
+        entry += small * count
+        done += count
+    if widths & (1 << 3):
+        count = load_int(ends + d.END_3) - done
+        at = _few_tokens(
+            path, lanes, tabled, 3, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
+        )
+        entry += small * count
+        done += count
+    if widths & (1 << 2):
+        count = load_int(ends + d.END_2) - done
+        _few_tokens(
+            path, lanes, tabled, 2, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
+        )
 
 
 @njit(inline="always")
@@ -139,7 +154,7 @@ def multiply(
     cells, cells_stride = load_long(matrix + d.CELLS), load_long(matrix + d.CELLS_STRIDE)
     ends, ends_stride = load_long(matrix + d.ENDS), load_long(matrix + d.ENDS_STRIDE)
     entries, small = load_long(matrix + d.ENTRIES), load_long(matrix + d.SMALL)
-    windows, meanings = load_long(matrix + d.WINDOWS), load_long(matrix + d.MEANINGS)
+    windows = load_long(matrix + d.WINDOWS)
     table, levels = load_long(matrix + d.SCALE_TABLE), load_long(matrix + d.LEVELS)
     groups, group_size = load_long(matrix + d.GROUPS), load_long(matrix + d.GROUP_SIZE)
     columns, rows = load_long(matrix + d.COLUMNS), load_long(matrix + d.ROWS)
@@ -159,6 +174,7 @@ def multiply(
             window = windows + 16 * tile
             shifts = place_shifts(window)
             cell = cells + cells_stride * tile
+            first_cell = cell
             few = exact == 0 and count <= 2
             others = load_int(ends + ends_stride * tile + d.END_16) if few else groups
             for _ in range(others):
@@ -172,9 +188,10 @@ def multiply(
                     zeros, scales = load_bytes(entry), scales_of(path, table, load_bytes(entry + 16))
                     entry += LARGE
                 elif bits != HALF:
-                    meaning = meanings + 12 * bits
-                    firsts = first_codes(window, load_int(meaning))
-                    zeros = zeros_at(entry, load_int(meaning + 4), load_int(meaning + 8))
+                    if levels == 0:
+                        zeros, firsts = zeros_at(0, bits, entry), first_codes(0, bits, window)
+                    else:
+                        zeros, firsts = zeros_at(1, bits, entry), first_codes(1, bits, window)
                     scales = scales_of(path, table, codes_at(entry, firsts, shifts))
                     entry += small
                 inputs = column * tokens + 32 * blocks * start
@@ -201,13 +218,21 @@ def multiply(
                     )  # fmt: skip
                 at += 64 * bits * blocks
             if few and count == 1 and levels == 0:
-                _few_tokens_of_any_width(path, 1, 0, matrix, tile, at, activations, tokens, start, sums)
+                _few_tokens_of_any_width(
+                    path, 1, 0, matrix, tile, first_cell, entry, at, activations, tokens, start, sums
+                )
             elif few and count == 1:
-                _few_tokens_of_any_width(path, 1, 1, matrix, tile, at, activations, tokens, start, sums)
+                _few_tokens_of_any_width(
+                    path, 1, 1, matrix, tile, first_cell, entry, at, activations, tokens, start, sums
+                )
             elif few and levels == 0:
-                _few_tokens_of_any_width(path, 2, 0, matrix, tile, at, activations, tokens, start, sums)
+                _few_tokens_of_any_width(
+                    path, 2, 0, matrix, tile, first_cell, entry, at, activations, tokens, start, sums
+                )
             elif few:
-                _few_tokens_of_any_width(path, 2, 1, matrix, tile, at, activations, tokens, start, sums)
+                _few_tokens_of_any_width(
+                    path, 2, 1, matrix, tile, first_cell, entry, at, activations, tokens, start, sums
+                )
             for token in range(count):
                 place = out + 4 * ((start + token) * rows + 16 * tile)
                 _write(sums + 64 * token, rows - 16 * tile, place)

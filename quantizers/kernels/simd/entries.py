@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nash_swarm.quantizers.kernels.entries import MOST_BITS, meanings
 from nash_swarm.quantizers.kernels.simd import emit
 from nash_swarm.quantizers.kernels.simd.vectors import INTS
 from nash_swarm.quantizers.scale_windows import COARSE, LAST
 
+_WIDTHS = range(MOST_BITS, 1, -1)
 
-@intrinsic
-def first_codes(typing: Any, windows: Any, offset: Any) -> Any:
-    """First scale codes of a width's windows, `offset` behind those of the rows, whose bytes stand at `windows`."""
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        lowest = builder.and_(_bytes(builder, args[0]), emit.constant(emit.INTS, LAST - 1))
-        return builder.add(lowest, emit.splat(builder, builder.trunc(args[1], emit.INT)))
+@intrinsic(prefer_literal=True)
+def first_codes(typing: Any, tabled: Any, bits: Any, windows: Any) -> Any:
+    """First scale codes of a width's windows, from the rows' bytes at `windows`; tabled: as of `add_few_tokens`."""
 
-    return INTS(types.int64, types.int64), generate
+    def first(builder: ir.IRBuilder, windows: ir.Value, meaning: tuple[int, int, int]) -> ir.Value:
+        lowest = builder.and_(_bytes(builder, windows), emit.constant(emit.INTS, LAST - 1))
+        return builder.add(lowest, emit.constant(emit.INTS, meaning[0]))
+
+    return INTS(tabled, bits, types.int64), _by_width(tabled, bits, first)
 
 
 @intrinsic
@@ -48,16 +53,33 @@ def codes_at(typing: Any, entry: Any, first: Any, shifts: Any) -> Any:
     return INTS(types.int64, INTS, INTS), generate
 
 
-@intrinsic
-def zeros_at(typing: Any, entry: Any, first: Any, step: Any) -> Any:
-    """Levels of a small entry's zero-points: `first` that of zero-point 0, `step` from one to the next."""
+@intrinsic(prefer_literal=True)
+def zeros_at(typing: Any, tabled: Any, bits: Any, entry: Any) -> Any:
+    """Levels of a small entry's zero-points; tabled: as of `add_few_tokens`."""
+
+    def zeros(builder: ir.IRBuilder, entry: ir.Value, meaning: tuple[int, int, int]) -> ir.Value:
+        codes = builder.and_(_bytes(builder, entry), emit.constant(emit.INTS, 15))
+        steps = builder.mul(codes, emit.constant(emit.INTS, meaning[2]))
+        return builder.add(steps, emit.constant(emit.INTS, meaning[1]))
+
+    return INTS(tabled, bits, types.int64), _by_width(tabled, bits, zeros)
+
+
+def _by_width(tabled: Any, bits: Any, body: Callable[[ir.IRBuilder, ir.Value, Any], ir.Value]) -> Any:
+    """Code of the width that is known, or of each of them."""
+    table = meanings("normal" if tabled.literal_value else "uniform").tolist()
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        first_, step_ = (emit.splat(builder, builder.trunc(value, emit.INT)) for value in args[1:])
-        zeros = builder.and_(_bytes(builder, args[0]), emit.constant(emit.INTS, 15))
-        return builder.add(first_, builder.mul(zeros, step_))
+        _, bits_, address = args
+        if isinstance(bits, types.Literal):
+            # what takes wider groups is compiled too, and never run
+            return body(builder, address, table[min(bits.literal_value, MOST_BITS)])
+        result = cgutils.alloca_once(builder, emit.INTS)
+        for width in emit.cases(builder, bits_, _WIDTHS):
+            builder.store(body(builder, address, table[width]), result)
+        return builder.load(result)
 
-    return INTS(types.int64, types.int64, types.int64), generate
+    return generate
 
 
 def _bytes(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:

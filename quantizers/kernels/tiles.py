@@ -3,6 +3,7 @@
 A tile's groups are taken in stored order, widest first, and their contributions added in that order, so the result does
 not depend on how tokens are batched. For one or two tokens the number of groups of each width is read beforehand, and
 nothing in the loop over them asks for a width: where the loop ends the processor guesses wrong, but finds out early.
+Which widths a matrix has at all is asked for at every tile, and guessed right.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def _few_tokens(
     last, whole = groups - 1, group_size // 32
     _, _, rest = cut(load_long(matrix + d.COLUMNS), group_size, last)
     width, stride = groups * group_size * tokens, _STREAM // (2 * bits) * tokens
-    steps = activations + width + 4 * start
-    totals = steps + 4 * groups * tokens
+    steps = scales_at(matrix, activations, tokens) + 4 * start
+    totals = totals_at(matrix, activations, tokens) + 4 * start
     for _ in range(count):
         group = load_int(cell) >> d.WIDTH_BITS
         blocks = rest if group == last else whole

@@ -37,7 +37,7 @@ _AHEAD = 512
 """Bytes of entries that prefetches run ahead."""
 _STREAM = 8192
 """Bytes of codes after which an activation is looked at again: a fraction of the first cache, from which codes drive
-out what has not been touched. What is missing there waits its turn behind all the codes that have been asked for."""
+out what has not been touched. What is missing there seems to wait behind all the codes that have been asked for."""
 
 
 @njit(error_model="numpy")

@@ -44,6 +44,11 @@ def load(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type) -> ir.Value:
     return value
 
 
+def load_bytes(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    """Sixteen bytes, one a lane."""
+    return builder.zext(load(builder, address, vector(BYTE)), INTS)
+
+
 def store(builder: ir.IRBuilder, address: ir.Value, value: ir.Value) -> None:
     """Write at an integer address that need not be aligned."""
     builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 1

@@ -23,7 +23,7 @@ def first_codes(typing: Any, tabled: Any, bits: Any, windows: Any) -> Any:
     """First scale codes of a width's windows, from the rows' bytes at `windows`; tabled: as of `add_few_tokens`."""
 
     def first(builder: ir.IRBuilder, windows: ir.Value, meaning: tuple[int, int, int]) -> ir.Value:
-        lowest = builder.and_(_bytes(builder, windows), emit.constant(emit.INTS, LAST - 1))
+        lowest = builder.and_(emit.load_bytes(builder, windows), emit.constant(emit.INTS, LAST - 1))
         return builder.add(lowest, emit.constant(emit.INTS, meaning[0]))
 
     return INTS(tabled, bits, types.int64), _by_width(tabled, bits, first)
@@ -34,7 +34,7 @@ def place_shifts(typing: Any, windows: Any) -> Any:
     """By how many bits a place is shifted to steps of its row's window."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        coarse = builder.and_(_bytes(builder, args[0]), emit.constant(emit.INTS, 1))
+        coarse = builder.and_(emit.load_bytes(builder, args[0]), emit.constant(emit.INTS, 1))
         return builder.mul(coarse, emit.constant(emit.INTS, COARSE.bit_length() - 1))
 
     return INTS(types.int64), generate
@@ -45,7 +45,7 @@ def codes_at(typing: Any, entry: Any, first: Any, shifts: Any) -> Any:
     """Scale codes of a small entry; first, shifts: of `first_codes` and `place_shifts`."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        places = builder.lshr(_bytes(builder, args[0]), emit.constant(emit.INTS, 4))
+        places = builder.lshr(emit.load_bytes(builder, args[0]), emit.constant(emit.INTS, 4))
         codes = builder.add(args[1], builder.shl(places, args[2]))
         last = emit.constant(emit.INTS, LAST)
         return builder.select(builder.icmp_unsigned("<", codes, last), codes, last)
@@ -58,7 +58,7 @@ def zeros_at(typing: Any, tabled: Any, bits: Any, entry: Any) -> Any:
     """Levels of a small entry's zero-points; tabled: as of `add_few_tokens`."""
 
     def zeros(builder: ir.IRBuilder, entry: ir.Value, meaning: tuple[int, int, int]) -> ir.Value:
-        codes = builder.and_(_bytes(builder, entry), emit.constant(emit.INTS, 15))
+        codes = builder.and_(emit.load_bytes(builder, entry), emit.constant(emit.INTS, 15))
         steps = builder.mul(codes, emit.constant(emit.INTS, meaning[2]))
         return builder.add(steps, emit.constant(emit.INTS, meaning[1]))
 
@@ -80,7 +80,3 @@ def _by_width(tabled: Any, bits: Any, body: Callable[[ir.IRBuilder, ir.Value, An
         return builder.load(result)
 
     return generate
-
-
-def _bytes(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
-    return builder.zext(emit.load(builder, address, emit.vector(emit.BYTE)), emit.INTS)

@@ -47,6 +47,14 @@ def _stored(kind: Any, body: Any) -> Any:
     return types.void(_ADDRESS, kind), generate
 
 
+def _prefetched(locality: int) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        emit.prefetch(builder, args[0], locality)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS), generate
+
+
 @intrinsic
 def load_long(typing: Any, address: Any) -> Any:
     return _unary(types.int64, _ADDRESS, lambda b, a: emit.load(b, a, emit.LONG))
@@ -81,34 +89,19 @@ def float_bits(typing: Any, bits: Any) -> Any:
 @intrinsic
 def prefetch(typing: Any, address: Any) -> Any:
     """Ask for the cache line of an address, which need not exist."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        emit.prefetch(builder, args[0], emit.STREAMED)
-        return context.get_dummy_value()
-
-    return types.void(_ADDRESS), generate
+    return _prefetched(emit.STREAMED)
 
 
 @intrinsic
 def prefetch_soon(typing: Any, address: Any) -> Any:
     """Ask for a line into the second cache: it is wanted soon, but there is more to come than the first one holds."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        emit.prefetch(builder, args[0], emit.SECOND_CACHE)
-        return context.get_dummy_value()
-
-    return types.void(_ADDRESS), generate
+    return _prefetched(emit.SECOND_CACHE)
 
 
 @intrinsic
 def prefetch_to_stay(typing: Any, address: Any) -> Any:
     """`prefetch` what is wanted again and again."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        emit.prefetch(builder, args[0], emit.ALL_CACHES)
-        return context.get_dummy_value()
-
-    return types.void(_ADDRESS), generate
+    return _prefetched(emit.ALL_CACHES)
 
 
 @intrinsic
@@ -140,7 +133,7 @@ def store_floats(typing: Any, address: Any, value: Any) -> Any:
 @intrinsic
 def load_bytes(typing: Any, address: Any) -> Any:
     """Sixteen bytes, one a lane."""
-    return _unary(INTS, _ADDRESS, lambda b, a: b.zext(emit.load(b, a, emit.vector(emit.BYTE)), emit.INTS))
+    return _unary(INTS, _ADDRESS, emit.load_bytes)
 
 
 @intrinsic

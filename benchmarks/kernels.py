@@ -1,4 +1,5 @@
-"""Kernels against the memory they read from and against torch: matrix times vector, times batch, on two threads.
+"""Kernels against the memory they read from and against torch: matrix times vector, with two lengths of rows, times
+batch, on two threads.
 
     python benchmarks/kernels.py --json kernels.json
 
@@ -361,7 +362,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write all figures here")
     parser.add_argument("--path", choices=paths.NAMES, help="instructions; the best ones by default")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each table or batch size")
-    parser.add_argument("--only", choices=("vector", "batch", "threads"), help="one of the three parts")
+    parser.add_argument("--only", choices=("vector", "long", "batch", "threads"), help="one of the four parts")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
@@ -374,6 +375,7 @@ def main() -> None:
     }
     parts: dict[str, tuple[str, Callable[[], list[Row]]]] = {
         "vector": ("4096 x 4096 times vector", lambda: vector(4096, 4096, *settings)),
+        "long": ("1024 x 16384 times vector", lambda: vector(1024, 16384, *settings)),
         "batch": ("4096 x 4096 times batch", lambda: batches(4096, 4096, *settings)),
         "threads": ("11008 x 4096 times vector", lambda: two_threads(11008, 4096, *settings)),
     }

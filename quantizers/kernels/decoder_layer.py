@@ -23,7 +23,7 @@ from nash_swarm.quantizers.kernels.simd.vectors import add_floats, load_floats, 
 from nash_swarm.quantizers.kernels.single_token import LANES, gate_body, norm_body, rotate_body
 
 PRODUCTS = ("q", "k", "v", "o", "gate", "up", "down")
-_FIRST_NORM, _SECOND_NORM, _HIDDEN, _INNER, _QUERIES, _KEYS, _HEAD = range(0, 56, 8)
+_FIRST_NORM, _SECOND_NORM, _HIDDEN, _INNER, _QUERIES, KEYS, HEAD = range(0, 56, 8)
 _INPUTS, _WORK, _GATE, _UP, _ROOM = range(56, 96, 8)
 _FUNCTION, _MATRIX, _CHUNK, _TILES, _ROWS, _BIAS, _READY, _PRODUCT = range(0, 64, 8)
 _TABLE = 96
@@ -118,6 +118,34 @@ def _multiply(table: int, product: int, x: int, out: int, room: int) -> None:
         _add(out, load_long(own + _BIAS), out, load_long(own + _ROWS))
 
 
+@njit(inline="always")
+def before_body(
+    table: int, x: int, cosines: int, sines: int, queries: int, keys: int, values: int, room: int, epsilon: float
+) -> None:
+    """See `LayerKernels.before`."""
+    norm_body(x, load_long(table + _FIRST_NORM), room, 1, load_long(table + _HIDDEN), epsilon)
+    _multiply(table, _Q, room, queries, room)
+    _multiply(table, _K, room, keys, room)
+    _multiply(table, _V, room, values, room)
+    rotate_body(queries, cosines, sines, load_long(table + _QUERIES), load_long(table + HEAD))
+    rotate_body(keys, cosines, sines, load_long(table + KEYS), load_long(table + HEAD))
+
+
+@njit(inline="always")
+def after_body(table: int, x: int, attended: int, out: int, room: int, epsilon: float) -> None:
+    """See `LayerKernels.after`; out may be x."""
+    hidden, inner = load_long(table + _HIDDEN), load_long(table + _INNER)
+    gate, up = room + load_long(table + _GATE), room + load_long(table + _UP)
+    _multiply(table, _O, attended, room, room)
+    _add(x, room, out, hidden)
+    norm_body(out, load_long(table + _SECOND_NORM), room, 1, hidden, epsilon)
+    _multiply(table, _GATE_PRODUCT, room, gate, room)
+    _multiply(table, _UP_PRODUCT, room, up, room)
+    gate_body(gate, up, gate, inner)
+    _multiply(table, _DOWN, gate, room, room)
+    _add(out, room, out, hidden)
+
+
 @cache
 def kernels() -> LayerKernels:
     """Compiled now if they are not yet."""
@@ -135,25 +163,11 @@ def _compile(source: int) -> LayerKernels:
         table: int, x: int, cosines: int, sines: int, queries: int, keys: int, values: int, room: int, epsilon: float
     ) -> None:
         _ = source
-        norm_body(x, load_long(table + _FIRST_NORM), room, 1, load_long(table + _HIDDEN), epsilon)
-        _multiply(table, _Q, room, queries, room)
-        _multiply(table, _K, room, keys, room)
-        _multiply(table, _V, room, values, room)
-        rotate_body(queries, cosines, sines, load_long(table + _QUERIES), load_long(table + _HEAD))
-        rotate_body(keys, cosines, sines, load_long(table + _KEYS), load_long(table + _HEAD))
+        before_body(table, x, cosines, sines, queries, keys, values, room, epsilon)
 
     @compiled(5)
     def after(table: int, x: int, attended: int, out: int, room: int, epsilon: float) -> None:
         _ = source
-        hidden, inner = load_long(table + _HIDDEN), load_long(table + _INNER)
-        gate, up = room + load_long(table + _GATE), room + load_long(table + _UP)
-        _multiply(table, _O, attended, room, room)
-        _add(x, room, out, hidden)
-        norm_body(out, load_long(table + _SECOND_NORM), room, 1, hidden, epsilon)
-        _multiply(table, _GATE_PRODUCT, room, gate, room)
-        _multiply(table, _UP_PRODUCT, room, up, room)
-        gate_body(gate, up, gate, inner)
-        _multiply(table, _DOWN, gate, room, room)
-        _add(out, room, out, hidden)
+        after_body(table, x, attended, out, room, epsilon)
 
     return LayerKernels(before, after)

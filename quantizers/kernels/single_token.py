@@ -107,10 +107,11 @@ def rotate_body(x: int, cosines: int, sines: int, heads: int, size: int) -> None
 
 
 @njit(inline="always")
-def _attend(
+def attend_body(
     queries: int, keys: int, values: int, out: int, scores: int, heads: int, group: int, tokens: int, size: int,
     key_head: int, key_token: int, value_head: int, value_token: int, scale: float,
 ) -> None:  # fmt: skip
+    """See `SingleToken.attend`."""
     padded = (tokens + LANES - 1) // LANES * LANES
     for head in range(heads):
         first = head * group
@@ -180,7 +181,7 @@ def _compile(source: int) -> SingleToken:
         key_head: int, key_token: int, value_head: int, value_token: int, scale: float,
     ) -> None:  # fmt: skip
         _ = source
-        _attend(
+        attend_body(
             queries, keys, values, out, scores, heads, group, tokens, size, key_head, key_token, value_head,
             value_token, scale,
         )  # fmt: skip

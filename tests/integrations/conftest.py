@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from support.quick import build, pack
 
-from nash_swarm.integrations.single_token import attention, decoder_layer, gated, norm
+from nash_swarm.integrations.single_token import attention, decoder_layer, gated, norm, stack
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,9 @@ def packed() -> Any:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which kinds of quick modules called their kernels."""
     found: list[str] = []
-    for place in (norm, gated, attention, decoder_layer):
-        real = place.kernels
+    for place in (norm, gated, attention, decoder_layer, stack):
+        what = "kernel" if place is stack else "kernels"
+        real = getattr(place, what)
         name = place.__name__.rsplit(".", 1)[1]
-        monkeypatch.setattr(place, "kernels", lambda real=real, name=name: (found.append(name), real())[1])
+        monkeypatch.setattr(place, what, lambda real=real, name=name: (found.append(name), real())[1])
     return found

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 from support.models import tiny_gpt2, tiny_llama
-from support.quick import HIDDEN, LAYER, LAYERS, build, close, ids, pack, quick, slow, steps
+from support.quick import DECODER, HIDDEN, LAYER, LAYERS, build, close, ids, pack, quick, slow, steps
 from transformers import DynamicCache, StaticCache
 
 import nash_swarm as ns
@@ -33,12 +33,18 @@ def test_tokens_come_out_as_from_the_modules_own_code(
     ns.set_activations(packed, activations)
     found = steps(packed, cache())
     seen = set(calls)  # with a static cache there are masks, and those are left to transformers' attention
-    assert seen == {"norm", "gated"} if static else {"norm", "attention", "decoder_layer"}
+    assert seen == ({"norm", "gated"} if static else {"norm", "stack"})
+    calls.clear()
+    with slow(packed, DECODER):
+        layers = steps(packed, cache())
+    assert set(calls) == ({"norm", "gated"} if static else {"norm", "attention", "decoder_layer"})
     calls.clear()
     with slow(packed, LAYER):
         parts = steps(packed, cache())
-    assert set(calls) == seen - {"decoder_layer"} | {"gated"}
-    assert torch.equal(found, parts)  # the same operations in the same order
+    assert set(calls) == ({"norm", "gated"} if static else {"norm", "attention", "gated"})
+    # the same operations in the same order
+    assert torch.equal(found, layers)
+    assert torch.equal(found, parts)
     calls.clear()
     with slow(packed):
         expected = steps(packed, cache())
@@ -51,7 +57,7 @@ def test_text_is_generated_as_by_the_modules_own_code(packed: Any, calls: list[s
     ns.set_activations(packed, "fp32")
     options = {"max_new_tokens": 12, "do_sample": False, "attention_mask": torch.ones(1, 7, dtype=torch.int64)}
     found = packed.generate(ids(1, 7), **options)
-    assert calls.count("decoder_layer") == 11 * LAYERS * 2  # before the keys and values are kept, and after
+    assert calls.count("stack") == 11
     with slow(packed):
         assert torch.equal(found, packed.generate(ids(1, 7), **options))
 
@@ -183,7 +189,7 @@ def test_copies_pickles_and_saved_models_stay_quick(packed: Any, tmp_path: Path)
     ns.save(packed, tmp_path / "saved")
     reloaded = ns.load(tmp_path / "saved", activations="fp32")
     for twin in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed)), reloaded):
-        assert len(quick(twin)) == len(quick(packed)) == 2 * LAYERS + 1 + 3 * LAYERS
+        assert len(quick(twin)) == len(quick(packed)) == 2 * LAYERS + 1 + 3 * LAYERS + 1
         assert twin.state_dict().keys() == packed.state_dict().keys()
         assert torch.equal(steps(twin, DynamicCache(config=twin.config)), expected)
 
@@ -212,6 +218,7 @@ def test_known_code_is_recognised_wherever_it_stands(kind: str, attentions: int)
     kinds = [type(module).__bases__[0] for module in quick(model)]
     assert kinds.count(attention.QuickAttention) == attentions
     assert kinds.count(LAYER) == (LAYERS if kind == "Llama" else 0)
+    assert kinds.count(DECODER) == (kind == "Llama")
     assert kinds.count(norm.QuickNorm) >= 2 * LAYERS + 1
     assert kinds.count(gated.QuickGatedMlp) == (0 if kind == "Arcee" else LAYERS)
     ns.set_activations(model, "fp32")

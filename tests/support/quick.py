@@ -10,12 +10,13 @@ import torch
 import transformers
 
 import nash_swarm as ns
+from nash_swarm.integrations.single_token.decoder import QuickDecoder
 from nash_swarm.integrations.single_token.decoder_layer import QuickDecoderLayer
 from nash_swarm.integrations.single_token.quick import Quick
 from support.models import allocate
 
 LAYERS, HIDDEN, HEAD, KEY_HEADS = 2, 96, 32, 2
-LAYER = QuickDecoderLayer
+LAYER, DECODER = QuickDecoderLayer, QuickDecoder
 Config = type[transformers.PreTrainedConfig]
 
 

@@ -89,7 +89,8 @@ class QuickAttention(Quick):
         out = self._attend(queries, keys, values, heads)
         if out is None:
             queries = queries.view(1, heads * self.num_key_value_groups, 1, size)
-            out = _interface(self)(self, queries, keys, values, None, dropout=0.0, scaling=self.scaling, **kwargs)[0]
+            attend = _interface(self.config)
+            out = attend(self, queries, keys, values, None, dropout=0.0, scaling=self.scaling, **kwargs)[0]
             out = out.reshape(-1).contiguous()
         return out
 
@@ -104,20 +105,20 @@ class QuickAttention(Quick):
             or not bare(inner["q_proj"], inner["k_proj"], inner["v_proj"], inner["o_proj"])
             or (self.training and self.attention_dropout)
             or not kwargs.keys() <= _HARMLESS
-            or _interface(self) is not _transformers()[1]
+            or not interface_is_known(self.config)
         ):
             return False
-        return all(unseen(part) and part.numel() == self.head_dim for part in positions)
+        return positions_fit(positions, self.head_dim)
 
     def _attend(self, queries: torch.Tensor, keys: Any, values: Any, heads: int) -> torch.Tensor | None:
         """(heads * group * size,), `None` where this is not for the kernel."""
         size, group = self.head_dim, self.num_key_value_groups
-        if not (_readable(keys, heads, size) and _readable(values, heads, size) and keys.shape == values.shape):
+        if not (readable(keys, heads, size) and readable(values, heads, size) and keys.shape == values.shape):
             return None
         if queries.numel() != heads * group * size:
             return None
         tokens = keys.shape[2]
-        if torch.get_num_threads() > 1 and heads * group * size * tokens > _ALONE:
+        if not products_fit(heads * group * size, tokens):
             return None
         out, scores = torch.empty_like(queries), queries.new_empty(attention_room(group, tokens))
         kernels().attend(
@@ -125,6 +126,16 @@ class QuickAttention(Quick):
             tokens, size, keys.stride(1), keys.stride(2), values.stride(1), values.stride(2), self.scaling,
         )  # fmt: skip
         return out
+
+
+def positions_fit(positions: Any, size: int) -> bool:
+    """Whether cosines and sines are those of one token."""
+    return all(unseen(part) and part.numel() == size for part in positions)
+
+
+def products_fit(elements: int, tokens: int) -> bool:
+    """Whether one thread is enough for products of so many elements of queries with the keys of so many tokens."""
+    return torch.get_num_threads() == 1 or elements * tokens <= _ALONE
 
 
 def _heads(module: Any) -> int:
@@ -140,11 +151,17 @@ def _transformers() -> tuple[Any, Any]:
     return ALL_ATTENTION_FUNCTIONS, sdpa_attention_forward
 
 
-def _interface(module: Any) -> Any:
-    return _transformers()[0].get_interface(module.config._attn_implementation, None)
+def interface_is_known(config: Any) -> bool:
+    """Whether a model's attention is the one that this stands in for."""
+    return _interface(config) is _transformers()[1]
 
 
-def _readable(states: Any, heads: int, size: int) -> bool:
+def _interface(config: Any) -> Any:
+    return _transformers()[0].get_interface(config._attn_implementation, None)
+
+
+def readable(states: Any, heads: int, size: int) -> bool:
+    """Whether kernels can read the keys or values of one sequence, float32 (1, heads, tokens, size)."""
     return (
         type(states) is torch.Tensor
         and states.dtype is torch.float32

@@ -39,7 +39,7 @@ class QuickDecoderLayer(Quick):
         kwargs |= {"position_ids": position_ids, "use_cache": use_cache}
         plan = None
         if not torch.compiler.is_compiling():
-            plan = self._plan(hidden_states, position_embeddings, attention_mask, kwargs)
+            plan = self.plan(hidden_states, position_embeddings, attention_mask, kwargs)
         if plan is None:
             out: torch.Tensor = super().forward(
                 hidden_states,
@@ -63,7 +63,7 @@ class QuickDecoderLayer(Quick):
         kernels().after(plan.address, hidden_states.data_ptr(), *addresses, second.variance_epsilon)
         return out
 
-    def _plan(self, x: torch.Tensor, positions: Any, mask: Any, kwargs: dict[str, Any]) -> LayerPlan | None:
+    def plan(self, x: torch.Tensor, positions: Any, mask: Any, kwargs: dict[str, Any]) -> LayerPlan | None:
         """How to go the quick way; `None` if it is none."""
         inner: Any = self._modules
         attention, mlp = inner["self_attn"], inner["mlp"]

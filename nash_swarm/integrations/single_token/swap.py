@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from nash_swarm.integrations.single_token.attention import QuickAttention
+from nash_swarm.integrations.single_token.decoder import QuickDecoder
 from nash_swarm.integrations.single_token.decoder_layer import QuickDecoderLayer
 from nash_swarm.integrations.single_token.gated import QuickGatedMlp
 from nash_swarm.integrations.single_token.norm import QuickNorm
 from nash_swarm.integrations.single_token.quick import Quick, put_in_front
 
-KINDS = (QuickNorm, QuickGatedMlp, QuickAttention, QuickDecoderLayer)
-"""Layers come last: they are recognised by the quick modules in them."""
+KINDS = (QuickNorm, QuickGatedMlp, QuickAttention, QuickDecoderLayer, QuickDecoder)
+"""Parts come first: what they are parts of is recognised by the quick modules in it."""
 
 
 def quicken(model: Any) -> None:

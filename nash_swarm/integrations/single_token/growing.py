@@ -1,0 +1,128 @@
+"""A cache of transformers' whose tokens are followed by free room, so that another one is not a copy of all before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from operator import is_
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nash_swarm.integrations.single_token.attention import readable
+from nash_swarm.integrations.single_token.recognise import code_of
+
+CODES = {"update": "ed29cd3b05d92e1a", "get_seq_length": "383f57c8b9f55edf"}
+"""Of `DynamicLayer`: keys and values are all there is to it, and tokens are counted by them."""
+_NAME = "_nash_swarm_growing"
+_LEAST, _SHARE = 64, 4
+"""Free room: for this many tokens, or for a share of those that there are, whichever is more."""
+
+
+class GrowingCache:
+    """The keys and values of a `DynamicCache`'s layers, each layer's in one run of memory with room behind them.
+
+    It is found in the cache itself, which still has plain tensors: views of what is filled. Whoever shortens, reorders
+    or replaces them has other tensors there, and then this is made anew with memory of its own; nothing that anyone
+    holds is written over. It changes with the cache, so that of two that share their tensors one at most goes on in
+    the same memory.
+
+    Attributes:
+        tokens: how many are kept.
+        kept: address of what `kernels.decoder_stack.KEPT` describes.
+    """
+
+    def __init__(self, layers: Sequence[Any], heads: int, size: int) -> None:
+        self.tokens = int(layers[0].keys.shape[2])
+        self._storages = [layer.keys.new_empty((2, 1, heads, 0, size)) for layer in layers]
+        self._views = [states for layer in layers for states in (layer.keys, layer.values)]
+        self._places: list[int] = []
+        self._kept = np.empty(0, np.int64)
+        self._grow()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a copy makes its own, and a pickle is read where nash-swarm is not
+        return dict, ()
+
+    @staticmethod
+    def of(past: Any, count: int, heads: int, size: int) -> GrowingCache | None:
+        """That of a cache whose first `count` layers hold one sequence in float32, with room for a token; or `None`."""
+        if type(past) is not _kinds()[0] or past.offloading or len(past.layers) < count:
+            return None
+        layers = past.layers[:count]
+        if any(type(layer) is not _kinds()[1] for layer in layers):
+            return None
+        found = past.__dict__.get(_NAME)
+        if not isinstance(found, GrowingCache) or not found._is_of(layers):
+            if not all(_alike(layer, layers[0], heads, size) for layer in layers):
+                return None
+            found = past.__dict__[_NAME] = GrowingCache(layers, heads, size)
+        elif found.tokens == found._storages[0].shape[3]:
+            found._grow()
+        return found
+
+    @property
+    def kept(self) -> int:
+        """See the class."""
+        places = [storage.data_ptr() for storage in self._storages]
+        if places != self._places:
+            self._places, self._kept = places, _kept(self._storages)
+        return int(self._kept.ctypes.data)
+
+    def add(self, layers: Sequence[Any]) -> None:
+        """One more token has been written behind the others."""
+        self.tokens += 1
+        self._show()
+        for layer, keys, values in zip(layers, self._views[::2], self._views[1::2], strict=False):
+            layer.keys, layer.values = keys, values
+
+    def _is_of(self, layers: Sequence[Any]) -> bool:
+        if len(self._storages) != len(layers):
+            return False
+        states = [states for layer in layers for states in (layer.keys, layer.values)]
+        return all(map(is_, states, self._views))
+
+    def _grow(self) -> None:
+        """One layer after the other, so that there is no more than one twice."""
+        room = self.tokens + max(_LEAST, self.tokens // _SHARE)
+        for k, storage in enumerate(self._storages):
+            larger = storage.new_empty((*storage.shape[:3], room, storage.shape[4]))
+            for states, target in zip(self._views[2 * k : 2 * k + 2], larger.unbind(0), strict=True):
+                target[:, :, : self.tokens].copy_(states)
+            self._storages[k] = larger
+
+    def _show(self) -> None:
+        filled = [storage.narrow(3, 0, self.tokens).unbind(0) for storage in self._storages]
+        self._views = [states for pair in filled for states in pair]
+
+
+def _kept(storages: Sequence[torch.Tensor]) -> npt.NDArray[np.int64]:
+    rows = []
+    for storage in storages:
+        keys, values = storage.unbind(0)
+        strides = (keys.stride(1), keys.stride(2), values.stride(1), values.stride(2))
+        rows.append((keys.data_ptr(), values.data_ptr(), *strides))
+    return np.array(rows, np.int64)
+
+
+def _alike(layer: Any, first: Any, heads: int, size: int) -> bool:
+    if not layer.is_initialized:
+        return False
+    keys, values = layer.keys, layer.values
+    return (
+        readable(keys, heads, size)
+        and readable(values, heads, size)
+        and keys.shape == values.shape == first.keys.shape
+        and not (keys.requires_grad or values.requires_grad)
+    )
+
+
+@cache
+def _kinds() -> tuple[Any, Any]:
+    """The cache and its layers, as far as their code is known."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    known = all(code_of(getattr(DynamicLayer, name)) == code for name, code in CODES.items())
+    return (DynamicCache, DynamicLayer) if known else (None, None)

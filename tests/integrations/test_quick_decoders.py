@@ -1,0 +1,239 @@
+"""Decoders as one call: the same bits as their layers, what they remember, and the cache that grows under them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from support.quick import DECODER, HIDDEN, LAYER, build, ids, pack, slow, steps
+from transformers import DynamicCache
+
+import nash_swarm as ns
+from nash_swarm.integrations.single_token import attention, growing
+from nash_swarm.quantizers import multiplier
+
+Change = Callable[[Any], object]
+
+
+def read(model: Any, tokens: int = 5) -> DynamicCache:
+    """A cache of so many tokens, the last of which was read alone."""
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(ids(1, tokens)[:, :-1], past_key_values=cache)
+        model(ids(1, tokens)[:, -1:], past_key_values=cache)
+    return cache
+
+
+def after(model: Any, cache: Any, **options: Any) -> torch.Tensor:
+    """Logits of one more token."""
+    with torch.no_grad():
+        logits: torch.Tensor = model(ids(1, 1), past_key_values=cache, **options).logits
+    return logits
+
+
+def states(cache: Any) -> list[torch.Tensor]:
+    return [each.clone() for layer in cache.layers for each in (layer.keys, layer.values)]
+
+
+def equal(found: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
+    return len(found) == len(expected) and all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("activations", ["fp32", "int8"])
+def test_tokens_and_cache_are_those_of_the_layers(
+    packed: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch, activations: str
+) -> None:
+    monkeypatch.setattr(growing, "_LEAST", 1)  # grows at nearly every token
+    ns.set_activations(packed, activations)
+    cache, other = DynamicCache(config=packed.config), DynamicCache(config=packed.config)
+    found = steps(packed, cache, tokens=25)
+    assert calls.count("stack") == 25
+    with slow(packed, DECODER):
+        assert torch.equal(found, steps(packed, other, tokens=25))
+    assert cache.get_seq_length() == other.get_seq_length() == 30
+    assert equal(states(cache), states(other))
+
+
+CHANGES: dict[str, Change] = {
+    "weights": lambda m: m.layers[0].mlp.down_proj.packed.copy_(m.layers[1].mlp.down_proj.packed),
+    "other weights": lambda m: setattr(m.layers[0].mlp, "down_proj", m.layers[1].mlp.down_proj),
+    "gain": lambda m: m.layers[0].input_layernorm.weight.mul_(2),
+    "other gain": lambda m: setattr(
+        m.layers[0].input_layernorm, "weight", torch.nn.Parameter(torch.ones(HIDDEN), requires_grad=False)
+    ),
+    "data of a gain": lambda m: setattr(m.layers[1].input_layernorm.weight, "data", torch.ones(HIDDEN)),
+    "bias": lambda m: setattr(
+        m.layers[0].self_attn.o_proj, "bias", torch.nn.Parameter(torch.ones(HIDDEN), requires_grad=False)
+    ),
+    "no bias": lambda m: setattr(m.layers[0].self_attn.o_proj, "bias", None),
+    "epsilon": lambda m: setattr(m.layers[1].post_attention_layernorm, "variance_epsilon", 10.0),
+    "scale": lambda m: setattr(m.layers[0].self_attn, "scaling", 3.0),
+    "activations": lambda m: ns.set_activations(m, "int8"),
+    "another norm": lambda m: setattr(m.layers[1], "input_layernorm", torch.nn.Identity()),
+    "another matrix": lambda m: setattr(m.layers[0].mlp, "gate_proj", torch.nn.Linear(HIDDEN, 160)),
+    "a layer twice": lambda m: m.layers.__setitem__(0, m.layers[1]),
+    "fewer layers": lambda m: setattr(m.config, "num_hidden_layers", 1),
+    "hook": lambda m: m.layers[0].mlp.act_fn.register_forward_hook(lambda *_: torch.zeros(1, 1, 160)),
+    "earlier hook": lambda m: m.layers[1].register_forward_pre_hook(lambda _, args: (0 * args[0], *args[1:])),
+    "forward": lambda m: setattr(m.layers[1].self_attn.k_proj, "forward", lambda x: torch.ones(1, 1, 64)),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_changes_between_tokens_counts(packed: Any, what: str) -> None:
+    model = copy.deepcopy(packed)
+    ns.set_activations(model, "fp32")
+    cache = read(model)
+    same = copy.deepcopy(cache)
+    unchanged = after(model, copy.deepcopy(cache))
+    with torch.no_grad():
+        CHANGES[what](model.model)
+    found = after(model, cache)
+    with slow(model, DECODER):
+        assert torch.equal(found, after(model, same))
+    assert not torch.equal(found, unchanged)
+
+
+@pytest.mark.parametrize(
+    "how", ["dropout", "eager attention", "hidden states", "tuple", "padding", "gradients", "bfloat16", "an old cache"]
+)
+def test_it_steps_aside(packed: Any, calls: list[str], how: str) -> None:
+    model = copy.deepcopy(packed)
+    cache, options = read(model), {}
+    calls.clear()
+    if how == "dropout":
+        model.train()
+        model.model.layers[1].self_attn.attention_dropout = 0.5
+    elif how == "eager attention":
+        model.set_attn_implementation("eager")
+    elif how == "hidden states":
+        options["output_hidden_states"] = True
+    elif how == "tuple":
+        with torch.no_grad():
+            given = model.model(ids(1, 1), past_key_values=cache, return_dict=False)
+        assert isinstance(given, tuple)
+    elif how == "padding":
+        options["attention_mask"] = torch.tensor([[0, 1, 1, 1, 1, 1]])
+    elif how == "gradients":
+        model(ids(1, 1), past_key_values=cache)
+    elif how == "bfloat16":
+        model.to(torch.bfloat16)
+        cache = DynamicCache(config=model.config)
+        with torch.no_grad():
+            model(ids(1, 4), past_key_values=cache)
+    else:
+        cache.layers[0].keys = cache.layers[0].keys.double()
+        with pytest.raises(RuntimeError):
+            after(model, cache)
+    if how not in ("tuple", "gradients", "an old cache"):
+        after(model, cache, **options)
+    assert "stack" not in calls
+
+
+def test_products_worth_two_threads_are_left_to_the_layers(
+    packed: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setattr(attention, "_ALONE", 0)  # the attention is
+        read(packed)
+        assert "stack" not in calls
+        assert "norm" in calls
+        monkeypatch.undo()
+        monkeypatch.setattr(multiplier, "_SHARE_SECONDS", 0.0)  # the products are
+        read(copy.deepcopy(packed))
+        assert "stack" not in calls
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_embeddings_can_be_given(packed: Any, calls: list[str]) -> None:
+    cache = read(packed)
+    same = copy.deepcopy(cache)
+    calls.clear()
+    with torch.no_grad():
+        token = packed.model.embed_tokens(ids(1, 1))
+        found = packed.model(inputs_embeds=token, past_key_values=cache)
+        assert calls.count("stack") == 1
+        assert torch.equal(found.last_hidden_state, packed.model(ids(1, 1), past_key_values=same).last_hidden_state)
+    assert found.past_key_values is cache
+
+
+def test_a_shortened_cache_goes_on_in_memory_of_its_own(packed: Any, calls: list[str]) -> None:
+    cache = read(packed)
+    first, held = states(cache), [layer.keys for layer in cache.layers]
+    after(packed, cache)
+    longer = states(cache)
+    longest = [layer.keys for layer in cache.layers]
+    cache.crop(-1)
+    assert equal(states(cache), first)
+    with torch.no_grad():
+        packed(torch.full((1, 1), 7), past_key_values=cache)
+    # what was kept before is as it was, whoever has it
+    assert equal([keys.clone() for keys in held], first[::2])
+    assert equal([keys.clone() for keys in longest], longer[::2])
+    assert not equal(states(cache), longer)
+    assert "decoder_layer" not in calls
+
+
+@pytest.mark.parametrize("how", ["deep", "shallow", "pickle", "by hand"])
+def test_copies_of_a_cache_go_their_own_ways(packed: Any, how: str) -> None:
+    cache = read(packed)
+    if how == "shallow":
+        twin = copy.copy(cache)
+        twin.layers = [copy.copy(layer) for layer in cache.layers]
+    elif how == "by hand":
+        twin = DynamicCache([(layer.keys, layer.values) for layer in cache.layers])
+        for layer, other in zip(twin.layers, cache.layers, strict=True):
+            layer.keys, layer.values = other.keys, other.values
+    else:
+        twin = copy.deepcopy(cache) if how == "deep" else pickle.loads(pickle.dumps(cache))
+    expected = after(packed, copy.deepcopy(cache))
+    with torch.no_grad():
+        other = packed(torch.full((1, 1), 7), past_key_values=twin).logits
+    kept = states(twin)
+    assert torch.equal(after(packed, cache), expected)
+    assert equal(states(twin), kept)
+    assert not torch.equal(other, expected)
+    assert not equal(kept, states(cache))
+
+
+def test_a_pickled_cache_needs_no_nash_swarm(packed: Any) -> None:
+    assert b"nash_swarm." not in pickle.dumps(read(packed))
+
+
+def test_the_layers_go_on_with_a_cache_that_has_room(packed: Any) -> None:
+    cache = read(packed)
+    same = copy.deepcopy(cache)
+    expected = after(packed, same)
+    with slow(packed, DECODER):
+        assert torch.equal(after(packed, cache), expected)
+    assert torch.equal(after(packed, cache), after(packed, same))  # and the decoder after them
+    with slow(packed, LAYER):
+        assert torch.equal(after(packed, cache), after(packed, same))
+
+
+def test_memory_grows_by_shares(packed: Any) -> None:
+    cache = read(packed)
+    sizes = set()
+    for _ in range(40):
+        after(packed, cache)
+        sizes.add(cache.layers[0].keys.untyped_storage().nbytes())
+    assert len(sizes) == 1  # of 64 tokens more, and two tensors
+    assert sizes == {2 * cache.layers[0].keys[:, :, :1].numel() * 4 * (4 + 64)}
+
+
+def test_sampling_beams_and_assistance_agree_with_the_modules_own_code() -> None:
+    model = pack(build(num_hidden_layers=3))
+    ns.set_activations(model, "fp32")
+    mask = torch.ones(1, 7, dtype=torch.int64)
+    options: dict[str, Any] = {"max_new_tokens": 9, "attention_mask": mask, "do_sample": False}
+    for settings in ({}, {"num_beams": 3}, {"prompt_lookup_num_tokens": 2}, {"assistant_model": copy.deepcopy(model)}):
+        found = model.generate(ids(1, 7), **options, **settings)
+        with slow(model):
+            assert torch.equal(found, model.generate(ids(1, 7), **options, **settings)), settings

@@ -40,13 +40,20 @@ class LayerPlan:
         return LayerPlan, ((), np.empty(0, np.int64))
 
 
-def plan_layer(known: LayerPlan | None, layers: Sequence[Any], gains: Sequence[torch.Tensor], size: int) -> LayerPlan:
+def plan_layer(
+    known: LayerPlan | None,
+    layers: Sequence[Any],
+    gains: Sequence[torch.Tensor],
+    heads: Sequence[tuple[torch.Tensor, float]],
+    size: int,
+) -> LayerPlan:
     """The plan for one token; `known` if nothing has changed since that was made.
 
     Args:
         known: the layer's last plan.
         layers: `PackedLinear` of any granularity but `parameter`, in the order of `PRODUCTS`.
         gains: of the norms before the attention and before the MLP: float32, contiguous, on the CPU.
+        heads: gains, likewise, and epsilons of the norms of queries' and keys' heads, if there are any.
         size: elements of a head.
 
     Raises:
@@ -57,7 +64,8 @@ def plan_layer(known: LayerPlan | None, layers: Sequence[Any], gains: Sequence[t
     biases = [layer._parameters["bias"] for layer in layers]
     places = [None if bias is None else (bias.data_ptr(), bias.dtype, bias.shape) for bias in biases]
     norms = (gains[0].data_ptr(), gains[1].data_ptr())
-    key = (*found, *[layer.activations for layer in layers], *places, *norms, size)
+    of_heads = tuple((gain.data_ptr(), epsilon) for gain, epsilon in heads)
+    key = (*found, *[layer.activations for layer in layers], *places, *norms, *of_heads, size)
     if known is not None and known.key == key:
         return known
     plain = all(bias is None or is_vector(bias, each.rows) for bias, each in zip(biases, found, strict=True))
@@ -69,8 +77,9 @@ def plan_layer(known: LayerPlan | None, layers: Sequence[Any], gains: Sequence[t
     if not plain or None in products.values() or not _fit(found, len(gains[0]), size):
         return LayerPlan(key, np.empty(0, np.int64))
     rows = (found[0].rows, found[1].rows, found[2].rows)
-    heads = (rows[0] // size, rows[1] // size)
-    table, room = layer_table(products, norms, len(gains[0]), found[4].rows, heads, size)  # type: ignore[arg-type]
+    counts = (rows[0] // size, rows[1] // size)
+    hidden, inner = len(gains[0]), found[4].rows
+    table, room = layer_table(products, norms, of_heads, hidden, inner, counts, size)  # type: ignore[arg-type]
     alone = all(multiplier.alone for multiplier in multipliers)
     return LayerPlan(key, table, table.ctypes.data, room // 4, rows, alone)
 

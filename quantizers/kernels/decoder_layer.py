@@ -7,26 +7,34 @@ addresses and release the GIL; whoever calls has checked that the memory is ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from numba import int32, njit
 
 from nash_swarm.quantizers.kernels.aligned import whole_lines
 from nash_swarm.quantizers.kernels.atomics import call
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint
-from nash_swarm.quantizers.kernels.simd.vectors import add_floats, load_floats, load_long, store_floats
+from nash_swarm.quantizers.kernels.simd.vectors import (
+    add_floats,
+    float_bits,
+    load_floats,
+    load_int,
+    load_long,
+    store_floats,
+)
 from nash_swarm.quantizers.kernels.single_token import LANES, gate_body, norm_body, rotate_body
 
 PRODUCTS = ("q", "k", "v", "o", "gate", "up", "down")
 _FIRST_NORM, _SECOND_NORM, _HIDDEN, _INNER, _QUERIES, KEYS, HEAD = range(0, 56, 8)
 _INPUTS, _WORK, _GATE, _UP, _ROOM = range(56, 96, 8)
+_QUERY_NORM, _QUERY_EPSILON, _KEY_NORM, _KEY_EPSILON = range(96, 128, 8)
 _FUNCTION, _MATRIX, _CHUNK, _TILES, _ROWS, _BIAS, _READY, _PRODUCT = range(0, 64, 8)
-_TABLE = 96
+_TABLE = 128
 _Q, _K, _V, _O, _GATE_PRODUCT, _UP_PRODUCT, _DOWN = range(_TABLE, _TABLE + 7 * _PRODUCT, _PRODUCT)
 
 
@@ -58,13 +66,20 @@ class OneToken:
 
 
 def layer_table(
-    products: Mapping[str, OneToken], norms: tuple[int, int], hidden: int, inner: int, heads: tuple[int, int], size: int
+    products: Mapping[str, OneToken],
+    norms: tuple[int, int],
+    head_norms: Sequence[tuple[int, float]],
+    hidden: int,
+    inner: int,
+    heads: tuple[int, int],
+    size: int,
 ) -> tuple[npt.NDArray[np.int64], int]:
     """What the kernels want to know of a layer, and how many bytes of room a call needs.
 
     Args:
         products: by the names of `PRODUCTS`.
         norms: addresses of the gains before the attention and before the MLP, float32 (hidden,).
+        head_norms: addresses of the gains of queries' and keys' heads, float32 (size,), and epsilons; or none.
         hidden: elements of a token.
         inner: rows of `gate` and `up`, columns of `down`.
         heads: of queries, and of keys.
@@ -75,6 +90,8 @@ def layer_table(
     work = whole_lines(max(product.work for product in products.values()))
     places = np.cumsum([widest, inputs, work, widest, widest])
     header = [*norms, hidden, inner, heads[0], heads[1], size, *places]
+    for gain, epsilon in head_norms or [(0, 0.0)] * 2:
+        header += [gain, int(np.float32(epsilon).view(np.int32))]
     last: Any = None
     rows: list[int] = []
     for name in PRODUCTS:
@@ -92,7 +109,7 @@ class LayerKernels:
 
     Attributes:
         before: `before(table, x, cosines, sines, queries, keys, values, room, epsilon)`: norm, three products, and
-            rotation of queries and keys.
+            norms, if there are any, and rotation of the heads of queries and keys.
         after: `after(table, x, attended, out, room, epsilon)`: product of what the attention gives, residual, norm,
             gated MLP with SiLU, residual.
     """
@@ -119,6 +136,12 @@ def _multiply(table: int, product: int, x: int, out: int, room: int) -> None:
 
 
 @njit(inline="always")
+def _norm_heads(table: int, norm: int, states: int, heads: int) -> None:
+    epsilon = float_bits(int32(load_int(table + norm + 8)))
+    norm_body(states, load_long(table + norm), states, heads, load_long(table + HEAD), epsilon)
+
+
+@njit(inline="always")
 def before_body(
     table: int, x: int, cosines: int, sines: int, queries: int, keys: int, values: int, room: int, epsilon: float
 ) -> None:
@@ -127,6 +150,9 @@ def before_body(
     _multiply(table, _Q, room, queries, room)
     _multiply(table, _K, room, keys, room)
     _multiply(table, _V, room, values, room)
+    if load_long(table + _QUERY_NORM) != 0:
+        _norm_heads(table, _QUERY_NORM, queries, load_long(table + _QUERIES))
+        _norm_heads(table, _KEY_NORM, keys, load_long(table + KEYS))
     rotate_body(queries, cosines, sines, load_long(table + _QUERIES), load_long(table + HEAD))
     rotate_body(keys, cosines, sines, load_long(table + KEYS), load_long(table + HEAD))
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.quick import DECODER, HIDDEN, LAYER, build, ids, pack, slow, steps
+import transformers
+from support.quick import DECODER, HIDDEN, LAYER, build, close, ids, pack, slow, steps
 from transformers import DynamicCache
 
 import nash_swarm as ns
@@ -237,3 +238,65 @@ def test_sampling_beams_and_assistance_agree_with_the_modules_own_code() -> None
         found = model.generate(ids(1, 7), **options, **settings)
         with slow(model):
             assert torch.equal(found, model.generate(ids(1, 7), **options, **settings)), settings
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "whole"),
+    [
+        ("Llama", {}, True),
+        ("Mistral", {"sliding_window": None}, True),
+        ("Mistral", {"sliding_window": 6}, False),
+        ("Qwen2", {}, True),
+        ("Qwen2", {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}, False),
+        ("Qwen3", {}, True),
+        ("Qwen3", {"attention_bias": True}, True),
+    ],
+)
+@pytest.mark.parametrize("plain", [False, True])
+def test_families(calls: list[str], kind: str, settings: dict[str, Any], whole: bool, plain: bool) -> None:
+    """Those that see only so many tokens are left to their layers, whichever cache they are given."""
+    model = pack(build(getattr(transformers, f"{kind}Config"), **settings))
+    ns.set_activations(model, "fp32")
+
+    def cache() -> DynamicCache:
+        return DynamicCache() if plain else DynamicCache(config=model.config)
+
+    found = steps(model, cache(), tokens=9)
+    assert calls.count("stack") == (9 if whole else 0)
+    with slow(model, DECODER):
+        assert torch.equal(found, steps(model, cache(), tokens=9))
+    with slow(model, LAYER):
+        assert torch.equal(found, steps(model, cache(), tokens=9))
+    with slow(model):
+        close(found, steps(model, cache(), tokens=9), 1e-5)
+
+
+@pytest.mark.parametrize("what", ["gain", "epsilon", "hook"])
+def test_norms_of_heads_count(what: str) -> None:
+    model = pack(build(transformers.Qwen3Config))
+    ns.set_activations(model, "fp32")
+    cache = read(model)
+    unchanged, norm = after(model, copy.deepcopy(cache)), model.model.layers[1].self_attn.k_norm
+    if what == "gain":
+        norm.weight = torch.nn.Parameter(3 * norm.weight, requires_grad=False)
+    elif what == "epsilon":
+        norm.variance_epsilon = 10.0
+    else:
+        norm.register_forward_hook(lambda _, args, out: 2 * out)
+    found = after(model, copy.deepcopy(cache))
+    with slow(model, LAYER):
+        assert torch.equal(found, after(model, cache))
+    assert not torch.equal(found, unchanged)
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2"])
+def test_what_is_not_to_be_kept_is_shown_as_by_the_modules_own_code(kind: str) -> None:
+    model = pack(
+        build(getattr(transformers, f"{kind}Config"), **({"sliding_window": None} if kind == "Mistral" else {}))
+    )
+    cache = read(model)
+    with torch.no_grad():
+        found = model.model(ids(1, 1), past_key_values=copy.deepcopy(cache), use_cache=False)
+        with slow(model):
+            own = model.model(ids(1, 1), past_key_values=cache, use_cache=False)
+    assert (found.past_key_values is None) == (own.past_key_values is None)

@@ -7,12 +7,21 @@ from typing import Any
 
 import torch
 
-from nash_swarm.integrations.single_token.quick import Quick, bare, unseen
+from nash_swarm.integrations.single_token.norm import QuickNorm
+from nash_swarm.integrations.single_token.quick import Quick, bare, unseen, untouched
 from nash_swarm.integrations.single_token.recognise import runs
 from nash_swarm.quantizers.kernels.single_token import LANES, attention_room, kernels
+from nash_swarm.quantizers.layer_plan import is_vector
 from nash_swarm.quantizers.products import one_token
 
-CODE = "865d17a1b6edd273"
+CODES = {
+    "865d17a1b6edd273": False,  # Llama
+    "38eb7a675fc00c3f": False,  # Mistral
+    "467d2e0bba2fd378": False,  # Qwen2
+    "e0b15d778eecc3a8": True,  # Qwen3
+}
+"""Known ones, and whether they have norms for the heads of queries and keys. With torch's attention they differ in the
+mask alone, and what is masked is left to them."""
 CALLS = {"apply_rotary_pos_emb": "4a8f8b85ee37bd3f", "rotate_half": "7b6c9b425ca04287"}
 _HARMLESS = {"position_ids", "use_cache", "cache_position"}
 """Keyword arguments that do not change what one token attends to."""
@@ -33,8 +42,10 @@ class QuickAttention(Quick):
     @staticmethod
     def fits(module: Any) -> bool:
         """Whether the module is one."""
+        code = next((code for code in CODES if runs(module, code, **CALLS)), None)
         return (
-            runs(module, CODE, **CALLS)
+            code is not None
+            and (not CODES[code] or all(isinstance(norm, QuickNorm) for norm in (module.q_norm, module.k_norm)))
             and bare(module.q_proj, module.k_proj, module.v_proj, module.o_proj)
             and module.head_dim % (2 * LANES) == 0
             and module.q_proj.out_features == module.head_dim * _heads(module) * module.num_key_value_groups
@@ -62,11 +73,18 @@ class QuickAttention(Quick):
         inner, size = self._modules, self.head_dim
         queries, keys, values = one_token(hidden_states, inner["q_proj"], inner["k_proj"], inner["v_proj"])
         heads, group = keys.numel() // size, self.num_key_value_groups
+        for norm, states in zip(self.norms(), (queries, keys), strict=False):
+            gain, place = norm.weight.data_ptr(), states.data_ptr()
+            kernels().norm(place, gain, place, states.numel() // size, size, norm.variance_epsilon)
         cosines, sines = position_embeddings[0].data_ptr(), position_embeddings[1].data_ptr()
         kernels().rotate(queries.data_ptr(), cosines, sines, heads * group, size)
         kernels().rotate(keys.data_ptr(), cosines, sines, heads, size)
         out = self.mix(queries, keys, values, past_key_values, kwargs)
         return one_token(out, inner["o_proj"])[0].view(1, 1, -1), None
+
+    def norms(self) -> list[Any]:
+        """Of the heads of queries and keys, if there are any."""
+        return [self._modules[name] for name in ("q_norm", "k_norm") if name in self._modules]
 
     def mix(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, past_key_values: Any, kwargs: Any
@@ -106,6 +124,7 @@ class QuickAttention(Quick):
             or (self.training and self.attention_dropout)
             or not kwargs.keys() <= _HARMLESS
             or not interface_is_known(self.config)
+            or not all(_normed(norm, self.head_dim) for norm in self.norms())
         ):
             return False
         return positions_fit(positions, self.head_dim)
@@ -136,6 +155,10 @@ def positions_fit(positions: Any, size: int) -> bool:
 def products_fit(elements: int, tokens: int) -> bool:
     """Whether one thread is enough for products of so many elements of queries with the keys of so many tokens."""
     return torch.get_num_threads() == 1 or elements * tokens <= _ALONE
+
+
+def _normed(norm: Any, size: int) -> bool:
+    return isinstance(norm, QuickNorm) and untouched(norm) and is_vector(norm._parameters["weight"], size)  # type: ignore[arg-type]
 
 
 def _heads(module: Any) -> int:

@@ -11,10 +11,15 @@ from nash_swarm.integrations.single_token.attention import positions_fit, produc
 from nash_swarm.integrations.single_token.decoder_layer import QuickDecoderLayer
 from nash_swarm.integrations.single_token.growing import GrowingCache
 from nash_swarm.integrations.single_token.quick import Quick, unseen, untouched
-from nash_swarm.integrations.single_token.recognise import runs
+from nash_swarm.integrations.single_token.recognise import code_of, runs
 from nash_swarm.integrations.single_token.stack import Stack
 
-CODE = "dd47fc6dd6ed820a"
+CODES = {
+    "dd47fc6dd6ed820a": "all",  # Llama
+    "a20c59e141641c74": "config",  # Mistral
+    "a4e04405d94dd416": "layers",  # Qwen2 and 3
+}
+"""Known ones, and how far their tokens see: of all before them, or of as many as the config or a layer's kind says."""
 _CAPTURES = ("output_attentions", "output_hidden_states")
 _NAME = "_nash_swarm_stack"
 
@@ -23,11 +28,13 @@ class QuickDecoder(Quick):
     """`LlamaModel` and its namesakes over a cache that grows with every token, if all its layers are quick."""
 
     config: Any
+    has_sliding_layers: bool
 
     @staticmethod
     def fits(module: Any) -> bool:
         """Whether the module is one."""
-        return runs(module, CODE) and all(isinstance(layer, QuickDecoderLayer) for layer in module.layers)
+        known = any(runs(module, code) for code in CODES)
+        return known and all(isinstance(layer, QuickDecoderLayer) for layer in module.layers)
 
     def forward(
         self,
@@ -46,7 +53,7 @@ class QuickDecoder(Quick):
                 position_ids = torch.full((1, 1), past_key_values.get_seq_length(), device=x.device)
             out = self._decode(x, attention_mask, position_ids, past_key_values)
             if out is not None:
-                return self._output(self._modules["norm"](out), past_key_values)  # type: ignore[misc]
+                return self._output(self._modules["norm"](out), past_key_values, use_cache)  # type: ignore[misc]
             input_ids, inputs_embeds = None, x
         return super().forward(
             input_ids=input_ids,
@@ -71,11 +78,21 @@ class QuickDecoder(Quick):
             and kwargs.get("return_dict", getattr(self.config, "return_dict", True)) is not False
             and not any(kwargs.get(name, getattr(self.config, name, False)) for name in _CAPTURES)
             and getattr(self.config, "is_causal", None) is None
+            and self._sees_all()
         )
+
+    def _sees_all(self) -> bool:
+        sight = self._sight()
+        if sight == "config":
+            return self.config.sliding_window is None
+        return sight == "all" or not self.has_sliding_layers
+
+    def _sight(self) -> str:
+        return CODES[code_of(type(self).__bases__[1].forward)]  # type: ignore[attr-defined]
 
     def _decode(self, x: Any, attention_mask: Any, position_ids: Any, past: Any) -> torch.Tensor | None:
         """What comes out of the last layer; `None` if the layers must do it, which then have not begun."""
-        if not unseen(x) or x.ndim != 3:
+        if not unseen(x) or x.ndim != 3 or isinstance(attention_mask, dict):
             return None
         mask = self._names()["create_causal_mask"](
             config=self.config,
@@ -104,8 +121,10 @@ class QuickDecoder(Quick):
             return None
         return stack
 
-    def _output(self, states: torch.Tensor, past: Any) -> Any:
-        return self._names()["BaseModelOutputWithPast"](last_hidden_state=states, past_key_values=past)
+    def _output(self, states: torch.Tensor, past: Any, use_cache: Any) -> Any:
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        shown = past if use_cache or self._sight() == "all" else None
+        return self._names()["BaseModelOutputWithPast"](last_hidden_state=states, past_key_values=shown)
 
     def _names(self) -> dict[str, Any]:
         """Of the file that the module's own code stands in."""

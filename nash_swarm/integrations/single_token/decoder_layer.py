@@ -83,7 +83,8 @@ class QuickDecoderLayer(Quick):
             a["q_proj"], a["k_proj"], a["v_proj"], a["o_proj"], m["gate_proj"], m["up_proj"], m["down_proj"]
         )  # fmt: skip
         known: LayerPlan | None = self.__dict__.get("_nash_swarm_plan")
-        plan = plan_layer(known, layers, gains, attention.head_dim)
+        heads = [(norm._parameters["weight"], norm.variance_epsilon) for norm in attention.norms()]
+        plan = plan_layer(known, layers, gains, heads, attention.head_dim)
         if plan is not known:
             self.__dict__["_nash_swarm_plan"] = plan
         return plan if plan.address and (plan.alone or torch.get_num_threads() == 1) else None

@@ -12,6 +12,7 @@ import torch
 
 from nash_swarm.integrations.single_token.attention import interface_is_known
 from nash_swarm.integrations.single_token.growing import GrowingCache
+from nash_swarm.integrations.single_token.norm import QuickNorm
 from nash_swarm.quantizers.kernels.decoder_stack import kernel, stack_room
 from nash_swarm.quantizers.layer_plan import LayerPlan
 from nash_swarm.quantizers.modules import PackedLinear
@@ -39,12 +40,11 @@ class Stack:
     def __init__(self, layers: Sequence[Any], plans: Sequence[LayerPlan]) -> None:
         self.layers = tuple(layers)
         self._attentions = [layer.self_attn for layer in layers]
-        self._norms = [(layer.input_layernorm, layer.post_attention_layernorm) for layer in layers]
         self.size, self.group = self._attentions[0].head_dim, self._attentions[0].num_key_value_groups
         self.alone = all(plan.alone for plan in plans)
         self._queries, self._keys, _ = plans[0].rows
         self.heads = self._keys // self.size
-        self.hidden = self._norms[0][0].weight.numel()
+        self.hidden = layers[0].input_layernorm.weight.numel()
         self._plans = tuple(plans)  # their tables must not go away
         self._tables = np.array([plan.address for plan in plans], np.int64)
         self._room = max(plan.room for plan in plans)
@@ -54,11 +54,15 @@ class Stack:
         self._families = [module._modules for module in modules if module._modules]
         self._owners = [module._parameters for module in modules if module._parameters]
         self._configs = list({id(each.config): each.config for each in self._attentions}.values())
+        self._norms = [module for module in modules if isinstance(module, QuickNorm)]
         self._linears = [module for module in modules if type(module) is PackedLinear]
         self._objects, self._values = self._parts(), self._facts()
-        epsilons = [[norm.variance_epsilon for norm in norms] for norms in self._norms]
-        scales = [[attention.scaling] for attention in self._attentions]
-        self._numbers = np.hstack([epsilons, scales]).astype(np.float32)
+        norms = [(layer.input_layernorm, layer.post_attention_layernorm) for layer in layers]
+        numbers = [
+            (first.variance_epsilon, second.variance_epsilon, attention.scaling)
+            for (first, second), attention in zip(norms, self._attentions, strict=True)
+        ]
+        self._numbers = np.array(numbers, np.float32)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # addresses are of no use in a copy
@@ -118,7 +122,7 @@ class Stack:
         facts += [tensor._version for tensor in packed]
         facts += [linear.activations for linear in self._linears]
         facts += [(parameter.data_ptr(), parameter.dtype, parameter.shape) for parameter in own]
-        facts += [norm.variance_epsilon for norms in self._norms for norm in norms]
+        facts += [norm.variance_epsilon for norm in self._norms]
         facts += [
             (
                 a.scaling,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from support.quick import DECODER, HIDDEN, LAYER, build, close, ids, pack, slow, steps
+from support.quick import DECODER, HIDDEN, LAYER, LAYERS, build, close, ids, pack, slow, steps
 from transformers import DynamicCache
 
 import nash_swarm as ns
@@ -44,11 +44,12 @@ def equal(found: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
     return len(found) == len(expected) and all(map(torch.equal, found, expected))
 
 
-@pytest.mark.parametrize("activations", ["fp32", "int8"])
+@pytest.mark.parametrize(("activations", "together"), [("fp32", 1), ("fp32", 8), ("int8", 1)])
 def test_tokens_and_cache_are_those_of_the_layers(
-    packed: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch, activations: str
+    packed: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch, activations: str, together: int
 ) -> None:
     monkeypatch.setattr(growing, "_LEAST", 1)  # grows at nearly every token
+    monkeypatch.setattr(growing, "_TOGETHER", together)
     ns.set_activations(packed, activations)
     cache, other = DynamicCache(config=packed.config), DynamicCache(config=packed.config)
     found = steps(packed, cache, tokens=25)
@@ -225,8 +226,8 @@ def test_memory_grows_by_shares(packed: Any) -> None:
     for _ in range(40):
         after(packed, cache)
         sizes.add(cache.layers[0].keys.untyped_storage().nbytes())
-    assert len(sizes) == 1  # of 64 tokens more, and two tensors
-    assert sizes == {2 * cache.layers[0].keys[:, :, :1].numel() * 4 * (4 + 64)}
+    assert len(sizes) == 1  # of 64 tokens more, and two tensors of each layer
+    assert sizes == {2 * LAYERS * cache.layers[0].keys[:, :, :1].numel() * 4 * (4 + 64)}
 
 
 def test_sampling_beams_and_assistance_agree_with_the_modules_own_code() -> None:
@@ -300,3 +301,31 @@ def test_what_is_not_to_be_kept_is_shown_as_by_the_modules_own_code(kind: str) -
         with slow(model):
             own = model.model(ids(1, 1), past_key_values=cache, use_cache=False)
     assert (found.past_key_values is None) == (own.past_key_values is None)
+
+
+def test_in_inference_mode(packed: Any, calls: list[str]) -> None:
+    cache = read(packed)
+    expected = [after(packed, cache) for _ in range(2)]
+    calls.clear()
+    with torch.inference_mode():
+        inside = read(packed)
+        assert torch.equal(after(packed, inside), expected[0])
+    assert torch.equal(after(packed, inside), expected[1])
+    assert calls.count("stack") == 3
+
+
+def test_what_has_been_outgrown_is_freed(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growing, "_LEAST", 3)
+    monkeypatch.setattr(growing, "_TOGETHER", 1)
+    cache, seen, real = read(packed), [], torch.Tensor.copy_
+
+    def copy_(target: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        seen.append(len({(*layer.keys.shape[2:], layer.keys.stride(1)) for layer in cache.layers}))
+        return real(target, states)
+
+    first = cache.layers[0].keys
+    monkeypatch.setattr(torch.Tensor, "copy_", copy_)
+    for _ in range(3):
+        after(packed, cache)
+    assert seen == [1, 1, 2, 2]  # keys and values of the first layer, then of the second, when the first has its own
+    assert not any(layer.keys.data_ptr() == first.data_ptr() for layer in cache.layers)

@@ -30,7 +30,7 @@ _ALONE = 1 << 20
 
 
 class QuickAttention(Quick):
-    """`LlamaAttention` and its namesakes over any cache of transformers' that keeps float32."""
+    """`LlamaAttention`, its likes and their namesakes over any cache of transformers' that keeps float32."""
 
     config: Any
     head_dim: int

@@ -25,7 +25,7 @@ _NAME = "_nash_swarm_stack"
 
 
 class QuickDecoder(Quick):
-    """`LlamaModel` and its namesakes over a cache that grows with every token, if all its layers are quick."""
+    """`LlamaModel`, its likes and their namesakes over a cache that grows, if all their layers are quick; one token."""
 
     config: Any
     has_sliding_layers: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -19,10 +20,12 @@ CODES = {"update": "ed29cd3b05d92e1a", "get_seq_length": "383f57c8b9f55edf"}
 _NAME = "_nash_swarm_growing"
 _LEAST, _SHARE = 64, 4
 """Free room: for this many tokens, or for a share of those that there are, whichever is more."""
+_TOGETHER = 8
+"""Layers that share a run of memory: no more of them are there twice while it grows, and one call shows them all."""
 
 
 class GrowingCache:
-    """The keys and values of a `DynamicCache`'s layers, each layer's in one run of memory with room behind them.
+    """The keys and values of a `DynamicCache`'s layers, in memory with room behind them.
 
     It is found in the cache itself, which still has plain tensors: views of what is filled. Whoever shortens, reorders
     or replaces them has other tensors there, and then this is made anew with memory of its own; nothing that anyone
@@ -36,11 +39,13 @@ class GrowingCache:
 
     def __init__(self, layers: Sequence[Any], heads: int, size: int) -> None:
         self.tokens = int(layers[0].keys.shape[2])
-        self._storages = [layer.keys.new_empty((2, 1, heads, 0, size)) for layer in layers]
+        first: torch.Tensor = layers[0].keys
+        shares = [2 * len(layers[k : k + _TOGETHER]) for k in range(0, len(layers), _TOGETHER)]
+        self._storages = [first.new_empty((share, 1, heads, 0, size)) for share in shares]
         self._views = [states for layer in layers for states in (layer.keys, layer.values)]
         self._places: list[int] = []
         self._kept = np.empty(0, np.int64)
-        self._grow()
+        self._grow(layers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a copy makes its own, and a pickle is read where nash-swarm is not
@@ -60,7 +65,7 @@ class GrowingCache:
                 return None
             found = past.__dict__[_NAME] = GrowingCache(layers, heads, size)
         elif found.tokens == found._storages[0].shape[3]:
-            found._grow()
+            found._grow(layers)
         return found
 
     @property
@@ -74,36 +79,39 @@ class GrowingCache:
     def add(self, layers: Sequence[Any]) -> None:
         """One more token has been written behind the others."""
         self.tokens += 1
-        self._show()
-        for layer, keys, values in zip(layers, self._views[::2], self._views[1::2], strict=False):
-            layer.keys, layer.values = keys, values
+        filled = (storage.narrow(3, 0, self.tokens).unbind(0) for storage in self._storages)
+        self._views = list(chain.from_iterable(filled))
+        _show(layers, self._views)
 
     def _is_of(self, layers: Sequence[Any]) -> bool:
-        if len(self._storages) != len(layers):
-            return False
         states = [states for layer in layers for states in (layer.keys, layer.values)]
-        return all(map(is_, states, self._views))
+        return len(states) == len(self._views) and all(map(is_, states, self._views))
 
-    def _grow(self) -> None:
-        """One layer after the other, so that there is no more than one twice."""
-        room = self.tokens + max(_LEAST, self.tokens // _SHARE)
-        for k, storage in enumerate(self._storages):
-            larger = storage.new_empty((*storage.shape[:3], room, storage.shape[4]))
-            for states, target in zip(self._views[2 * k : 2 * k + 2], larger.unbind(0), strict=True):
-                target[:, :, : self.tokens].copy_(states)
+    def _grow(self, layers: Sequence[Any]) -> None:
+        room, first = self.tokens + max(_LEAST, self.tokens // _SHARE), 0
+        for k, (count, *shape, _, size) in enumerate([storage.shape for storage in self._storages]):
+            larger = self._storages[k].new_empty((count, *shape, room, size))
+            filled = larger.narrow(3, 0, self.tokens).unbind(0)
+            for target, place in zip(filled, range(first, first + count), strict=True):
+                target.copy_(self._views[place])
+                self._views[place] = target
             self._storages[k] = larger
+            _show(layers[first // 2 :], filled)  # so that what they had is freed
+            first += count
 
-    def _show(self) -> None:
-        filled = [storage.narrow(3, 0, self.tokens).unbind(0) for storage in self._storages]
-        self._views = [states for pair in filled for states in pair]
+
+def _show(layers: Sequence[Any], views: Sequence[torch.Tensor]) -> None:
+    for layer, keys, values in zip(layers, views[::2], views[1::2], strict=False):
+        layer.keys, layer.values = keys, values
 
 
 def _kept(storages: Sequence[torch.Tensor]) -> npt.NDArray[np.int64]:
     rows = []
     for storage in storages:
-        keys, values = storage.unbind(0)
-        strides = (keys.stride(1), keys.stride(2), values.stride(1), values.stride(2))
-        rows.append((keys.data_ptr(), values.data_ptr(), *strides))
+        states = storage.unbind(0)
+        for keys, values in zip(states[::2], states[1::2], strict=True):
+            strides = (keys.stride(1), keys.stride(2), values.stride(1), values.stride(2))
+            rows.append((keys.data_ptr(), values.data_ptr(), *strides))
     return np.array(rows, np.int64)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, repeat
-from operator import contains, is_
+from operator import attrgetter, contains, is_
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from nash_swarm.integrations.single_token.norm import QuickNorm
 from nash_swarm.quantizers.kernels.decoder_stack import kernel, stack_room
 from nash_swarm.quantizers.layer_plan import LayerPlan
 from nash_swarm.quantizers.modules import PackedLinear
+
+_VERSION, _ACTIVATIONS, _EPSILON = map(attrgetter, ("_version", "activations", "variance_epsilon"))
 
 
 class Stack:
@@ -118,11 +120,10 @@ class Stack:
         """Values that must be equal."""
         packed: list[Any] = [linear._buffers["packed"] for linear in self._linears]
         own = [parameter for owner in self._owners for parameter in owner.values() if parameter is not None]
-        facts: list[Any] = [tensor.data_ptr() for tensor in packed]
-        facts += [tensor._version for tensor in packed]
-        facts += [linear.activations for linear in self._linears]
+        facts: list[Any] = [*map(torch.Tensor.data_ptr, packed), *map(_VERSION, packed)]
+        facts += map(_ACTIVATIONS, self._linears)
         facts += [(parameter.data_ptr(), parameter.dtype, parameter.shape) for parameter in own]
-        facts += [norm.variance_epsilon for norm in self._norms]
+        facts += map(_EPSILON, self._norms)
         facts += [
             (
                 a.scaling,

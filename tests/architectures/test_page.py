@@ -16,6 +16,7 @@ from support.architectures import ARCHITECTURES, VOCABULARY, Small
 import nash_swarm as ns
 from nash_swarm.errors import CalibrationWarning, UsageError
 from nash_swarm.integrations.single_token.attention import QuickAttention
+from nash_swarm.integrations.single_token.decoder import QuickDecoder
 from nash_swarm.integrations.single_token.gated import QuickGatedMlp
 from nash_swarm.integrations.single_token.norm import QuickNorm
 from nash_swarm.models.offload import offloaded
@@ -30,7 +31,7 @@ _EVEN = {
     "d_ff": 256, "n_embd": 128, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
     "query_pre_attn_scalar": 32,
 }  # fmt: skip
-_KINDS = {"norms": QuickNorm, "gated MLP": QuickGatedMlp, "attention": QuickAttention}
+_KINDS = {"norms": QuickNorm, "gated MLP": QuickGatedMlp, "attention": QuickAttention, "decoder": QuickDecoder}
 
 
 def rows() -> dict[str, list[str]]:

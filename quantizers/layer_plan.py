@@ -43,8 +43,8 @@ class LayerPlan:
 def plan_layer(
     known: LayerPlan | None,
     layers: Sequence[Any],
-    gains: Sequence[torch.Tensor],
-    heads: Sequence[tuple[torch.Tensor, float]],
+    norms: Sequence[tuple[torch.Tensor, float]],
+    scale: float,
     size: int,
 ) -> LayerPlan:
     """The plan for one token; `known` if nothing has changed since that was made.
@@ -52,8 +52,8 @@ def plan_layer(
     Args:
         known: the layer's last plan.
         layers: `PackedLinear` of any granularity but `parameter`, in the order of `PRODUCTS`.
-        gains: of the norms before the attention and before the MLP: float32, contiguous, on the CPU.
-        heads: gains, likewise, and epsilons of the norms of queries' and keys' heads, if there are any.
+        norms: gains, float32, contiguous, on the CPU, and epsilons, as of `layer_table`.
+        scale: of products of queries with keys.
         size: elements of a head.
 
     Raises:
@@ -63,9 +63,8 @@ def plan_layer(
     found = [buffers.find(layer._buffers["packed"], layer.matrix) for layer in layers]
     biases = [layer._parameters["bias"] for layer in layers]
     places = [None if bias is None else (bias.data_ptr(), bias.dtype, bias.shape) for bias in biases]
-    norms = (gains[0].data_ptr(), gains[1].data_ptr())
-    of_heads = tuple((gain.data_ptr(), epsilon) for gain, epsilon in heads)
-    key = (*found, *[layer.activations for layer in layers], *places, *norms, *of_heads, size)
+    gains = [(gain.data_ptr(), epsilon) for gain, epsilon in norms]
+    key = (*found, *[layer.activations for layer in layers], *places, *gains, scale, size)
     if known is not None and known.key == key:
         return known
     plain = all(bias is None or is_vector(bias, each.rows) for bias, each in zip(biases, found, strict=True))
@@ -74,12 +73,12 @@ def plan_layer(
         name: multiplier.compiled(0 if place is None else place[0])
         for name, multiplier, place in zip(PRODUCTS, multipliers, places, strict=True)
     }
-    if not plain or None in products.values() or not _fit(found, len(gains[0]), size):
+    hidden, inner = len(norms[0][0]), found[4].rows
+    if not plain or None in products.values() or not _fit(found, hidden, size):
         return LayerPlan(key, np.empty(0, np.int64))
     rows = (found[0].rows, found[1].rows, found[2].rows)
-    counts = (rows[0] // size, rows[1] // size)
-    hidden, inner = len(gains[0]), found[4].rows
-    table, room = layer_table(products, norms, of_heads, hidden, inner, counts, size)  # type: ignore[arg-type]
+    heads = (rows[0] // size, rows[1] // size)
+    table, room = layer_table(products, gains, scale, hidden, inner, heads, size)  # type: ignore[arg-type]
     alone = all(multiplier.alone for multiplier in multipliers)
     return LayerPlan(key, table, table.ctypes.data, room // 4, rows, alone)
 

@@ -14,27 +14,26 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import int32, njit
+from numba import njit
 
 from nash_swarm.quantizers.kernels.aligned import whole_lines
 from nash_swarm.quantizers.kernels.atomics import call
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint
 from nash_swarm.quantizers.kernels.simd.vectors import (
     add_floats,
-    float_bits,
+    load_float,
     load_floats,
-    load_int,
     load_long,
     store_floats,
 )
 from nash_swarm.quantizers.kernels.single_token import LANES, gate_body, norm_body, rotate_body
 
 PRODUCTS = ("q", "k", "v", "o", "gate", "up", "down")
-_FIRST_NORM, _SECOND_NORM, _HIDDEN, _INNER, _QUERIES, KEYS, HEAD = range(0, 56, 8)
-_INPUTS, _WORK, _GATE, _UP, _ROOM = range(56, 96, 8)
-_QUERY_NORM, _QUERY_EPSILON, _KEY_NORM, _KEY_EPSILON = range(96, 128, 8)
+_HIDDEN, _INNER, QUERIES, KEYS, HEAD, SCALE = range(0, 48, 8)
+_INPUTS, _WORK, _GATE, _UP, ROOM = range(48, 88, 8)
+_FIRST_NORM, _SECOND_NORM, _QUERY_NORM, _KEY_NORM = range(88, 152, 16)
 _FUNCTION, _MATRIX, _CHUNK, _TILES, _ROWS, _BIAS, _READY, _PRODUCT = range(0, 64, 8)
-_TABLE = 128
+_TABLE = 152
 _Q, _K, _V, _O, _GATE_PRODUCT, _UP_PRODUCT, _DOWN = range(_TABLE, _TABLE + 7 * _PRODUCT, _PRODUCT)
 
 
@@ -67,8 +66,8 @@ class OneToken:
 
 def layer_table(
     products: Mapping[str, OneToken],
-    norms: tuple[int, int],
-    head_norms: Sequence[tuple[int, float]],
+    norms: Sequence[tuple[int, float]],
+    scale: float,
     hidden: int,
     inner: int,
     heads: tuple[int, int],
@@ -78,8 +77,9 @@ def layer_table(
 
     Args:
         products: by the names of `PRODUCTS`.
-        norms: addresses of the gains before the attention and before the MLP, float32 (hidden,).
-        head_norms: addresses of the gains of queries' and keys' heads, float32 (size,), and epsilons; or none.
+        norms: addresses of gains, and epsilons: before the attention and before the MLP, float32 (hidden,); of queries'
+            and keys' heads, float32 (size,), if there are any.
+        scale: of products of queries with keys.
         hidden: elements of a token.
         inner: rows of `gate` and `up`, columns of `down`.
         heads: of queries, and of keys.
@@ -89,9 +89,9 @@ def layer_table(
     inputs = whole_lines(max(product.inputs for product in products.values()))
     work = whole_lines(max(product.work for product in products.values()))
     places = np.cumsum([widest, inputs, work, widest, widest])
-    header = [*norms, hidden, inner, heads[0], heads[1], size, *places]
-    for gain, epsilon in head_norms or [(0, 0.0)] * 2:
-        header += [gain, int(np.float32(epsilon).view(np.int32))]
+    header = [hidden, inner, heads[0], heads[1], size, _bits(scale), *places]
+    for gain, epsilon in [*norms, (0, 0.0), (0, 0.0)][:4]:
+        header += [gain, _bits(epsilon)]
     last: Any = None
     rows: list[int] = []
     for name in PRODUCTS:
@@ -103,19 +103,23 @@ def layer_table(
     return np.array(header + rows, np.int64), int(places[-1])
 
 
+def _bits(value: float) -> int:
+    return int(np.float32(value).view(np.int32))
+
+
 @dataclass(frozen=True)
 class LayerKernels:
     """The compiled kernels.
 
     Attributes:
-        before: `before(table, x, cosines, sines, queries, keys, values, room, epsilon)`: norm, three products, and
-            norms, if there are any, and rotation of the heads of queries and keys.
-        after: `after(table, x, attended, out, room, epsilon)`: product of what the attention gives, residual, norm,
-            gated MLP with SiLU, residual.
+        before: `before(table, x, cosines, sines, queries, keys, values, room)`: norm, three products, and norms, if
+            there are any, and rotation of the heads of queries and keys.
+        after: `after(table, x, attended, out, room)`: product of what the attention gives, residual, norm, gated MLP
+            with SiLU, residual.
     """
 
-    before: Callable[[int, int, int, int, int, int, int, int, float], None]
-    after: Callable[[int, int, int, int, int, float], None]
+    before: Callable[[int, int, int, int, int, int, int, int], None]
+    after: Callable[[int, int, int, int, int], None]
 
 
 @njit(inline="always")
@@ -136,35 +140,33 @@ def _multiply(table: int, product: int, x: int, out: int, room: int) -> None:
 
 
 @njit(inline="always")
-def _norm_heads(table: int, norm: int, states: int, heads: int) -> None:
-    epsilon = float_bits(int32(load_int(table + norm + 8)))
-    norm_body(states, load_long(table + norm), states, heads, load_long(table + HEAD), epsilon)
+def _norm(table: int, norm: int, x: int, out: int, count: int, size: int) -> None:
+    norm_body(x, load_long(table + norm), out, count, size, load_float(table + norm + 8))
 
 
 @njit(inline="always")
-def before_body(
-    table: int, x: int, cosines: int, sines: int, queries: int, keys: int, values: int, room: int, epsilon: float
-) -> None:
+def before_body(table: int, x: int, cosines: int, sines: int, queries: int, keys: int, values: int, room: int) -> None:
     """See `LayerKernels.before`."""
-    norm_body(x, load_long(table + _FIRST_NORM), room, 1, load_long(table + _HIDDEN), epsilon)
+    heads, key_heads, size = load_long(table + QUERIES), load_long(table + KEYS), load_long(table + HEAD)
+    _norm(table, _FIRST_NORM, x, room, 1, load_long(table + _HIDDEN))
     _multiply(table, _Q, room, queries, room)
     _multiply(table, _K, room, keys, room)
     _multiply(table, _V, room, values, room)
     if load_long(table + _QUERY_NORM) != 0:
-        _norm_heads(table, _QUERY_NORM, queries, load_long(table + _QUERIES))
-        _norm_heads(table, _KEY_NORM, keys, load_long(table + KEYS))
-    rotate_body(queries, cosines, sines, load_long(table + _QUERIES), load_long(table + HEAD))
-    rotate_body(keys, cosines, sines, load_long(table + KEYS), load_long(table + HEAD))
+        _norm(table, _QUERY_NORM, queries, queries, heads, size)
+        _norm(table, _KEY_NORM, keys, keys, key_heads, size)
+    rotate_body(queries, cosines, sines, heads, size)
+    rotate_body(keys, cosines, sines, key_heads, size)
 
 
 @njit(inline="always")
-def after_body(table: int, x: int, attended: int, out: int, room: int, epsilon: float) -> None:
+def after_body(table: int, x: int, attended: int, out: int, room: int) -> None:
     """See `LayerKernels.after`; out may be x."""
     hidden, inner = load_long(table + _HIDDEN), load_long(table + _INNER)
     gate, up = room + load_long(table + _GATE), room + load_long(table + _UP)
     _multiply(table, _O, attended, room, room)
     _add(x, room, out, hidden)
-    norm_body(out, load_long(table + _SECOND_NORM), room, 1, hidden, epsilon)
+    _norm(table, _SECOND_NORM, out, room, 1, hidden)
     _multiply(table, _GATE_PRODUCT, room, gate, room)
     _multiply(table, _UP_PRODUCT, room, up, room)
     gate_body(gate, up, gate, inner)
@@ -181,19 +183,16 @@ def kernels() -> LayerKernels:
 def _compile(source: int) -> LayerKernels:
     # the constant is a cell of the closures, which Numba's disk cache tells apart
     def compiled(addresses: int) -> Any:
-        kinds = ["int64"] * addresses + ["float32"]
-        return njit(f"void({', '.join(kinds)})", nogil=True, cache=True, error_model="numpy")
+        return njit(f"void({', '.join(['int64'] * addresses)})", nogil=True, cache=True, error_model="numpy")
 
     @compiled(8)
-    def before(
-        table: int, x: int, cosines: int, sines: int, queries: int, keys: int, values: int, room: int, epsilon: float
-    ) -> None:
+    def before(table: int, x: int, cosines: int, sines: int, queries: int, keys: int, values: int, room: int) -> None:
         _ = source
-        before_body(table, x, cosines, sines, queries, keys, values, room, epsilon)
+        before_body(table, x, cosines, sines, queries, keys, values, room)
 
     @compiled(5)
-    def after(table: int, x: int, attended: int, out: int, room: int, epsilon: float) -> None:
+    def after(table: int, x: int, attended: int, out: int, room: int) -> None:
         _ = source
-        after_body(table, x, attended, out, room, epsilon)
+        after_body(table, x, attended, out, room)
 
     return LayerKernels(before, after)

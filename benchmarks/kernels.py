@@ -4,8 +4,10 @@ batch, on two threads.
     python benchmarks/kernels.py --json kernels.json
 
 Prints Markdown tables; `--json` writes the same figures under the same names. All contenders of a table take turns, one
-call each a round, and the fastest call counts; weights rotate through copies that together are three times as large as
-the last cache. GB/s count every byte that a kernel reads: codes, scales, zero-points and its tables.
+call each a round. Of products with one token there are two tables: of each contender's fastest call, and of medians,
+where ratios are the median of the rounds' ratios. Otherwise the fastest call counts. Weights rotate through copies that
+together are three times as large as the last cache. GB/s count every byte that a kernel reads: codes, scales,
+zero-points and its tables.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from numba import njit
 from reporting import origin, write_json
@@ -47,6 +50,10 @@ _IN_A_ROW = 10
 """Calls of a turn where threads are compared."""
 
 Row = dict[str, Any]
+Tables = dict[str, list[Row]]
+"""By what is added to the name of the part."""
+Rounds = dict[str, npt.NDArray[np.float64]]
+"""Seconds of each contender's calls, round by round."""
 Task = Callable[[], object]
 
 
@@ -239,7 +246,7 @@ def torch_tasks(rows: int, columns: int, room: int) -> dict[str, Task]:
     return tasks
 
 
-def vector(rows: int, columns: int, room: int, path: str | None, seconds: float) -> list[Row]:
+def vector(rows: int, columns: int, room: int, path: str | None, seconds: float) -> Tables:
     """Matrix times vector."""
     x = torch.randn(1, columns)
     ours: dict[str, Weights] = {f"int{bits}": Weights(rows, columns, bits, room, path, "int8") for bits in WIDTHS}
@@ -253,31 +260,45 @@ def vector(rows: int, columns: int, room: int, path: str | None, seconds: float)
     size, reader = reading(room)
     others = torch_tasks(rows, columns, room)
     tasks = {"read": reader, **{name: weights.task(x) for name, weights in ours.items()}, **others}
-    times = fastest(tasks, seconds)
-    bandwidth = size / times["read"]
-    table: list[Row] = [{"kernel": "read", "us": times["read"] * 1e6, "GB/s": bandwidth / 1e9, "share of read": 1.0}]
-    for name in (*ours, *others):
-        row: Row = {"kernel": name, "us": times[name] * 1e6}
-        if name in ours:
-            speed = ours[name].read_bytes / times[name]
-            row |= {"GB/s": speed / 1e9, "share of read": speed / bandwidth}
-        row |= {f"x {other}": times[other] / times[name] for other in others}
+    times = {name: np.array(calls) for name, calls in timed(tasks, seconds).items()}
+    sizes = {"read": size, **{name: weights.read_bytes for name, weights in ours.items()}}
+    fastest_calls = {name: calls.min(keepdims=True) for name, calls in times.items()}
+    return {"": vector_table(fastest_calls, sizes, list(others)), ", medians": vector_table(times, sizes, list(others))}
+
+
+def vector_table(times: Rounds, sizes: dict[str, int], others: list[str]) -> list[Row]:
+    """Medians over rounds, of times and of ratios alike.
+
+    Args:
+        times: seconds of every contender.
+        sizes: bytes that it reads, of plain reading and our contenders.
+        others: those to be compared with.
+    """
+    table: list[Row] = []
+    pace = times["read"] / sizes["read"]
+    for name, calls in times.items():
+        row: Row = {"kernel": name, "us": float(np.median(calls)) * 1e6}
+        if name in sizes:
+            row["GB/s"] = sizes[name] / float(np.median(calls)) / 1e9
+            row["share of read"] = float(np.median(sizes[name] * pace / calls))
+        if name != "read":
+            row |= {f"x {other}": float(np.median(times[other] / calls)) for other in others}
         table.append(row)
-    return [*table, equal_bytes(ours, times)]
+    return [*table, equal_bytes(times, sizes)]
 
 
-def equal_bytes(ours: dict[str, Weights], times: dict[str, float]) -> Row:
+def equal_bytes(times: Rounds, sizes: dict[str, int]) -> Row:
     """The mixed matrix's time as a multiple of that of a uniform one of as many bytes, between 3 and 4 bits."""
-    low, mixed, high = (ours[name].read_bytes for name in ("int3", "mixed", "int4"))
+    low, mixed, high = (sizes[name] for name in ("int3", "mixed", "int4"))
     expected = times["int3"] + (times["int4"] - times["int3"]) * (mixed - low) / (high - low)
     return {
         "kernel": "uniform of the mixed one's bytes",
-        "us": expected * 1e6,
-        "mixed takes x": times["mixed"] / expected,
+        "us": float(np.median(expected)) * 1e6,
+        "mixed takes x": float(np.median(times["mixed"] / expected)),
     }
 
 
-def batches(rows: int, columns: int, room: int, path: str | None, seconds: float) -> list[Row]:
+def batches(rows: int, columns: int, room: int, path: str | None, seconds: float) -> Tables:
     """Matrix times batch."""
     weights = {name: Weights(rows, columns, bits, room, path, "int8") for name, bits in
                (("int2", 2), ("int3", 3), ("int4", 4), ("int8", 8), ("mixed", "mixed"))}  # fmt: skip
@@ -298,10 +319,10 @@ def batches(rows: int, columns: int, room: int, path: str | None, seconds: float
              "time / torch bf16": times[name] / times["torch bf16"]}
             for name in tasks
         ]  # fmt: skip
-    return table
+    return {"": table}
 
 
-def two_threads(rows: int, columns: int, room: int, path: str | None, seconds: float) -> list[Row]:
+def two_threads(rows: int, columns: int, room: int, path: str | None, seconds: float) -> Tables:
     """One and two threads; the first two rows say what two get out of the memory, and out of the processor alone.
 
     A matrix that does not take turns with others stays in the last cache, as far as it fits. In a model none does.
@@ -345,7 +366,7 @@ def two_threads(rows: int, columns: int, room: int, path: str | None, seconds: f
                 "with the GIL": best["1"] / best["GIL"], "with the GIL, medians": median["1"] / median["GIL"],
             }  # fmt: skip
         table.append(row)
-    return table
+    return {"": table}
 
 
 def show(title: str, rows: Sequence[Row]) -> None:
@@ -373,7 +394,7 @@ def main() -> None:
         "last cache MB": cache / 2**20,
         "instructions": paths.NAMES[paths.choose(arguments.path)],
     }
-    parts: dict[str, tuple[str, Callable[[], list[Row]]]] = {
+    parts: dict[str, tuple[str, Callable[[], Tables]]] = {
         "vector": ("4096 x 4096 times vector", lambda: vector(4096, 4096, *settings)),
         "long": ("1024 x 16384 times vector", lambda: vector(1024, 16384, *settings)),
         "batch": ("4096 x 4096 times batch", lambda: batches(4096, 4096, *settings)),
@@ -382,8 +403,9 @@ def main() -> None:
     print(f"`{results['command']}`; {results['versions']}, {results['machine']}")
     for name, (title, part) in parts.items():
         if arguments.only in (None, name):
-            results[name] = part()
-            show(f"{title}, groups of {GROUP}", results[name])
+            for which, rows in part().items():
+                results[name + which] = rows
+                show(f"{title}, groups of {GROUP}{which}", rows)
     write_json(arguments.json, results)
 
 

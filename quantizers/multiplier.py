@@ -16,6 +16,7 @@ from nash_swarm.quantizers.kernels.decoder_layer import OneToken
 from nash_swarm.quantizers.kernels.matmul import Runner
 from nash_swarm.quantizers.kernels.prepared import Prepared
 from nash_swarm.quantizers.kernels.remainders import remainder
+from nash_swarm.quantizers.kernels.sixteen_tokens import TOKENS
 
 Mode = Literal["int8", "int16", "fp32"]
 """How inputs are taken: rounded to int8; as the sum of two such roundings, of the input and of what the first leaves
@@ -23,8 +24,8 @@ over; or as they are."""
 
 _SHARE_SECONDS = 30e-6
 """What a share of the rows must take to be worth handing over to another thread."""
-_SECONDS_PER_WEIGHT, _SECONDS_PER_PRODUCT = 2e-11, 8e-12
-"""Of one core, in order of magnitude: to read a packed weight, and to multiply it with a token."""
+_SECONDS_PER_WEIGHT, _SECONDS_PER_PRODUCT, _SECONDS_PER_INPUT = 2e-11, 8e-12, 1e-10
+"""Of one core, in order of magnitude: to read a packed weight, to multiply it with a token, and to round an input."""
 
 
 class Multiplier:
@@ -47,6 +48,8 @@ class Multiplier:
         self._room = self._inputs + self._runner.work_bytes(1)
         self.alone = not self._twice and self._tiles < 2 * self._smallest_share(1)
         self._key = (prepared.input_key, self._runner.mode)
+        seconds = TOKENS * prepared.layout.columns * _SECONDS_PER_INPUT
+        self._smallest_run = int(_SHARE_SECONDS / seconds) + 1
 
     def one(self, x: torch.Tensor, out: torch.Tensor, again: bool = False) -> None:
         """One token.
@@ -100,9 +103,14 @@ class Multiplier:
             self._multiply(inputs, out, tokens)
 
     def _quantize(self, x: torch.Tensor, tokens: int) -> npt.NDArray[np.uint8]:
-        inputs = aligned_empty(self._runner.activation_bytes(tokens))
-        work = aligned_empty(self._runner.work_bytes(tokens))
-        self._runner.quantize(x.data_ptr(), tokens, inputs.ctypes.data, work.ctypes.data)
+        size = self._runner.activation_bytes(tokens)
+        if tokens < TOKENS:
+            inputs = aligned_empty(whole_lines(size) + self._runner.work_bytes(tokens))
+            address = inputs.ctypes.data
+            self._runner.quantize(x.data_ptr(), tokens, address, address + whole_lines(size))
+        else:
+            inputs = aligned_empty(size)
+            self._runner.share_quantize(x.data_ptr(), tokens, inputs.ctypes.data, self._smallest_run)
         return inputs
 
     def _multiply(self, inputs: npt.NDArray[np.uint8], out: torch.Tensor, tokens: int) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 from numba import njit
 
-from nash_swarm.quantizers.kernels.activations import quantize
+from nash_swarm.quantizers.kernels.activation_rounding import quantize
 from nash_swarm.quantizers.kernels.descriptor import CODES, TILES
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint
 from nash_swarm.quantizers.kernels.simd.paths import AVX2, AVX512VNNI, GENERIC
 from nash_swarm.quantizers.kernels.simd.vectors import load_long
+from nash_swarm.quantizers.kernels.sixteen_tokens import TOKENS
 from nash_swarm.quantizers.kernels.tiles import multiply
 
 Kernel = Callable[[int, int, int, int, int, int, int, int, int], None]
@@ -27,8 +28,8 @@ def kernel(path: int, exact: bool) -> Kernel:
     """`run(matrix, x, activations, out, tokens, chunk, work, first, past)`: all addresses and sizes as int64.
 
     Rounds x, float32 (tokens, columns), into the block at `activations`, unless x is 0 because that has been done; then
-    writes rows of tiles `first:past` of out, float32 (tokens, rows). Releases the GIL; ranges of tiles may run in
-    different threads, each with a `work` of its own.
+    writes rows of tiles `first:past` of out, float32 (tokens, rows). If out is 0, rounds runs `first:past` of 16 tokens
+    and does no more. Releases the GIL; ranges may be done by different threads, each with a `work` of its own.
     """
     return _compile(path, int(exact), TOKENS_AT_ONCE[path], _FLOAT_TOKENS_AT_ONCE[path], fingerprint())
 
@@ -41,8 +42,12 @@ def _compile(path: int, exact: int, lanes: int, float_lanes: int, source: int) -
         _ = source
         if x != 0:
             codes = load_long(matrix + CODES) + load_long(load_long(matrix + TILES) + 16 * first)
-            quantize(exact, lanes, matrix, x, activations, work, tokens, codes)
-        multiply(path, exact, lanes, float_lanes, matrix, activations, out, work, tokens, chunk, first, past)
+            first_token, past_token = 0, tokens
+            if out == 0:
+                first_token, past_token = TOKENS * first, min(TOKENS * past, tokens)
+            quantize(exact, lanes, matrix, x, activations, work, tokens, codes, first_token, past_token)
+        if out != 0:
+            multiply(path, exact, lanes, float_lanes, matrix, activations, out, work, tokens, chunk, first, past)
 
     # Compiled code is found by its name, which Numba only makes unique within the process that has compiled it: two
     # variants that two processes have put into the disk cache may have one name, and a third took one for the other.

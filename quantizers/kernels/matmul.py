@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError, UsageError
+from nash_swarm.quantizers.kernels.activation_rounding import rounding_bytes
 from nash_swarm.quantizers.kernels.activations import activation_bytes
 from nash_swarm.quantizers.kernels.atomics import address
 from nash_swarm.quantizers.kernels.compiled import TOKENS_AT_ONCE, Kernel, kernel
 from nash_swarm.quantizers.kernels.decoder_layer import OneToken
 from nash_swarm.quantizers.kernels.prepared import Prepared
 from nash_swarm.quantizers.kernels.simd import paths
+from nash_swarm.quantizers.kernels.sixteen_tokens import TOKENS
 from nash_swarm.quantizers.kernels.threads import share_compiled
 
 Mode = Literal["int8", "fp32"]
@@ -96,7 +98,13 @@ class Runner:
 
     def work_bytes(self, tokens: int) -> int:
         """Room that a call with `tokens` tokens needs for itself."""
+        return max(self._product_bytes(tokens), self._rounding_bytes(tokens))
+
+    def _product_bytes(self, tokens: int) -> int:
         return 64 * (self.prepared.layout.group_size + min(tokens, self._chunk))
+
+    def _rounding_bytes(self, tokens: int) -> int:
+        return rounding_bytes(self.prepared.layout.columns, self.prepared.layout.group_size, tokens)
 
     def run(self, x: int, out: int, tokens: int, activations: int, work: int) -> None:
         """The whole product.
@@ -112,7 +120,13 @@ class Runner:
 
     def quantize(self, x: int, tokens: int, activations: int, work: int) -> None:
         """Only the inputs; arguments as of `run`."""
-        self._kernel(self._address, x, activations, 0, tokens, self._chunk, work, 0, 0)
+        self._kernel(self._address, x, activations, 0, tokens, self._chunk, work, 0, -(-tokens // TOKENS))
+
+    def share_quantize(self, x: int, tokens: int, activations: int, smallest: int) -> None:
+        """`quantize`, shared out between torch's threads, at least `smallest` runs of 16 tokens to a share."""
+        arguments = (self._address, x, activations, 0, tokens, self._chunk)
+        workspace, runs = self._rounding_bytes(tokens), -(-tokens // TOKENS)
+        share_compiled(self._kernel, arguments, runs, workspace=workspace, smallest=smallest)
 
     def multiply(self, activations: int, out: int, tokens: int, work: int, first_tile: int, past_tile: int) -> None:
         """Only the product, rows `16 * first_tile` to `16 * past_tile`, of inputs made by `run` or `quantize`."""
@@ -121,7 +135,7 @@ class Runner:
     def share(self, activations: int, out: int, tokens: int, smallest: int) -> None:
         """`multiply` for all tiles, shared out between torch's threads, at least `smallest` tiles to a share."""
         arguments = (self._address, 0, activations, out, tokens, self._chunk)
-        share_compiled(self._kernel, arguments, self._tiles, workspace=self.work_bytes(tokens), smallest=smallest)
+        share_compiled(self._kernel, arguments, self._tiles, workspace=self._product_bytes(tokens), smallest=smallest)
 
     def one_token(self, bias: int, input_kind: Any) -> OneToken:
         """The product of one token, for compiled code to call; arguments as of `OneToken`."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.layouts import Case, cases
@@ -13,7 +17,7 @@ from support.products import WIDTHS, product, random_tensor
 from nash_swarm.errors import DataError
 from nash_swarm.names import LEVELS, Levels
 from nash_swarm.quantizers.kernels import reference
-from nash_swarm.quantizers.kernels.matmul import Mode, multiply, quantize_activations
+from nash_swarm.quantizers.kernels.matmul import Mode, Runner, multiply, quantize_activations
 from nash_swarm.quantizers.kernels.prepared import LONGEST_GROUP, prepare
 from nash_swarm.quantizers.kernels.simd import paths
 from nash_swarm.quantizers.packing import PackedTensor
@@ -21,6 +25,14 @@ from nash_swarm.quantizers.packing import PackedTensor
 PATHS = paths.available()
 MODES: tuple[Mode, ...] = ("int8", "fp32")
 TOKENS = (1, 2, 3, 7, 8, 9, 31, 33)
+
+
+@pytest.fixture
+def few_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
 
 
 def inputs(seed: int, tokens: int, columns: int) -> npt.NDArray[np.float32]:
@@ -84,14 +96,26 @@ def test_chunks_of_many_tokens() -> None:
     assert_exact(tensor, inputs(1, 150, 12000))
 
 
-@given(st.integers(0, 20), st.sampled_from(TOKENS), st.sampled_from(MODES))
-@settings(max_examples=10)
-def test_tokens_do_not_depend_on_their_batch(seed: int, tokens: int, mode: Mode) -> None:
-    tensor = random_tensor(seed, (50, 200))
+@given(st.integers(0, 20), st.sampled_from(TOKENS), st.sampled_from(MODES), st.sampled_from([WIDTHS, WIDTHS[:-1]]))
+@settings(max_examples=20)
+def test_tokens_do_not_depend_on_their_batch(seed: int, tokens: int, mode: Mode, widths: tuple[int, ...]) -> None:
+    tensor = random_tensor(seed, (50, 200), widths)
     prepared, x = prepare(tensor), inputs(seed, tokens, 200)
     together = product(prepared, x, mode)
     for token in range(tokens):
         np.testing.assert_array_equal(product(prepared, x[token : token + 1], mode)[0], together[token])
+
+
+@pytest.mark.parametrize("tokens", [3, 16, 50, 133])
+def test_threads_round_what_one_rounds(tokens: int, few_threads: None) -> None:
+    prepared, x = prepare(random_tensor(5, (20, 333), [3, 8], group_size=96)), inputs(5, tokens, 333)
+    for mode, path in itertools.product(MODES, PATHS):
+        runner = Runner(prepared, mode, path)
+        alone, shared = np.full((2, runner.activation_bytes(tokens)), 255, np.uint8)
+        work = np.empty(runner.work_bytes(tokens), np.uint8)
+        runner.quantize(x.ctypes.data, tokens, alone.ctypes.data, work.ctypes.data)
+        runner.share_quantize(x.ctypes.data, tokens, shared.ctypes.data, 1)
+        np.testing.assert_array_equal(alone, shared, f"{mode} {path}")
 
 
 @given(st.integers(0, 20), st.integers(0, 5), st.integers(0, 5), st.sampled_from(MODES))
@@ -111,7 +135,7 @@ def test_a_range_of_tiles_writes_its_rows_only(seed: int, a: int, b: int, mode: 
 
 def test_zero_and_tiny_groups_are_zero() -> None:
     tensor = random_tensor(2, (20, 192), [4, 8])
-    x = inputs(2, 3, 192)
+    x = inputs(2, 20, 192)
     for value in (0.0, 1e-38, 1e-42):
         x[:, tensor.permutation[64:128]] = value
         x[1] = value
@@ -123,7 +147,7 @@ def test_zero_and_tiny_groups_are_zero() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_so(mode: Mode, value: float) -> None:
     prepared = prepare(random_tensor(3, (20, 100), [2, 5, 8]))
-    for tokens in (1, 9):
+    for tokens in (1, 9, 17):
         x = inputs(3, tokens, 100)
         expected = product(prepared, x, mode)
         x[0, 70] = value

@@ -23,7 +23,8 @@ class LayerPlan:
         key: what it was made from; a plan with another key is another layer's, or this one's of another time.
         table: see `kernels.decoder_layer`; empty if the kernels cannot do what the layer does.
         address: of the table.
-        room: elements of float32 that a call needs for itself.
+        room: bytes that a call needs for itself.
+        work: bytes of them for products.
         rows: outputs of `q`, `k` and `v`.
         alone: its products are too small to be shared out between threads.
     """
@@ -32,6 +33,7 @@ class LayerPlan:
     table: npt.NDArray[np.int64]
     address: int = 0
     room: int = 0
+    work: int = 0
     rows: tuple[int, int, int] = (0, 0, 0)
     alone: bool = True
 
@@ -80,7 +82,8 @@ def plan_layer(
     heads = (rows[0] // size, rows[1] // size)
     table, room = layer_table(products, gains, scale, hidden, inner, heads, size)  # type: ignore[arg-type]
     alone = all(multiplier.alone for multiplier in multipliers)
-    return LayerPlan(key, table, table.ctypes.data, room // 4, rows, alone)
+    work = max(product.work for product in products.values())  # type: ignore[union-attr]
+    return LayerPlan(key, table, table.ctypes.data, room, work, rows, alone)
 
 
 def is_vector(values: torch.Tensor, size: int) -> bool:

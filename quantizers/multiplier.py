@@ -12,7 +12,7 @@ import torch
 
 from nash_swarm.game.layout import TILE_ROWS
 from nash_swarm.quantizers.kernels.aligned import aligned_empty, whole_lines
-from nash_swarm.quantizers.kernels.decoder_layer import OneToken
+from nash_swarm.quantizers.kernels.layer_products import OneToken
 from nash_swarm.quantizers.kernels.matmul import Runner
 from nash_swarm.quantizers.kernels.prepared import Prepared
 from nash_swarm.quantizers.kernels.remainders import remainder

@@ -12,7 +12,15 @@ import torch
 
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.names import Granularity
-from nash_swarm.quantizers.kernels import decoder_layer, decoder_stack, first_use, openmp, single_token, team
+from nash_swarm.quantizers.kernels import (
+    decoder_layer,
+    decoder_stack,
+    first_use,
+    layer_products,
+    openmp,
+    single_token,
+    team,
+)
 from nash_swarm.quantizers.kernels.compiled import kernel
 from nash_swarm.quantizers.kernels.simd import paths
 from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear
@@ -50,7 +58,7 @@ def warm_up() -> Warmed:
         layer.activations = mode
         seconds[f"products, activations {mode}"] = _timed(lambda: layer(x))
     seconds["between the products"] = _timed(
-        lambda: (single_token.kernels(), decoder_layer.kernels(), decoder_stack.kernel())
+        lambda: (single_token.kernels(), decoder_layer.kernels(), decoder_stack.kernel(), layer_products.products())
     )
     seconds["threads"] = _timed(lambda: (openmp.functions(), team.functions()))
     seconds["rows"] = _timed(lambda: table(index))

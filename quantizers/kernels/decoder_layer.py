@@ -17,51 +17,17 @@ import numpy.typing as npt
 from numba import njit
 
 from nash_swarm.quantizers.kernels.aligned import whole_lines
-from nash_swarm.quantizers.kernels.atomics import call
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint
-from nash_swarm.quantizers.kernels.simd.vectors import (
-    add_floats,
-    load_float,
-    load_floats,
-    load_long,
-    store_floats,
-)
-from nash_swarm.quantizers.kernels.single_token import LANES, gate_body, norm_body, rotate_body
+from nash_swarm.quantizers.kernels.layer_products import PRODUCT, OneToken, add_to, multiply_token, product_row
+from nash_swarm.quantizers.kernels.simd.vectors import load_float, load_long
+from nash_swarm.quantizers.kernels.single_token import gate_body, norm_body, rotate_body
 
 PRODUCTS = ("q", "k", "v", "o", "gate", "up", "down")
 _HIDDEN, _INNER, QUERIES, KEYS, HEAD, SCALE = range(0, 48, 8)
 _INPUTS, _WORK, _GATE, _UP, ROOM = range(48, 88, 8)
 _FIRST_NORM, _SECOND_NORM, _QUERY_NORM, _KEY_NORM = range(88, 152, 16)
-_FUNCTION, _MATRIX, _CHUNK, _TILES, _ROWS, _BIAS, _READY, _PRODUCT = range(0, 64, 8)
 _TABLE = 152
-_Q, _K, _V, _O, _GATE_PRODUCT, _UP_PRODUCT, _DOWN = range(_TABLE, _TABLE + 7 * _PRODUCT, _PRODUCT)
-
-
-@dataclass(frozen=True)
-class OneToken:
-    """A product of one token.
-
-    Attributes:
-        function: address of the compiled product, see `compiled.kernel`.
-        matrix: address of its table, see `descriptor`.
-        chunk: what it takes at once.
-        tiles: of 16 rows.
-        rows: outputs.
-        bias: address of float32 (rows,), or 0.
-        inputs: bytes of the rounded input.
-        work: bytes of its own.
-        input_kind: products with equal kinds can use the same rounded input.
-    """
-
-    function: int
-    matrix: int
-    chunk: int
-    tiles: int
-    rows: int
-    bias: int
-    inputs: int
-    work: int
-    input_kind: Any
+_Q, _K, _V, _O, _GATE_PRODUCT, _UP_PRODUCT, _DOWN = range(_TABLE, _TABLE + 7 * PRODUCT, PRODUCT)
 
 
 def layer_table(
@@ -98,7 +64,7 @@ def layer_table(
         product = products[name]
         # q, k and v have one input, and so have gate and up
         ready = name in ("k", "v", "up") and product.input_kind == last
-        rows += [product.function, product.matrix, product.chunk, product.tiles, product.rows, product.bias, ready]
+        rows += product_row(product, ready)
         last = product.input_kind
     return np.array(header + rows, np.int64), int(places[-1])
 
@@ -123,35 +89,26 @@ class LayerKernels:
 
 
 @njit(inline="always")
-def _add(x: int, y: int, out: int, size: int) -> None:
-    for k in range(0, 4 * size, 4 * LANES):
-        store_floats(out + k, add_floats(load_floats(x + k), load_floats(y + k)))
-
-
-@njit
-def _multiply(table: int, product: int, x: int, out: int, room: int) -> None:
-    inputs, work = room + load_long(table + _INPUTS), room + load_long(table + _WORK)
-    own = table + product
-    given = x if load_long(own + _READY) == 0 else 0
-    arguments = (load_long(own + _MATRIX), given, inputs, out, 1, load_long(own + _CHUNK))
-    call(load_long(own + _FUNCTION), arguments, work, 0, load_long(own + _TILES))
-    if load_long(own + _BIAS) != 0:
-        _add(out, load_long(own + _BIAS), out, load_long(own + _ROWS))
-
-
-@njit(inline="always")
 def _norm(table: int, norm: int, x: int, out: int, count: int, size: int) -> None:
     norm_body(x, load_long(table + norm), out, count, size, load_float(table + norm + 8))
 
 
 @njit(inline="always")
-def before_body(table: int, x: int, cosines: int, sines: int, queries: int, keys: int, values: int, room: int) -> None:
-    """See `LayerKernels.before`."""
+def _multiply(
+    table: int, product: int, count: int, x: int, out: int, second: int, third: int, room: int, helpers: int
+) -> None:
+    inputs, work = room + load_long(table + _INPUTS), room + load_long(table + _WORK)
+    multiply_token(table + product, count, x, out, second, third, inputs, work, helpers)
+
+
+@njit(inline="always")
+def before_body(
+    table: int, x: int, cosines: int, sines: int, queries: int, keys: int, values: int, room: int, helpers: int
+) -> None:
+    """See `LayerKernels.before`; helpers: as of `layer_products.multiply_token`."""
     heads, key_heads, size = load_long(table + QUERIES), load_long(table + KEYS), load_long(table + HEAD)
     _norm(table, _FIRST_NORM, x, room, 1, load_long(table + _HIDDEN))
-    _multiply(table, _Q, room, queries, room)
-    _multiply(table, _K, room, keys, room)
-    _multiply(table, _V, room, values, room)
+    _multiply(table, _Q, 3, room, queries, keys, values, room, helpers)
     if load_long(table + _QUERY_NORM) != 0:
         _norm(table, _QUERY_NORM, queries, queries, heads, size)
         _norm(table, _KEY_NORM, keys, keys, key_heads, size)
@@ -160,18 +117,17 @@ def before_body(table: int, x: int, cosines: int, sines: int, queries: int, keys
 
 
 @njit(inline="always")
-def after_body(table: int, x: int, attended: int, out: int, room: int) -> None:
-    """See `LayerKernels.after`; out may be x."""
+def after_body(table: int, x: int, attended: int, out: int, room: int, helpers: int) -> None:
+    """See `LayerKernels.after`; out may be x. helpers: as of `layer_products.multiply_token`."""
     hidden, inner = load_long(table + _HIDDEN), load_long(table + _INNER)
     gate, up = room + load_long(table + _GATE), room + load_long(table + _UP)
-    _multiply(table, _O, attended, room, room)
-    _add(x, room, out, hidden)
+    _multiply(table, _O, 1, attended, room, 0, 0, room, helpers)
+    add_to(x, room, out, hidden)
     _norm(table, _SECOND_NORM, out, room, 1, hidden)
-    _multiply(table, _GATE_PRODUCT, room, gate, room)
-    _multiply(table, _UP_PRODUCT, room, up, room)
+    _multiply(table, _GATE_PRODUCT, 2, room, gate, up, 0, room, helpers)
     gate_body(gate, up, gate, inner)
-    _multiply(table, _DOWN, gate, room, room)
-    _add(out, room, out, hidden)
+    _multiply(table, _DOWN, 1, gate, room, 0, 0, room, helpers)
+    add_to(out, room, out, hidden)
 
 
 @cache
@@ -188,11 +144,11 @@ def _compile(source: int) -> LayerKernels:
     @compiled(8)
     def before(table: int, x: int, cosines: int, sines: int, queries: int, keys: int, values: int, room: int) -> None:
         _ = source
-        before_body(table, x, cosines, sines, queries, keys, values, room)
+        before_body(table, x, cosines, sines, queries, keys, values, room, 0)
 
     @compiled(5)
     def after(table: int, x: int, attended: int, out: int, room: int) -> None:
         _ = source
-        after_body(table, x, attended, out, room)
+        after_body(table, x, attended, out, room, 0)
 
     return LayerKernels(before, after)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 _SOURCES = (
-    "activation_rounding.py", "activations.py", "atomics.py", "decoder_layer.py", "descriptor.py", "entries.py",
-    "job.py", "openmp.py", "single_token.py", "sixteen_tokens.py", "team.py", "tiles.py", "simd/*.py", "../levels.py",
-    "../packing/n16k32.py", "../scale_windows.py",
+    "activation_rounding.py", "activations.py", "atomics.py", "crew.py", "decoder_layer.py", "descriptor.py",
+    "entries.py", "job.py", "layer_products.py", "openmp.py", "single_token.py", "sixteen_tokens.py", "team.py",
+    "tiles.py", "simd/*.py", "../levels.py", "../packing/n16k32.py", "../scale_windows.py",
 )  # fmt: skip
 
 

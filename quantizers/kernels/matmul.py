@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError, UsageError
+from nash_swarm.game.layout import TILE_ROWS
 from nash_swarm.quantizers.kernels.activation_rounding import rounding_bytes
 from nash_swarm.quantizers.kernels.activations import activation_bytes
 from nash_swarm.quantizers.kernels.atomics import address
 from nash_swarm.quantizers.kernels.compiled import TOKENS_AT_ONCE, Kernel, kernel
-from nash_swarm.quantizers.kernels.decoder_layer import OneToken
+from nash_swarm.quantizers.kernels.layer_products import OneToken
 from nash_swarm.quantizers.kernels.prepared import Prepared
 from nash_swarm.quantizers.kernels.simd import paths
 from nash_swarm.quantizers.kernels.sixteen_tokens import TOKENS
@@ -28,6 +29,8 @@ Mode = Literal["int8", "fp32"]
 
 _CACHED = 1 << 19
 """Bytes of activations that stay in the second cache while a range of tiles passes over them."""
+_CREW_SHARE = 1 << 15
+"""Weights of one token's product that are worth handing over to a thread that is waiting for them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,7 @@ class Runner:
     _address: int = field(init=False, repr=False)
     _chunk: int = field(init=False, repr=False)
     _tiles: int = field(init=False, repr=False)
+    _smallest_share: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -84,6 +88,7 @@ class Runner:
             "_address": self.prepared.fields.ctypes.data,
             "_chunk": max(64, _CACHED // stored // 16 * 16),
             "_tiles": layout.row_tiles,
+            "_smallest_share": _CREW_SHARE // (TILE_ROWS * layout.columns) + 1,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -141,7 +146,7 @@ class Runner:
         """The product of one token, for compiled code to call; arguments as of `OneToken`."""
         return OneToken(
             address(self._kernel), self._address, self._chunk, self._tiles, self.prepared.layout.rows, bias,
-            self.activation_bytes(1), self.work_bytes(1), input_kind,
+            self.activation_bytes(1), self.work_bytes(1), input_kind, self._smallest_share,
         )  # fmt: skip
 
 

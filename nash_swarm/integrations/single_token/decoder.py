@@ -117,7 +117,7 @@ class QuickDecoder(Quick):
         stack = self.__dict__.get(_NAME)
         if not isinstance(stack, Stack) or not stack.holds(layers):
             stack = self.__dict__[_NAME] = _made(layers, x, positions)
-        if stack is None or x.numel() != stack.hidden or not (stack.alone or torch.get_num_threads() == 1):
+        if stack is None or x.numel() != stack.hidden:
             return None
         return stack
 

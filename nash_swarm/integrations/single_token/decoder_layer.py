@@ -50,7 +50,7 @@ class QuickDecoderLayer(Quick):
             )
             return out
         queries, keys, values = (hidden_states.new_empty(rows) for rows in plan.rows)
-        room, out = hidden_states.new_empty(plan.room), torch.empty_like(hidden_states)
+        room, out = hidden_states.new_empty(plan.room // 4), torch.empty_like(hidden_states)
         cosines, sines = position_embeddings
         kernels().before(
             plan.address, hidden_states.data_ptr(), cosines.data_ptr(), sines.data_ptr(), queries.data_ptr(),

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from nash_swarm.game.spans import cores
 from nash_swarm.integrations.single_token.attention import interface_is_known
 from nash_swarm.integrations.single_token.growing import GrowingCache
 from nash_swarm.integrations.single_token.norm import QuickNorm
-from nash_swarm.quantizers.kernels.decoder_stack import kernel, stack_room
+from nash_swarm.quantizers.kernels.aligned import aligned_empty
+from nash_swarm.quantizers.kernels.decoder_stack import gather_helpers, kernel, stack_room
+from nash_swarm.quantizers.kernels.threads import share_compiled
 from nash_swarm.quantizers.layer_plan import LayerPlan
 from nash_swarm.quantizers.modules import PackedLinear
 
@@ -36,20 +39,18 @@ class Stack:
         heads: of keys.
         size: elements of a head.
         group: query heads of each.
-        alone: no product is worth sharing out between threads.
     """
 
     def __init__(self, layers: Sequence[Any], plans: Sequence[LayerPlan]) -> None:
         self.layers = tuple(layers)
         self._attentions = [layer.self_attn for layer in layers]
         self.size, self.group = self._attentions[0].head_dim, self._attentions[0].num_key_value_groups
-        self.alone = all(plan.alone for plan in plans)
         self._queries, self._keys, _ = plans[0].rows
         self.heads = self._keys // self.size
         self.hidden = layers[0].input_layernorm.weight.numel()
         self._plans = tuple(plans)  # their tables must not go away
         self._tables = np.array([plan.address for plan in plans], np.int64)
-        self._room = max(plan.room for plan in plans)
+        self._room, self._work = (max(getattr(plan, name) for plan in plans) for name in ("room", "work"))
         modules = [module for layer in layers for module in layer.modules()]
         self._modules, self._states = modules, [module.__dict__ for module in modules]
         self._hooks = [hooks for each in modules for hooks in (each._forward_hooks, each._forward_pre_hooks)]
@@ -97,11 +98,18 @@ class Stack:
             cache: of as many layers.
         """
         out = x.clone()
-        room = x.new_empty(stack_room(self._room, self._queries, self._keys, self.group, cache.tokens + 1))
-        kernel()(
-            self._tables.ctypes.data, cache.kept, len(self.layers), out.data_ptr(), positions[0].data_ptr(),
-            positions[1].data_ptr(), cache.tokens, room.data_ptr(),
+        tokens = cache.tokens + 1
+        room = aligned_empty(stack_room(self._room, self._queries, self._keys, self.group, tokens))
+        threads = min(torch.get_num_threads(), cores())
+        helpers = None if threads == 1 else gather_helpers(threads, self._work, self.group, tokens)
+        call = np.array(
+            [
+                self._tables.ctypes.data, cache.kept, len(self.layers), out.data_ptr(), positions[0].data_ptr(),
+                positions[1].data_ptr(), cache.tokens, room.ctypes.data, 0 if helpers is None else helpers.ctypes.data,
+            ],
+            np.int64,
         )  # fmt: skip
+        share_compiled(kernel(), (call.ctypes.data, 0, 0, 0, 0, 0), threads, smallest=1)
         return out
 
     def _parts(self) -> list[Any]:

@@ -25,6 +25,7 @@ class LayerPlan:
         address: of the table.
         room: bytes that a call needs for itself.
         work: bytes of them for products.
+        shares: into how many the largest product can be cut for a crew of threads.
         rows: outputs of `q`, `k` and `v`.
         alone: its products are too small to be shared out between threads.
     """
@@ -34,6 +35,7 @@ class LayerPlan:
     address: int = 0
     room: int = 0
     work: int = 0
+    shares: int = 1
     rows: tuple[int, int, int] = (0, 0, 0)
     alone: bool = True
 
@@ -82,8 +84,9 @@ def plan_layer(
     heads = (rows[0] // size, rows[1] // size)
     table, room = layer_table(products, gains, scale, hidden, inner, heads, size)  # type: ignore[arg-type]
     alone = all(multiplier.alone for multiplier in multipliers)
-    work = max(product.work for product in products.values())  # type: ignore[union-attr]
-    return LayerPlan(key, table, table.ctypes.data, room, work, rows, alone)
+    made = [product for product in products.values() if product is not None]
+    work, shares = max(product.work for product in made), max(product.tiles // product.smallest for product in made)
+    return LayerPlan(key, table, table.ctypes.data, room, work, shares, rows, alone)
 
 
 def is_vector(values: torch.Tensor, size: int) -> bool:

@@ -1,9 +1,9 @@
 """Threads that stay with one caller through many small jobs, each too short to bring threads together for.
 
 A crew is called together once: one thread does what there is to do, and shares out what is worth it; the others serve,
-awake, until they are dismissed. One word has the shares that nobody has begun, and above them a number that no two jobs
-have in common; a share is taken by replacing the word. The caller takes shares like everybody else and waits only for
-those that somebody has begun. Until the last one is finished, the job stays what it is.
+awake, until they are dismissed. One word has the number of shares that nobody has begun; a share is taken by replacing
+it. Only then is it read what the job is, which stays what it is until all of its shares are finished. The caller takes
+shares like everybody else and waits only for those that somebody has begun.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from nash_swarm.quantizers.kernels.job import JOB_BYTES, do_share, shares_of, wr
 _OPEN, _FINISHED, _JOB = range(0, 3 * LINE, LINE)
 CREW_BYTES = _JOB + whole_lines(JOB_BYTES)
 """Of a crew's memory, zero at the beginning, at a multiple of `LINE`."""
-_TURN = 1 << 32
 _DISMISSED = -1
 
 
@@ -25,11 +24,9 @@ _DISMISSED = -1
 def _take(crew: int) -> int:
     """A share, counted from `shares` down to 1; 0 if there is none now, or `_DISMISSED`."""
     while True:
-        word = load(crew + _OPEN)
-        if word == _DISMISSED or word % _TURN == 0:
-            return min(word, 0)
-        if replace(crew + _OPEN, word, word - 1):
-            return word % _TURN
+        left = load(crew + _OPEN)
+        if left <= 0 or replace(crew + _OPEN, left, left - 1):
+            return left
 
 
 @njit
@@ -60,7 +57,7 @@ def share_out(
     """
     write_job(crew + _JOB, function, arguments, workspace, size, rows, shares)
     store(crew + _FINISHED, 0)
-    store(crew + _OPEN, (load(crew + _OPEN) // _TURN + 1) * _TURN + shares)
+    store(crew + _OPEN, shares)
     share = _take(crew)
     while share > 0:
         _work(crew, share)

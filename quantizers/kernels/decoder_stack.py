@@ -38,10 +38,8 @@ _KEYS, _VALUES, _KEY_HEAD, _KEY_TOKEN, _VALUE_HEAD, _VALUE_TOKEN, _KEPT = range(
 CALL = ("tables", "kept", "count", "x", "cosines", "sines", "tokens", "room", "helpers")
 """What the kernel is called with, int64, see `kernel`."""
 _TABLES, _CACHES, _COUNT, _X, _COSINES, _SINES, _TOKENS, _ROOM, _HELPERS = range(0, 8 * len(CALL), 8)
-_SHARES_PER_THREAD = 1
-"""More shares than threads, so that one that other programs hold up takes fewer of them."""
-_SHARED = 4096
-"""Elements of keys that are worth handing over to a thread that is waiting for them."""
+_SHARED = 1 << 14
+"""Products of queries with keys that are worth handing over to a thread that is waiting for them."""
 _whole = njit(inline="always")(whole_lines)
 
 StackKernel = Callable[[int, int, int, int, int, int, int, int, int], None]
@@ -68,13 +66,12 @@ def gather_helpers(threads: int, work: int, group: int, tokens: int) -> npt.NDAr
         work: bytes that the neediest product needs for itself.
         group, tokens: as of `stack_room`.
     """
-    shares = _SHARES_PER_THREAD * threads
     size = whole_lines(max(work, 4 * attention_room(group, tokens)))
     table = whole_lines(8 * len(HELPERS))
-    memory = aligned_empty(table + CREW_BYTES + size * shares)
+    memory = aligned_empty(table + CREW_BYTES + size * threads)
     start = memory.ctypes.data
     memory[: table + CREW_BYTES] = 0
-    fields = (start + table, shares, start + table + CREW_BYTES, size, products(), attention())
+    fields = (start + table, threads, start + table + CREW_BYTES, size, products(), attention())
     memory[: 8 * len(HELPERS)].view(np.int64)[:] = fields
     return memory
 
@@ -96,7 +93,7 @@ def kernel() -> StackKernel:
 
 
 def attention() -> int:
-    """Address of a C function, the attention of key heads `first` to `past`; compiled now if it is not yet.
+    """Address of a C function, the attention of query heads `first` to `past`; compiled now if it is not yet.
 
     `run(queries, attended, kept, table, tokens, 0, scores, first, past)`: a layer's, as `kernel` sees it, of `tokens`
     tokens in all.
@@ -123,16 +120,20 @@ def _attend(
     queries: int, attended: int, kept: int, table: int, tokens: int, scores: int, first: int, past: int
 ) -> None:
     """See `attention`."""
-    size = load_long(table + HEAD)
-    group = load_long(table + QUERIES) // load_long(table + KEYS)
+    size, heads = load_long(table + HEAD), load_long(table + QUERIES)
+    group = heads // load_long(table + KEYS)
     key_head, key_token = load_long(kept + _KEY_HEAD), load_long(kept + _KEY_TOKEN)
     value_head, value_token = load_long(kept + _VALUE_HEAD), load_long(kept + _VALUE_TOKEN)
-    place = 4 * first * group * size
-    attend_body(
-        queries + place, load_long(kept + _KEYS) + 4 * first * key_head,
-        load_long(kept + _VALUES) + 4 * first * value_head, attended + place, scores, past - first, group, tokens, size,
-        key_head, key_token, value_head, value_token, load_float(table + SCALE),
-    )  # fmt: skip
+    while first < past:
+        head = first // group
+        end = min(past, (head + 1) * group)
+        place = 4 * first * size
+        attend_body(
+            queries + place, load_long(kept + _KEYS) + 4 * head * key_head,
+            load_long(kept + _VALUES) + 4 * head * value_head, attended + place, scores, 1, end - first, tokens, size,
+            key_head, key_token, value_head, value_token, load_float(table + SCALE),
+        )  # fmt: skip
+        first = end
 
 
 @njit
@@ -140,8 +141,7 @@ def _share_attention(
     queries: int, attended: int, kept: int, table: int, tokens: int, scores: int, helpers: int
 ) -> None:
     """All heads, by whoever is there."""
-    heads = load_long(table + KEYS)
-    shares = 1
+    heads, shares = load_long(table + QUERIES), 1
     if helpers != 0:
         worth = heads * tokens * load_long(table + HEAD) // _SHARED
         shares = min(load_long(helpers + SHARES), heads, worth)

@@ -134,4 +134,4 @@ def _compile(source: int) -> Callable[..., None]:
         _some_tiles(own, count, inputs, out, second, third, work, first, past)
 
     run: Any = run_products
-    return run  # type: ignore[no-any-return]
+    return run

@@ -29,7 +29,7 @@ Mode = Literal["int8", "fp32"]
 
 _CACHED = 1 << 19
 """Bytes of activations that stay in the second cache while a range of tiles passes over them."""
-_CREW_SHARE = 1 << 15
+_CREW_SHARE = 1 << 16
 """Weights of one token's product that are worth handing over to a thread that is waiting for them."""
 
 

@@ -14,8 +14,9 @@ from support.quick import DECODER, HIDDEN, LAYER, LAYERS, build, close, ids, pac
 from transformers import DynamicCache
 
 import nash_swarm as ns
-from nash_swarm.integrations.single_token import attention, growing
+from nash_swarm.integrations.single_token import attention, growing, stack
 from nash_swarm.quantizers import multiplier
+from nash_swarm.quantizers.kernels import matmul
 
 Change = Callable[[Any], object]
 
@@ -136,20 +137,42 @@ def test_it_steps_aside(packed: Any, calls: list[str], how: str) -> None:
     assert "stack" not in calls
 
 
-def test_products_worth_two_threads_are_left_to_the_layers(
-    packed: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("activations", ["int8", "fp32"])
+def test_a_crew_comes_to_the_same_bits(
+    packed: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch, activations: str, threads: int
 ) -> None:
+    ns.set_activations(packed, activations)
+    expected = steps(packed, DynamicCache(config=packed.config), tokens=20)
+    before, shared = torch.get_num_threads(), []
+    gather = stack.gather_helpers
+    monkeypatch.setattr(stack, "gather_helpers", lambda *sizes: shared.append(sizes[0]) or gather(*sizes))
+    monkeypatch.setattr(stack, "cores", lambda: 64)
+    monkeypatch.setattr(matmul, "_CREW_SHARE", 0)  # the smallest product is worth it
+    monkeypatch.setattr(multiplier, "_SHARE_SECONDS", 0.0)  # and were layers called one by one, it would be, too
+    monkeypatch.setattr(attention, "_ALONE", 0)
+    try:
+        torch.set_num_threads(threads)
+        model = copy.deepcopy(packed)
+        calls.clear()
+        for _ in range(10):
+            assert torch.equal(steps(model, DynamicCache(config=packed.config), tokens=20), expected)
+        assert shared == [threads] * 200
+        assert calls.count("stack") == 200
+        assert "layer" not in calls
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_nobody_is_called_for_what_one_thread_does_as_fast(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(stack, "gather_helpers")
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        monkeypatch.setattr(attention, "_ALONE", 0)  # the attention is
         read(packed)
-        assert "stack" not in calls
-        assert "norm" in calls
-        monkeypatch.undo()
-        monkeypatch.setattr(multiplier, "_SHARE_SECONDS", 0.0)  # the products are
+        monkeypatch.setattr(stack, "cores", lambda: 1)
+        monkeypatch.setattr(matmul, "_CREW_SHARE", 0)
         read(copy.deepcopy(packed))
-        assert "stack" not in calls
     finally:
         torch.set_num_threads(before)
 

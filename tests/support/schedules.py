@@ -20,12 +20,18 @@ class Schedule:
     """Memory of int64, locks in it, and threads of which one runs at a time.
 
     Reading and writing memory are steps: before each of them the turn goes to any thread that does not sleep.
+
+    Args:
+        seed: of the order.
+        most_steps: after which nothing is expected any more.
+        inertia: probability that a thread goes on instead, so that others are held up for long.
     """
 
-    def __init__(self, seed: int, most_steps: int = 20_000) -> None:
+    def __init__(self, seed: int, most_steps: int = 20_000, inertia: float = 0.0) -> None:
         self.memory: defaultdict[int, int] = defaultdict(int)
         self._random = random.Random(seed)
         self._steps = most_steps
+        self._inertia = inertia
         self._turns: dict[int, threading.Lock] = {}
         self._asleep: dict[int, int] = {}
         self._stuck = self._over = False
@@ -79,7 +85,9 @@ class Schedule:
             self._stuck = self._over = True
             awake = list(self._turns)
         if awake:
-            self._turns[self._random.choice(awake)].release()
+            me = threading.get_ident()
+            goes_on = self._inertia > 0 and me in awake and self._random.random() < self._inertia
+            self._turns[me if goes_on else self._random.choice(awake)].release()
 
     def step(self) -> None:
         """Let others run."""

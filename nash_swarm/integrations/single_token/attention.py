@@ -138,7 +138,7 @@ class QuickAttention(Quick):
         if queries.numel() != heads * group * size:
             return None
         tokens = keys.shape[2]
-        if not products_fit(heads * group * size, tokens):
+        if torch.get_num_threads() > 1 and queries.numel() * tokens > _ALONE:
             return None
         out, scores = torch.empty_like(queries), queries.new_empty(attention_room(group, tokens))
         kernels().attend(
@@ -151,11 +151,6 @@ class QuickAttention(Quick):
 def positions_fit(positions: Any, size: int) -> bool:
     """Whether cosines and sines are those of one token."""
     return all(unseen(part) and part.numel() == size for part in positions)
-
-
-def products_fit(elements: int, tokens: int) -> bool:
-    """Whether one thread is enough for products of so many elements of queries with the keys of so many tokens."""
-    return torch.get_num_threads() == 1 or elements * tokens <= _ALONE
 
 
 def _head_norms(module: Any) -> list[Any]:

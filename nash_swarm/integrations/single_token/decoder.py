@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nash_swarm.integrations.single_token.attention import positions_fit, products_fit
+from nash_swarm.integrations.single_token.attention import positions_fit
 from nash_swarm.integrations.single_token.decoder_layer import QuickDecoderLayer
 from nash_swarm.integrations.single_token.growing import GrowingCache
 from nash_swarm.integrations.single_token.quick import Quick, unseen, untouched
@@ -106,7 +106,7 @@ class QuickDecoder(Quick):
         if stack is None or not positions_fit(positions, stack.size):
             return None
         cache = GrowingCache.of(past, len(stack.layers), stack.heads, stack.size)
-        if cache is None or not products_fit(stack.heads * stack.group * stack.size, cache.tokens + 1):
+        if cache is None:
             return None
         out = stack.run(x, positions, cache)
         cache.add(past.layers)

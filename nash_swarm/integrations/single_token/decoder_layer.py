@@ -40,7 +40,7 @@ class QuickDecoderLayer(Quick):
         plan = None
         if not torch.compiler.is_compiling():
             plan = self.plan(hidden_states, position_embeddings, attention_mask, kwargs)
-        if plan is None:
+        if plan is None or not (plan.alone or torch.get_num_threads() == 1):
             out: torch.Tensor = super().forward(
                 hidden_states,
                 attention_mask=attention_mask,
@@ -63,7 +63,7 @@ class QuickDecoderLayer(Quick):
         return out
 
     def plan(self, x: torch.Tensor, positions: Any, mask: Any, kwargs: dict[str, Any]) -> LayerPlan | None:
-        """How to go the quick way; `None` if it is none."""
+        """What the kernels are called with; `None` if they cannot do what the layer does."""
         inner: Any = self._modules
         attention, mlp = inner["self_attn"], inner["mlp"]
         first, second = inner["input_layernorm"], inner["post_attention_layernorm"]
@@ -86,7 +86,7 @@ class QuickDecoderLayer(Quick):
         plan = plan_layer(known, layers, norms, attention.scaling, attention.head_dim)
         if plan is not known:
             self.__dict__["_nash_swarm_plan"] = plan
-        return plan if plan.address and (plan.alone or torch.get_num_threads() == 1) else None
+        return plan if plan.address else None
 
 
 def _all_quick(inner: Any) -> bool:

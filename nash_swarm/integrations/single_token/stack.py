@@ -51,6 +51,7 @@ class Stack:
         self._plans = tuple(plans)  # their tables must not go away
         self._tables = np.array([plan.address for plan in plans], np.int64)
         self._room, self._work = (max(getattr(plan, name) for plan in plans) for name in ("room", "work"))
+        self._shares = max(1, *(plan.shares for plan in plans))
         modules = [module for layer in layers for module in layer.modules()]
         self._modules, self._states = modules, [module.__dict__ for module in modules]
         self._hooks = [hooks for each in modules for hooks in (each._forward_hooks, each._forward_pre_hooks)]
@@ -100,7 +101,8 @@ class Stack:
         out = x.clone()
         tokens = cache.tokens + 1
         room = aligned_empty(stack_room(self._room, self._queries, self._keys, self.group, tokens))
-        threads = min(torch.get_num_threads(), cores())
+        # one that waits awake must not keep another one from working
+        threads = min(torch.get_num_threads(), cores(), self._shares)
         helpers = None if threads == 1 else gather_helpers(threads, self._work, self.group, tokens)
         call = np.array(
             [

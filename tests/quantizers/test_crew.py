@@ -17,6 +17,7 @@ from support.shares import note
 
 from nash_swarm.quantizers.kernels import crew as crews
 from nash_swarm.quantizers.kernels import job as job_in_memory
+from nash_swarm.quantizers.kernels import threads as threads_
 from nash_swarm.quantizers.kernels.aligned import aligned_empty
 from nash_swarm.quantizers.kernels.atomics import address
 from nash_swarm.quantizers.kernels.crew import CREW_BYTES, dismiss, serve, share_out
@@ -84,6 +85,14 @@ def many_jobs(
     dismiss(crew)
 
 
+@pytest.fixture(params=["OpenMP", "team"])
+def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own threads, or ours."""
+    if request.param == "team":
+        monkeypatch.setattr(threads_, "_runtime", int)
+
+
+@pytest.mark.usefixtures("means")
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @given(st.integers(1, 40), st.integers(1, 9))
 def test_every_row_of_every_job_is_worked_on_once(threads: int, rows: int, shares: int) -> None:

@@ -23,18 +23,25 @@ from typing import Any
 
 from reporting import origin, write_json
 
-PROMPT, NEW = 128, 64
-"""Tokens read at once, and tokens generated one by one after them."""
 HELD_OUT = 8192
 Row = dict[str, Any]
 
 
 class Contestant:
-    """A process that holds one model and times it when told to."""
+    """A process that holds one model and times it when told to.
 
-    def __init__(self, name: str, python: str, kind: str, path: str, threads: int) -> None:
+    Args:
+        name: of its row.
+        python: interpreter.
+        kind: of `worker`.
+        path: the model.
+        threads: how many it computes with.
+        prompt, new: tokens read at once, and tokens generated one by one after the first that follows them.
+    """
+
+    def __init__(self, name: str, python: str, kind: str, path: str, threads: int, prompt: int, new: int) -> None:
         self.name, self.threads = name, threads
-        command = [python, "-W", "ignore", __file__, "--worker", json.dumps([kind, path, threads])]
+        command = [python, "-W", "ignore", __file__, "--worker", json.dumps([kind, path, threads, prompt, new])]
         # a pool of OpenMP threads would stay awake beside ours
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
@@ -69,17 +76,31 @@ class Contestant:
         self._process.communicate()
 
 
-def worker(kind: str, path: str, threads: int) -> None:
+def worker(kind: str, path: str, threads: int, prompt: int, new: int) -> None:
     """Say the model's bytes, then time one prompt and the tokens after it for every line that comes in."""
-    size, run = (_llama if kind == "llama" else _transformers)(kind, path, threads)
+    size, run = (_llama if kind == "llama" else _transformers)(kind, path, threads, prompt, new)
     run(2)
     print(json.dumps({"bytes": size}), flush=True)
     for _ in sys.stdin:
-        prompt, decode = run(NEW)
-        print(json.dumps({"prompt": prompt, "decode": decode}), flush=True)
+        read, decode = run(new)
+        print(json.dumps({"prompt": read, "decode": decode}), flush=True)
 
 
-def _transformers(kind: str, path: str, threads: int) -> tuple[int, Any]:
+class FirstToken:
+    """A streamer of transformers' that notes when the first token after the prompt is there."""
+
+    def __init__(self) -> None:
+        self._calls, self.came = 0, 0.0
+
+    def put(self, tokens: object) -> None:
+        self._calls += 1  # the prompt comes first
+        if self._calls == 2:
+            self.came = time.perf_counter()
+
+    def end(self) -> None: ...
+
+
+def _transformers(kind: str, path: str, threads: int, prompt: int, new: int) -> tuple[int, Any]:
     import torch
 
     import nash_swarm
@@ -92,24 +113,22 @@ def _transformers(kind: str, path: str, threads: int) -> tuple[int, Any]:
     else:
         model = load_source(path).model.to(getattr(torch, kind))
         size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    ids = torch.arange(1000, 1000 + PROMPT)[None]
+    ids = torch.arange(1000, 1000 + prompt)[None]
     # no token ends the text early: `min_new_tokens` would add a pass over the vocabulary to every step
     model.generation_config.eos_token_id = None
 
-    def generate(tokens: int) -> float:
-        start = time.perf_counter()
-        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=0)
-        return time.perf_counter() - start
-
     def run(tokens: int) -> tuple[float, float]:
-        # generating one token is reading the prompt
-        prompt = generate(1)
-        return prompt, generate(1 + tokens) - prompt
+        first, start = FirstToken(), time.perf_counter()
+        model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=1 + tokens, do_sample=False, pad_token_id=0,
+            streamer=first,
+        )  # fmt: skip
+        return first.came - start, time.perf_counter() - first.came
 
     return size, run
 
 
-def _llama(kind: str, path: str, threads: int) -> tuple[int, Any]:
+def _llama(kind: str, path: str, threads: int, prompt: int, new: int) -> tuple[int, Any]:
     import ctypes
 
     import llama_cpp
@@ -118,7 +137,7 @@ def _llama(kind: str, path: str, threads: int) -> tuple[int, Any]:
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
     settings = llama_cpp.llama_context_default_params()
-    settings.n_ctx, settings.n_batch, settings.n_ubatch = 2 * (PROMPT + NEW), PROMPT, PROMPT
+    settings.n_ctx, settings.n_batch, settings.n_ubatch = 2 * (prompt + new), prompt, min(prompt, 512)
     settings.n_threads = settings.n_threads_batch = threads
     context = llama_cpp.llama_init_from_model(model, settings)
     words = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
@@ -133,7 +152,7 @@ def _llama(kind: str, path: str, threads: int) -> tuple[int, Any]:
     def run(tokens: int) -> tuple[float, float]:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
         start = time.perf_counter()
-        token = decode(list(range(1000, 1000 + PROMPT)))
+        token = decode(list(range(1000, 1000 + prompt)))
         read = time.perf_counter()
         for _ in range(tokens):
             token = decode([token])
@@ -180,7 +199,7 @@ def speed(arguments: argparse.Namespace, folder: Path) -> list[Row]:
         ]
     rows: list[Row] = []
     for threads in arguments.threads:
-        contestants = [Contestant(*entry, threads) for entry in entries]
+        contestants = [Contestant(*entry, threads, arguments.prompt, arguments.new) for entry in entries]
         for _ in range(arguments.rounds):
             for contestant in contestants:
                 contestant.go()
@@ -192,8 +211,8 @@ def speed(arguments: argparse.Namespace, folder: Path) -> list[Row]:
                 "engine": contestant.name,
                 "threads": threads,
                 "MB": contestant.bytes / 1e6,
-                "prompt tokens/s": PROMPT / min(contestant.prompt),
-                "decode tokens/s": NEW / min(contestant.decode),
+                "prompt tokens/s": arguments.prompt / min(contestant.prompt),
+                "decode tokens/s": arguments.new / min(contestant.decode),
                 "prompt x fp32": min(first.prompt) / min(contestant.prompt),
                 "decode x fp32": min(first.decode) / min(contestant.decode),
             }
@@ -332,6 +351,8 @@ def main() -> None:
     )
     parser.add_argument("--original", default="smollm2", help="the model it was packed from")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--prompt", type=int, default=128, help="tokens read at once")
+    parser.add_argument("--new", type=int, default=64, help="tokens generated one by one after them")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--text", help="held-out text, by default the built-in one")
     parser.add_argument("--llama-python", help="interpreter that has llama-cpp-python")
@@ -353,8 +374,8 @@ def main() -> None:
     results: dict[str, Any] = {
         **origin("torch", "transformers", "numba"),
         "kernels": paths.NAMES[paths.choose()],
-        "prompt tokens": PROMPT,
-        "new tokens": NEW,
+        "prompt tokens": arguments.prompt,
+        "new tokens": arguments.new,
     }
     with tempfile.TemporaryDirectory() as folder:
         if arguments.only in (None, "speed"):

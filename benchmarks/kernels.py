@@ -129,6 +129,12 @@ class Weights:
 
         return run
 
+    def rounding_task(self, x: torch.Tensor) -> Task:
+        """Only the inputs of the product."""
+        runner, tokens = self.runners[0], len(x)
+        room = torch.empty(runner.activation_bytes(tokens), dtype=torch.uint8)
+        return lambda keep=(x, room): runner.share_quantize(x.data_ptr(), tokens, room.data_ptr(), 1)
+
     def shared_task(self, x: torch.Tensor, python: bool = False) -> Task:
         """The same with the tiles shared out over torch's threads, if wanted by threads that need the GIL."""
         runner, tokens = self.runners[0], len(x)
@@ -310,6 +316,7 @@ def batches(rows: int, columns: int, room: int, path: str | None, seconds: float
     for tokens in (32, 128, 512):
         x = torch.randn(tokens, columns)
         tasks = {name: held.task(x) for name, held in weights.items()}
+        tasks["inputs rounded, no product"] = weights["int4"].rounding_task(x)
         tasks["torch fp32"] = partial(torch.nn.functional.linear, x, dense)
         tasks["torch bf16"] = partial(torch.nn.functional.linear, x.bfloat16(), half)
         times = fastest(tasks, seconds)

@@ -8,6 +8,8 @@ Which widths a matrix has at all is asked for at every tile, and guessed right.
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import int32, literally, njit
 
 from nash_swarm.game.layout import HALF
@@ -112,55 +114,49 @@ def _few_tokens(
     return at
 
 
+def _adder(bits: int, end: int) -> Any:
+    """What adds a tile's groups of one width, if its matrix has any.
+
+    end: where `ends` has their last one. The function returns where the next width's begin: the address of an entry and
+    of codes, and how many groups are done.
+    """
+
+    @njit(inline="always")
+    def add(
+        path: int, lanes: int, tabled: int, matrix: int, tile: int, cell: int, entry: int, at: int, done: int,
+        activations: int, tokens: int, start: int, sums: int,
+    ) -> tuple[int, int, int]:  # fmt: skip
+        if load_long(matrix + d.PRESENT) & (1 << bits):
+            ends = load_long(matrix + d.ENDS) + load_long(matrix + d.ENDS_STRIDE) * tile
+            count = load_int(ends + end) - done
+            at = _few_tokens(
+                path, lanes, tabled, bits, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start,
+                sums,
+            )  # fmt: skip
+            entry += (load_long(matrix + d.SMALL) if bits <= MOST_BITS else LARGE) * count
+            done += count
+        return entry, at, done
+
+    return add
+
+
+_add_8, _add_6, _add_5 = _adder(8, d.END_8), _adder(6, d.END_6), _adder(5, d.END_5)
+_add_4, _add_3, _add_2 = _adder(4, d.END_4), _adder(3, d.END_3), _adder(2, d.END_2)
+
+
 @njit(inline="always")
 def _few_tokens_of_any_width(
     path: int, lanes: int, tabled: int, matrix: int, tile: int, cell: int, entry: int, at: int, activations: int,
     tokens: int, start: int, sums: int,
 ) -> None:  # fmt: skip
-    """All widths that the matrix has codes of, in stored order; levels of 8 and 6 bits are even."""
-    ends = load_long(matrix + d.ENDS) + load_long(matrix + d.ENDS_STRIDE) * tile
-    widths, small = load_long(matrix + d.PRESENT), load_long(matrix + d.SMALL)
-    done = load_int(ends + d.END_16)
-    if widths & (1 << 8):
-        count = load_int(ends + d.END_8) - done
-        at = _few_tokens(
-            path, lanes, 0, 8, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
-        )
-        entry += LARGE * count
-        done += count
-    if widths & (1 << 6):
-        count = load_int(ends + d.END_6) - done
-        at = _few_tokens(
-            path, lanes, 0, 6, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
-        )
-        entry += LARGE * count
-        done += count
-    if widths & (1 << 5):
-        count = load_int(ends + d.END_5) - done
-        at = _few_tokens(
-            path, lanes, tabled, 5, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
-        )
-        entry += LARGE * count
-        done += count
-    if widths & (1 << 4):
-        count = load_int(ends + d.END_4) - done
-        at = _few_tokens(
-            path, lanes, tabled, 4, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
-        )
-        entry += small * count
-        done += count
-    if widths & (1 << 3):
-        count = load_int(ends + d.END_3) - done
-        at = _few_tokens(
-            path, lanes, tabled, 3, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
-        )
-        entry += small * count
-        done += count
-    if widths & (1 << 2):
-        count = load_int(ends + d.END_2) - done
-        _few_tokens(
-            path, lanes, tabled, 2, count, matrix, tile, cell + 4 * done, entry, at, activations, tokens, start, sums
-        )
+    """All widths in stored order; levels of 8 and 6 bits are even."""
+    done = load_int(load_long(matrix + d.ENDS) + load_long(matrix + d.ENDS_STRIDE) * tile + d.END_16)
+    entry, at, done = _add_8(path, lanes, 0, matrix, tile, cell, entry, at, done, activations, tokens, start, sums)
+    entry, at, done = _add_6(path, lanes, 0, matrix, tile, cell, entry, at, done, activations, tokens, start, sums)
+    entry, at, done = _add_5(path, lanes, tabled, matrix, tile, cell, entry, at, done, activations, tokens, start, sums)
+    entry, at, done = _add_4(path, lanes, tabled, matrix, tile, cell, entry, at, done, activations, tokens, start, sums)
+    entry, at, done = _add_3(path, lanes, tabled, matrix, tile, cell, entry, at, done, activations, tokens, start, sums)
+    _add_2(path, lanes, tabled, matrix, tile, cell, entry, at, done, activations, tokens, start, sums)
 
 
 @njit(inline="always")

@@ -232,6 +232,21 @@ def test_a_pickled_cache_needs_no_nash_swarm(packed: Any) -> None:
     assert b"nash_swarm." not in pickle.dumps(read(packed))
 
 
+def test_free_room_has_nothing_of_what_was_there(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        cache = read(packed)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    # new memory is NaN in this mode
+    for layer in cache.layers:
+        for state in (layer.keys, layer.values):
+            memory = torch.empty(0).set_(state.untyped_storage())
+            assert memory.numel() > state.numel()
+            assert not memory.isnan().any()
+
+
 def test_the_layers_go_on_with_a_cache_that_has_room(packed: Any) -> None:
     cache = read(packed)
     same = copy.deepcopy(cache)

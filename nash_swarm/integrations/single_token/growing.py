@@ -91,6 +91,8 @@ class GrowingCache:
         room, first = self.tokens + max(_LEAST, self.tokens // _SHARE), 0
         for k, (count, *shape, _, size) in enumerate([storage.shape for storage in self._storages]):
             larger = self._storages[k].new_empty((count, *shape, room, size))
+            # whoever pickles the tensors gets all of their memory, and must not get what happened to be there
+            larger.narrow(3, self.tokens, room - self.tokens).zero_()
             filled = larger.narrow(3, 0, self.tokens).unbind(0)
             for target, place in zip(filled, range(first, first + count), strict=True):
                 target.copy_(self._views[place])

@@ -53,9 +53,7 @@ def test_no_order_of_steps_loses_a_share_or_mixes_jobs(uncompiled: Any, helpers:
             schedule: Schedule = schedule, rows: Any = rows, current: Any = current,
         ) -> None:  # fmt: skip
             assert arguments == (job, 2, 3, 4, 5, 6)
-            assert workspace == 100 * job + 10 * (
-                first * shares // 7 if first * shares % 7 == 0 else first * shares // 7 + 1
-            )
+            assert workspace == 100 * job + 10 * [7 * share // shares for share in range(shares)].index(first)
             schedule.step()
             # the caller has not gone on to the next job
             assert current == [job]

@@ -21,5 +21,17 @@ class DataError(NashSwarmError, ValueError):
     """A model, text or file is missing, damaged, or not what it claims to be."""
 
 
-class CalibrationWarning(UserWarning):
+class NashSwarmWarning(UserWarning):
+    """Base of every warning given on purpose; the command line prints each as one line on standard error."""
+
+
+class CalibrationWarning(NashSwarmWarning):
     """Part of a model was not reached by the calibration text, and is judged by its weights alone."""
+
+
+class LeftOutWarning(NashSwarmWarning):
+    """Something that was given or asked for is not in the result (tensors, files, text, rules without a match)."""
+
+
+class SlowerWarning(NashSwarmWarning):
+    """A slower way is taken than the one that was to be expected; the message names the reason."""

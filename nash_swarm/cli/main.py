@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from nash_swarm.cli import bench, demo, evaluating, inspection, solver_bench, stages, warming, whole
-from nash_swarm.errors import CalibrationWarning, NashSwarmError
+from nash_swarm.errors import NashSwarmError, NashSwarmWarning
 
 _INTERRUPTED = 130
 
@@ -53,7 +53,7 @@ def _short_warnings() -> Iterator[None]:
     before = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, CalibrationWarning):
+        if issubclass(category, NashSwarmWarning):
             print(f"nash-swarm: {message}", file=sys.stderr)
         else:
             before(message, category, *place, **more)

@@ -21,22 +21,21 @@ from nash_swarm.compiled_places import places_of
 from nash_swarm.errors import SlowerWarning, UsageError
 
 
-def njit(*signature: Any, cache: bool = False, **options: Any) -> Any:
+def njit(*signature: Any, **options: Any) -> Any:
     """`numba.njit`, except that with `cache` compiled code is kept in one of the places of `compiled_places`.
 
     Never fails for lack of one: code is then compiled in every process, which a `SlowerWarning` says once.
 
     Args:
         signature: none, or the only one the function is for, which is then compiled at once.
-        cache: whether compiled code is kept for later processes.
-        options: Numba's others.
+        options: Numba's; `cache`: whether compiled code is kept for later processes.
 
     Raises:
         UsageError: Numba has been told to compile nothing.
     """
     if config.DISABLE_JIT:
         raise UsageError("NUMBA_DISABLE_JIT is set, and nash-swarm's kernels exist only compiled; unset it")
-    if not cache:
+    if not options.pop("cache", False):
         return numba.njit(*signature, **options)
 
     def compiled(function: Callable[..., Any]) -> Any:
@@ -84,6 +83,8 @@ class _Entries(caching.CompileResultCacheImpl):
 
 class _KernelCache(caching.FunctionCache):
     """Compiled code of one function: read from any of its places, written to the last of them."""
+
+    _cache_path: str | None
 
     def __init__(self, function: Any, source: Path) -> None:
         self._impl_class = lambda of: _Entries(of, source)

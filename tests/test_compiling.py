@@ -274,3 +274,10 @@ def test_a_volume_is_no_output_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UsageError, match="give a name inside it"):
         check_new_folder(tmp_path / "volume")
     check_new_folder(tmp_path / "volume" / "model")
+
+
+def test_peaks_that_cannot_be_forgotten_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nash_swarm.suite import memory
+
+    monkeypatch.setattr(memory, "_FORGET", tmp_path)  # is there and cannot be written
+    memory.forget_peak()

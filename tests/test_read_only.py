@@ -56,7 +56,7 @@ def test_games_are_solved_and_certified(sealed: Sealed, volume: Path) -> None:
     game, out = str(volume / "game.npz"), str(volume / "allocation.json")
     told, said = nash_swarm(sealed, "solvers", "--json")
     assert "lagrangian" in json.loads(told)["solvers"] and not said  # nothing is compiled yet
-    _, said = nash_swarm(sealed, "solve", game, "--bits", "5", "--solver", "lagrangian", "-o", out)
+    _, said = nash_swarm(sealed, "solve", game, "--bits", "7", "--solver", "lagrangian", "-o", out)
     private = sealed.temporary / f"nash-swarm-{os.getuid()}"
     assert len(said) == 1 and f"{KEPT} {private}" in said[0] and "NUMBA_CACHE_DIR" in said[0]
     assert stat.S_IMODE(private.stat().st_mode) == 0o700 and any(private.rglob("*.nbc"))
@@ -67,7 +67,7 @@ def test_games_are_solved_and_certified(sealed: Sealed, volume: Path) -> None:
 
 
 def test_a_chosen_folder_is_written_and_one_that_cannot_be_is_named(sealed: Sealed, volume: Path) -> None:
-    arguments = ("solve", str(volume / "game.npz"), "--bits", "5", "--solver", "uniform", "-o")
+    arguments = ("solve", str(volume / "game.npz"), "--bits", "7", "--solver", "uniform", "-o")
     chosen = volume / "compiled"
     _, said = nash_swarm(sealed, *arguments, str(volume / "1.json"), NUMBA_CACHE_DIR=str(chosen))
     assert not said and any(chosen.rglob("*.nbc"))
@@ -88,7 +88,7 @@ def test_nothing_at_all_can_be_written(sealed: Sealed, volume: Path) -> None:
     for place in (sealed.temporary, "/dev/shm"):
         assert sealed.frozen("-c", WRITE.format(places=[str(place)])).returncode, place
     game = str(volume / "game.npz")
-    ns.save_allocation(ns.solve(ns.load_game(game), bits=5, solver="uniform"), volume / "frozen.json")
+    ns.save_allocation(ns.solve(ns.load_game(game), bits=7, solver="uniform"), volume / "frozen.json")
     done = sealed.frozen("-m", "nash_swarm", "certify", game, str(volume / "frozen.json"), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["holds"]
@@ -102,6 +102,26 @@ from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
 print(type(model.model.layers[0].mlp.down_proj).__name__)
 """
+
+
+LOAD_GGUF = """
+import sys
+from nash_swarm.models.source import load_source
+print(load_source(sys.argv[1]).model.num_parameters() > 0)
+"""
+
+
+def test_gguf_files_are_read(sealed: Sealed) -> None:
+    from support.fuzzing import small_gguf
+
+    small_gguf(sealed.temporary / "small.gguf")
+    place = sealed.temporary / "closed"
+    place.mkdir()
+    (sealed.temporary / "small.gguf").rename(place / "small.gguf")
+    place.chmod(0o555)
+    done = sealed.run("-c", LOAD_GGUF, str(place / "small.gguf"))
+    place.chmod(0o755)
+    assert done.stdout.split() == ["True"], done.stderr
 
 
 @pytest.mark.slow

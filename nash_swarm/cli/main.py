@@ -14,6 +14,7 @@ import typer
 
 from nash_swarm.cli import bench, demo, evaluating, inspection, solver_bench, stages, warming, whole
 from nash_swarm.errors import NashSwarmError, NashSwarmWarning
+from nash_swarm.files.temporary import settle_temporary_folder
 
 _INTERRUPTED = 130
 
@@ -36,6 +37,7 @@ def main() -> None:
     """Entry point: exit code 0 done, 1 bad data, 2 bad usage, 130 interrupted."""
     try:
         with _insistent_interrupts(), _short_warnings():
+            settle_temporary_folder()
             app()
     except NashSwarmError as error:
         print(f"nash-swarm: {error}", file=sys.stderr)

@@ -23,5 +23,5 @@ def warmup(
     if quiet:
         return
     rows = [(kind, f"{seconds:.2f} s") for kind, seconds in warmed.seconds.items()]
-    rows += [("functions compiled", str(len(warmed.compiled))), ("kept in", warmed.cache)]
+    rows += [("functions compiled", str(len(warmed.compiled))), ("kept in", warmed.cache or "no folder")]
     show.print_rich(show.table(f"kernels for {warmed.path}", ("", ""), rows))

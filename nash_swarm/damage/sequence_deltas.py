@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
 from tqdm import tqdm
 
+from nash_swarm.compiling import njit
 from nash_swarm.damage.table import in_stored_order
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame

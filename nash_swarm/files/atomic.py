@@ -185,6 +185,8 @@ def _in_use(left: Path) -> bool:
 
 
 def _check_parent(target: Path) -> None:
+    if target.is_mount():  # a container's volume, say
+        raise UsageError(f"{target} is a mount point, which nothing can be put in the place of; give a name inside it")
     if not target.parent.is_dir():
         raise DataError(f"the folder {target.parent} does not exist")
     if not os.access(target.parent, os.W_OK):

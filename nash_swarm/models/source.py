@@ -7,12 +7,12 @@ import importlib.util
 import io
 import json
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nash_swarm.errors import DataError, UsageError
+from nash_swarm.files.temporary import temporary_folder
 from nash_swarm.game.budget import parse_size
 from nash_swarm.models.kinds import auto_class
 from nash_swarm.models.memory import WORKING_MEMORY, available_memory, memory_needed
@@ -75,7 +75,7 @@ def load_source(
         raise DataError(f"no model at {name}: the path does not exist")
     needed = memory_needed(path)
     if needed and needed > (available_memory() if limit is None else limit):
-        return _from_disk(path, name, trust_remote_code, limit, Path(scratch or tempfile.gettempdir()))
+        return _from_disk(path, name, trust_remote_code, limit, Path(scratch) if scratch else temporary_folder())
     return _from_transformers(name, trust_remote_code)
 
 

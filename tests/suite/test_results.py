@@ -26,7 +26,7 @@ def test_rows_come_back_from_csv_as_they_were(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "results.csv"
     rows = [a_row(method=method, loss=loss, kl=kl), a_row(bits=2, note="a, b")]
-    save_csv(rows, path)
+    save_csv(rows, path, overwrite=True)
     assert load_csv(path) == rows
 
 

@@ -22,7 +22,7 @@ TOKENIZER_FILES = (
     "byte_maps.json", "word_shape.json", "word_pronunciation.json", "source.spm", "target.spm", "vocab-src.json",
     "vocab-tgt.json", "target_vocab.json", "tokenizer.model", "tiktoken.model", "tekken.json", "*spiece.model",
     "spm.model", "spm_char.model", "sentencepiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
-    "chat_template.json",
+    "chat_template.json", "prophetnet.tokenizer",
 )  # fmt: skip
 """What tokenizers of transformers write, and what is copied of a source's."""
 COPIED_FILES = (

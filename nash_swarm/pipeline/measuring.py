@@ -134,12 +134,17 @@ def measure(
         finished = pieces.of(values, found.table.nbytes)
     originals = {matrix.name: matrix for matrix in agents.matrices}
     loss: list[float] = []
-    with tqdm(total=len(agents.matrices), desc=f"measure {estimator.name}", unit="matrix", disable=quiet) as bar:
-        for kept, piece, losses in () if finished is None else finished.read():
+    number = 0
+    if finished is not None:
+        number = finished.most()
+        for kept, piece, losses in finished.read():
             if found.misses(kept) and piece.fits(found.layouts[kept], len(agents.strategies), coupled):
                 found.take(kept, piece)
                 loss = losses
-                bar.update(piece.damage is not None)
+    with tqdm(
+        total=len(agents.matrices), initial=len(found.losses), desc=f"measure {estimator.name}", unit="matrix",
+        disable=quiet,
+    ) as bar:  # fmt: skip
         left = [matrix for matrix in looked_at if found.misses(matrix.name)]
         if left:
             loss = []
@@ -153,8 +158,9 @@ def measure(
                     piece = _measured(weight, statistics, estimator, layout, agents.strategies, matrix.kind, coupled)
                     bar.update()
                 found.take(matrix.name, piece)
+                number += 1
                 if finished is not None:
-                    finished.keep(matrix.name, piece, loss, len(found.taken))
+                    finished.keep(matrix.name, piece, loss, number)
         for missed in found.unreached:
             layout = found.layouts[missed]
             with resident(model, missed):

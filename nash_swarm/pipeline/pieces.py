@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +22,10 @@ from nash_swarm.files.arrays import read_arrays
 from nash_swarm.game.layout import TensorLayout
 
 SUFFIX = ".parts"
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError)
+_UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError, struct.error,
+    zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 """What reading raises on bytes that are no piece; a damaged one is measured again."""
 _SHARE_OF_DISK = 4
 
@@ -91,6 +97,10 @@ class Finished:
     """
 
     folder: Path
+
+    def most(self) -> int:
+        """The largest number of a piece, 0 if there are none; a damaged one has its number too."""
+        return max((int(file.stem) for file in self.folder.glob("*.npz") if file.stem.isdigit()), default=0)
 
     def read(self) -> Iterator[tuple[str, Piece, list[float]]]:
         """Names of matrices, what was measured of them, and the loss on the text if there was one."""

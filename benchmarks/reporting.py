@@ -38,7 +38,7 @@ def new_file(text: str) -> Path:
 def new_pictures(text: str) -> Path:
     """The path of pictures without its suffix, for argparse: refused where there is one of them."""
     for suffix in (".png", ".svg"):
-        new_file(text + suffix)
+        new_file(str(Path(text).with_suffix(suffix)))
     return Path(text)
 
 

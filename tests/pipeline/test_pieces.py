@@ -95,6 +95,29 @@ def test_the_rest_is_measured_and_the_game_is_the_same(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["calm.npz", "game.npz"]
 
 
+def test_a_model_on_disk_goes_on_as_well(tokens: Tokens, watch: Stopwatch, tmp_path: Path) -> None:
+    import transformers
+
+    from nash_swarm.models.offload import offloaded
+
+    folder, scratch = tmp_path / "model", tmp_path / "scratch"
+    tiny_llama(tied=True).save_pretrained(folder)
+    scratch.mkdir()
+    model = offloaded(folder, transformers.AutoConfig.from_pretrained(folder), scratch)
+    settings: dict[str, Any] = {"group_size": 32, "quiet": True, "tokens": tokens}
+    expected = saved(ns.measure(model, **settings), tmp_path / "calm.npz")
+    every = watch.measured.copy()
+    watch.measured.clear()
+    watch.last = 6
+    for last in (6, None):
+        watch.last = last
+        try:
+            game = ns.measure(model, pieces=Pieces(tmp_path / "out"), **settings)
+        except KeyboardInterrupt:
+            assert last == 6
+    assert watch.measured == every and saved(game, tmp_path / "again.npz") == expected
+
+
 def test_when_nothing_is_left_the_model_does_not_run(
     tokens: Tokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,10 @@ class BudgetError(UsageError):
     """The budget cannot be met; the message names the smallest one that can."""
 
 
+class OutputError(UsageError):
+    """What stands where an output should go is not for nash-swarm to replace."""
+
+
 class DataError(NashSwarmError, ValueError):
     """A model, text or file is missing, damaged, or not what it claims to be."""
 

@@ -84,6 +84,8 @@ def bench(
 
     from nash_swarm.cli import show
     from nash_swarm.errors import UsageError
+    from nash_swarm.files.places import check_no_input, source_places
+    from nash_swarm.suite.folder import FILES, check_report_folder
     from nash_swarm.suite.original.running import run_original
     from nash_swarm.suite.peers import read_peers
     from nash_swarm.suite.running import run
@@ -111,11 +113,15 @@ def bench(
         text=text, eval_text=eval_text, length=length, activations=activations, seed=seed,
         trust_remote_code=trust_remote_code, **chosen,
     )  # fmt: skip
+    check_report_folder(output)
+    for name in FILES:
+        if (output / name).is_file():
+            check_no_input(output / name, source_places(text, eval_text, peers))
     others = () if peers is None else tuple(read_peers(peers))
     command = shlex.join(["nash-swarm", *sys.argv[1:]])
     found = protocols[protocol](settings, output, jobs=jobs, backend=backend, command=command, quiet=quiet)
     results = replace(found, peers=others)
-    files = write_report(results, output)
+    files = write_report(results, output, overwrite=True)
     if json:
         show.print_json(
             {

@@ -41,6 +41,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", help="Also write last-word and cloze as task files that lm-eval reads."),
     ] = None,
+    overwrite: options.Overwrite = False,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -50,7 +51,7 @@ def evaluate(
     If the model was calibrated on the same text, only the windows that calibration never sees are used.
     """
     if tasks is not None:
-        _evaluate_tasks(model, reference, text, tasks, task_path, questions, save_tasks, seed, json, quiet)
+        _evaluate_tasks(model, reference, text, tasks, task_path, questions, save_tasks, overwrite, seed, json, quiet)
         return
     if task_path is not None or save_tasks is not None:
         raise UsageError("--task-path and --save-tasks go with --tasks")
@@ -105,7 +106,7 @@ def _load(model: str, reference: str | None, text: str) -> _Loaded:
 
 def _evaluate_tasks(
     model: str, reference: str | None, text: str, tasks: str, task_path: Path | None, questions: int,
-    save_tasks: Path | None, seed: int, json: bool, quiet: bool,
+    save_tasks: Path | None, overwrite: bool, seed: int, json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     import numpy as np
 
@@ -114,6 +115,8 @@ def _evaluate_tasks(
     from nash_swarm.evaluation.intervals import accuracy, difference, sign_test
     from nash_swarm.evaluation.text import cut_windows
     from nash_swarm.files.atomic import check_new_folder
+    from nash_swarm.files.known import TASK_FILES
+    from nash_swarm.files.places import source_places
     from nash_swarm.integrations.harness import require_harness, run_tasks
     from nash_swarm.models.tasks import require_predictions
 
@@ -125,7 +128,8 @@ def _evaluate_tasks(
     if others:
         require_harness(others)
     if save_tasks is not None:
-        check_new_folder(save_tasks)
+        places = source_places(model, reference, text, task_path)
+        check_new_folder(save_tasks, overwrite=overwrite, kind=TASK_FILES, sources=places)
     loaded = _load(model, reference, text)
     if loaded.tokenizer is None:
         raise UsageError("this model has no tokenizer; it cannot read a question")
@@ -137,7 +141,7 @@ def _evaluate_tasks(
         pieces = loaded.tokenizer.batch_decode(cut_windows(loaded.text, loaded.tokenizer, part=loaded.part))
         asked = cloze.make_questions(pieces, questions, np.random.default_rng(seed))
         if save_tasks is not None:
-            cloze.write_task_files(asked, save_tasks)
+            cloze.write_task_files(asked, save_tasks, overwrite=overwrite)
         right = {
             name: cloze.answer(one, loaded.tokenizer, asked, quiet=quiet) for name, one in loaded.models.items() if own
         }

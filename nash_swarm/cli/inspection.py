@@ -38,6 +38,7 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write the heat map as a page of its own.")
     ] = None,
+    overwrite: options.Overwrite = False,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -46,11 +47,12 @@ def inspect(
     from nash_swarm.cli import show
     from nash_swarm.files.atomic import check_new_file, new_file
     from nash_swarm.files.contents import read_contents
+    from nash_swarm.files.places import source_places
     from nash_swarm.suite.heatmap import of_contents
     from nash_swarm.suite.page import heatmap_page
 
     if html is not None:
-        check_new_file(html)
+        check_new_file(html, overwrite=overwrite, inputs=source_places(model))
     contents = read_contents(model)
     found = of_contents(contents)
     rows: list[tuple[str, Any]] = [
@@ -64,7 +66,7 @@ def inspect(
     for name, value in contents.report.get("certificate", {}).items():
         rows.append((name.replace("_", " "), value))
     if html is not None:
-        with new_file(html) as temporary:
+        with new_file(html, overwrite=overwrite) as temporary:
             temporary.write_text(heatmap_page(model.resolve().name, rows, found), encoding="utf-8")
     if json:
         show.print_json(contents.to_dict())

@@ -83,7 +83,10 @@ Contest = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random; every command takes it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; every command takes it.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output folder that is not empty.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace an existing output: a file, or a folder that nash-swarm wrote."),
+]
 MaxMemory = Annotated[
     str | None,
     typer.Option(

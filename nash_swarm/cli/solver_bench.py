@@ -37,15 +37,16 @@ def bench_solvers(
     """
     from nash_swarm.cli import show
     from nash_swarm.game.budget import Budget
-    from nash_swarm.suite.folder import ReportFolder
+    from nash_swarm.suite.folder import ReportFolder, check_report_folder
     from nash_swarm.suite.synthetic.contest import KINDS, check_question, compare_solvers
-    from nash_swarm.suite.synthetic.files import results_of, write_files
+    from nash_swarm.suite.synthetic.files import CSV, FIGURES, JSON, REPORT, results_of, write_files
     from nash_swarm.suite.synthetic.games import FAMILIES
 
     names = None if solvers == "all" else solvers.split(",")
     families = tuple(FAMILIES) if games == "all" else games.split(",")
     numbers, most_memory = _read_sizes(sizes), Budget.of_size(memory).total_bits / 8
     check_question(names, families, numbers, limit)
+    check_report_folder(output, kinds=KINDS, files=(CSV, JSON, REPORT, *FIGURES))
     folder = ReportFolder(output, kinds=KINDS)
     rows = compare_solvers(
         names, families=families, sizes=numbers, limit=limit, most_memory=most_memory, seed=seed, folder=folder,
@@ -53,7 +54,7 @@ def bench_solvers(
     )  # fmt: skip
     command = shlex.join(["nash-swarm", *sys.argv[1:]])
     results = results_of(rows, command, seed=seed, limit=limit)
-    written = [path.name for path in write_files(results, folder.path)]
+    written = [path.name for path in write_files(results, folder.path, overwrite=True)]
     if json:
         show.print_json({"output": str(output), "files": written, **results})
         return

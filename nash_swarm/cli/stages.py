@@ -30,20 +30,27 @@ def measure(
         ),
     ] = False,
     seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
     max_memory: options.MaxMemory = None,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure what every agent of MODEL would suffer and cost with every width; write the game (.npz)."""
+    """Measure what every agent of MODEL would suffer and cost with every width; write the game (.npz).
+
+    A run that was killed leaves the matrices it has finished in a hidden folder beside OUT; the same command takes them
+    up.
+    """
     from nash_swarm import registry
     from nash_swarm.cli import show
     from nash_swarm.evaluation.text import load_text
     from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.game import save_game
+    from nash_swarm.files.places import source_places
     from nash_swarm.models.offload import require_in_memory
     from nash_swarm.models.source import load_source
     from nash_swarm.pipeline.agents import check_strategies
+    from nash_swarm.pipeline.keeping import kept_pieces
     from nash_swarm.pipeline.measuring import measure as run
 
     grain = options.read_granularity(granularity)
@@ -53,19 +60,20 @@ def measure(
     estimator = registry.create("damage", damage)
     if coupling and grain == "parameter":
         estimator.check_couples()
-    check_new_file(output)
+    check_new_file(output, overwrite=overwrite, inputs=source_places(model, text))
     loaded = load_text(text)
     source = load_source(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
     )
     if coupling and grain != "parameter":
         require_in_memory(source.model, "coupling")
-    game = run(
-        source.model, source.tokenizer, text=loaded, damage=estimator, granularity=grain, strategies=widths,
-        scope=within, group_size=group_size, levels=spacing, windows=windows, coupling=coupling, seed=seed,
-        name=source.name, quiet=quiet,
-    )  # fmt: skip
-    save_game(game, output)
+    with kept_pieces(output) as pieces:
+        game = run(
+            source.model, source.tokenizer, text=loaded, damage=estimator, granularity=grain, strategies=widths,
+            scope=within, group_size=group_size, levels=spacing, windows=windows, coupling=coupling, seed=seed,
+            name=source.name, pieces=pieces, quiet=quiet,
+        )  # fmt: skip
+        save_game(game, output, overwrite=overwrite)
     per = 1 / game.parameters
     values = {
         "output": str(output),
@@ -100,6 +108,7 @@ def solve(
     forbid: options.Forbid = None,
     fuse: options.Fuse = None,
     seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -109,13 +118,14 @@ def solve(
     from nash_swarm.files.allocation import save_allocation
     from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.game import load_game
+    from nash_swarm.files.places import source_places
     from nash_swarm.pipeline.solving import solve as run
 
     chosen = registry.create("solvers", solver)
     rules = options.read_rules(keep, forbid, fuse)
-    check_new_file(output)
+    check_new_file(output, overwrite=overwrite, inputs=source_places(game))
     allocation = run(load_game(game), bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
-    save_allocation(allocation, output)
+    save_allocation(allocation, output, overwrite=overwrite)
     if json:
         show.print_json({"output": str(output), "solver": solver, "certificate": show.certificate_values(allocation)})
     elif not quiet:
@@ -161,10 +171,11 @@ def pack(
     from nash_swarm.files.allocation import load_allocation
     from nash_swarm.files.atomic import check_new_folder
     from nash_swarm.files.packed_model import counted_bytes, save
+    from nash_swarm.files.places import source_places
     from nash_swarm.models.source import load_source
     from nash_swarm.pipeline.packing import pack as run
 
-    check_new_folder(output, overwrite=overwrite)
+    check_new_folder(output, overwrite=overwrite, sources=source_places(model, allocation))
     rounding = registry.create("quantizers", quantizer)
     chosen = load_allocation(allocation)
     source = load_source(

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_folder
+from nash_swarm.files.known import QUESTIONS, TASK_FILES
 from nash_swarm.models.modes import inference
 
 LAST_WORD, CLOZE = "last-word", "cloze"
@@ -131,17 +132,22 @@ def _score(model: Any, tokenizer: Any, question: Question) -> tuple[npt.NDArray[
 def write_task_files(questions: Sequence[Question], folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write both tasks as local task files of lm-eval, with their questions beside them.
 
+    Args:
+        questions: what is asked.
+        folder: new folder.
+        overwrite: replace a folder of such task files.
+
     Raises:
-        UsageError: the folder is not empty.
+        UsageError: the folder is not empty, or holds something else.
         DataError: it cannot be written.
     """
-    with new_folder(folder, overwrite=overwrite) as new:
+    with new_folder(folder, overwrite=overwrite, kind=TASK_FILES) as new:
         lines = [
             json.dumps({"context": question.context, "choices": question.choices, "answer": question.answer})
             for question in questions
         ]
-        (new / "questions.jsonl").write_text("\n".join([*lines, ""]), encoding="utf-8")
-        data = json.dumps({"test": str((Path(folder) / "questions.jsonl").resolve())})
+        (new / QUESTIONS).write_text("\n".join([*lines, ""]), encoding="utf-8")
+        data = json.dumps({"test": str((Path(folder) / QUESTIONS).resolve())})
         for task, kind, target in (
             (LAST_WORD, "loglikelihood", "\"{{' ' + choices[answer]}}\""),
             (CLOZE, "multiple_choice", "answer"),

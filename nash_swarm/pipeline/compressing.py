@@ -19,6 +19,7 @@ from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 from nash_swarm.files.atomic import check_new_folder, check_space
 from nash_swarm.files.packed_model import counted_bytes, save
+from nash_swarm.files.places import source_places
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
@@ -97,12 +98,13 @@ def compress(
 ) -> Compressed:
     """Fit a model into a budget and save it: measure -> solve -> pack -> evaluate.
 
-    A run that was killed leaves its measured game as a hidden file beside `out`; the next run for the same output with
-    the same model, text and settings (the budget may be another) takes it up from there.
+    A run that was killed leaves what it has measured, the whole game or the matrices it has finished, hidden beside
+    `out`; the next run for the same output with the same model, text and settings (the budget may be another) takes it
+    up from there.
 
     Args:
         model: directory, hub id, `.gguf` file, built-in name, or a loaded source.
-        out: folder to write.
+        out: folder to write; not the model's own, nor one that holds it.
         bits, size: the budget, exactly one of them, see `solve`.
         solver, quantizer, damage: names or instances; the quantizer is the effort's if not given.
         granularity, strategies, scope, group_size, levels: see `measure`; granularity, group size and levels are the
@@ -117,7 +119,7 @@ def compress(
         contest: pack `uniform` and `quantile` too, try all on calibration text held out from the game, and keep the
             best: the result is never worse than they are at the same bytes. The effort's if not given.
         seed: of everything random.
-        overwrite: replace a folder that is not empty.
+        overwrite: replace a folder that holds a packed model and nothing that nash-swarm does not write.
         trust_remote_code: let transformers run code that comes with the model.
         max_memory: a model that needs more in memory is read from disk block by block, see `load_source`.
         quiet: no progress bars.
@@ -126,7 +128,9 @@ def compress(
         UsageError, BudgetError, DataError: see the stages.
     """
     # what can be refused is refused in the order of its price: names, files, the model, and only then the measuring
-    check_new_folder(out, overwrite=overwrite)
+    check_new_folder(
+        out, overwrite=overwrite, sources=source_places(model.model if isinstance(model, Source) else model, text)
+    )
     Budget.of(1, bits, size)
     chosen: Solver = registry.create("solvers", solver) if isinstance(solver, str) else solver
     settled = find_effort(effort) if isinstance(effort, str) else effort

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from nash_swarm import registry
 from nash_swarm.damage.base import DamageEstimator, Sensitivity
@@ -21,14 +20,16 @@ from nash_swarm.evaluation.text import BUILT_IN_TEXT, Text, choose_windows, cut_
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.stencil import Stencil
+from nash_swarm.game.strategies import DEFAULT_STRATEGIES
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.offload import resident
 from nash_swarm.models.streaming import check_tokens
 from nash_swarm.models.tasks import Prediction, task_of
 from nash_swarm.models.walk import Matrix, check_weights, find_matrices
 from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope
-from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, Agents, find_agents
+from nash_swarm.pipeline.agents import Agents, find_agents
 from nash_swarm.pipeline.gathering import gather
+from nash_swarm.progress import working
 
 
 def measure(
@@ -120,7 +121,7 @@ def measure(
     loss: list[float] = []
     unreached: list[tuple[Matrix, TensorLayout]] = []
     losses: dict[str, float] = {}
-    with tqdm(total=len(agents.matrices), desc=f"measure {estimator.name}", unit="matrix", disable=quiet) as bar:
+    with working(len(agents.matrices), label=f"measure {estimator.name}", unit="matrix", quiet=quiet) as work:
         for matrix, statistics in gather(
             point, looked_at, calibration, estimator, loss, orders=orders, projects=stencil is None
         ):
@@ -139,7 +140,7 @@ def measure(
             if sensitivity.order is not None:
                 permutations[matrix.name] = sensitivity.order
             losses[matrix.name] = sensitivity.loss_of_all(weight)
-            bar.update()
+            work.update()
         for original, layout in unreached:
             with resident(model, original.name):
                 weight = original.weight().contiguous().numpy()
@@ -147,7 +148,7 @@ def measure(
             table[layout.span] = damage_table(weight, sensitivity, layout, agents.strategies)
             if sensitivity.order is not None:
                 permutations[original.name] = sensitivity.order
-            bar.update()
+            work.update()
     assert not layouts, f"not measured: {', '.join(layouts)}"
     if unreached:
         warn_of_unreached([original.name for original, _ in unreached])

@@ -19,6 +19,7 @@ _PATIENCE = 3.0
 """Seconds that work of unknown length may take without a word."""
 _BEAT = 10.0
 """Seconds between lines of work that does not say how far it is; longer as the work gets longer."""
+_DOWNLOADS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 _PLURALS = {"matrix": "matrices"}
 
 
@@ -94,6 +95,21 @@ def watching(
     finally:
         watch.stopped.set()
         thread.join()
+
+
+@contextmanager
+def plain_downloads() -> Iterator[None]:
+    """Keeps the bars of model hubs and data sets out of log files, unless their environment variables say otherwise.
+
+    Their libraries read these variables when they are imported.
+    """
+    new = [] if on_terminal() else [name for name in _DOWNLOADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(new, "1"))
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 def on_terminal() -> bool:

@@ -16,6 +16,7 @@ import typer
 from nash_swarm import __version__
 from nash_swarm.cli import bench, demo, evaluating, generating, inspection, solver_bench, stages, warming, whole
 from nash_swarm.errors import NashSwarmError, NashSwarmWarning
+from nash_swarm.progress import plain_downloads
 
 _INTERRUPTED = 130
 
@@ -60,7 +61,7 @@ for command in (
 def main() -> None:
     """Entry point: exit code 0 done, 1 bad data, 2 bad usage, 130 interrupted."""
     try:
-        with _insistent_interrupts(), _short_warnings():
+        with _insistent_interrupts(), _short_warnings(), plain_downloads():
             app()
     except NashSwarmError as error:
         print(f"nash-swarm: {error}", file=sys.stderr)

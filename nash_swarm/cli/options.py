@@ -168,26 +168,6 @@ Rounds = Annotated[
         rich_help_panel=QUALITY,
     ),
 ]
-EffortName = Annotated[
-    str,
-    typer.Option(
-        "--effort",
-        metavar="NAME",
-        help="Minutes for quality: fast (8 windows, no contest), default (16, rounded with 32), or best (32, rounded "
-        "with 128, no contest, the packed model tuned against the original).",
-        rich_help_panel=QUALITY,
-    ),
-]
-Contest = Annotated[
-    bool | None,
-    typer.Option(
-        "--contest/--no-contest",
-        help="Also pack uniform and quantile, try all on calibration text held out from the game, keep the best; "
-        "the effort's choice by default.",
-        show_default=False,
-        rich_help_panel=QUALITY,
-    ),
-]
 Seed = Annotated[
     int,
     typer.Option(

@@ -9,6 +9,27 @@ import typer
 from nash_swarm.cli import early, options
 from nash_swarm.names import DEFAULT_SOLVER
 
+_Effort = Annotated[
+    str,
+    typer.Option(
+        "--effort",
+        metavar="NAME",
+        help="Minutes for quality: fast (8 windows, no contest), default (16, rounded with 32), or best (32, rounded "
+        "with 128, no contest, the packed model tuned against the original).",
+        rich_help_panel=options.QUALITY,
+    ),
+]
+_Contest = Annotated[
+    bool | None,
+    typer.Option(
+        "--contest/--no-contest",
+        help="Also pack uniform and quantile, try all on calibration text held out from the game, keep the best; "
+        "the effort's choice by default.",
+        show_default=False,
+        rich_help_panel=options.QUALITY,
+    ),
+]
+
 
 def compress(
     model: options.Model,
@@ -59,7 +80,7 @@ def compress(
     keep: options.Keep = None,
     forbid: options.Forbid = None,
     fuse: options.Fuse = None,
-    effort: options.EffortName = "default",
+    effort: _Effort = "default",
     solver: options.SolverName = DEFAULT_SOLVER,
     time_limit: options.TimeLimit = None,
     quantizer: Annotated[
@@ -73,7 +94,7 @@ def compress(
     ] = None,
     damage: options.DamageName = "fisher",
     rounds: options.Rounds = 0,
-    contest: options.Contest = None,
+    contest: _Contest = None,
     seed: options.Seed = 0,
     max_memory: options.MaxMemory = None,
     trust_remote_code: options.TrustRemoteCode = False,

@@ -37,5 +37,9 @@ class LeftOutWarning(NashSwarmWarning):
     """Something that was given or asked for is not in the result (tensors, files, text, rules without a match)."""
 
 
+class TimeLimitWarning(NashSwarmWarning):
+    """A solver ran out of time; the message names the gap to the optimum that its allocation is certified to keep."""
+
+
 class SlowerWarning(NashSwarmWarning):
     """A slower way is taken than the one that was to be expected; the message names the reason."""

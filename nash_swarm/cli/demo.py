@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from nash_swarm.cli import options
+from nash_swarm.cli import early, options
 from nash_swarm.names import DEFAULT_SOLVER
 
 _MARK = "demo"
@@ -33,6 +33,9 @@ def demo(
     Matrices are rounded with twice as many windows as damage is measured on. With `--tune` the solver's model is then
     tuned, on its grid and at the same bytes, on three times as many.
     """
+    early.check_budgets([bits])
+    early.check_names("solvers", [solver])
+
     import time
     from dataclasses import replace
 
@@ -81,7 +84,7 @@ def demo(
 
     rounding = Calibration(chosen("calibration", 2 * windows), text.source)
     allocations = {
-        name: replace(solve(game, bits=bits, solver=player, seed=seed), calibration=rounding)
+        name: replace(solve(game, bits=bits, solver=player, seed=seed, quiet=quiet), calibration=rounding)
         for name, player in players.items()
     }
     models: dict[str, Any] = {"original": source.model}

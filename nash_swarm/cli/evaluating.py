@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nash_swarm.evaluation.intervals import Estimate
     from nash_swarm.evaluation.text import Text
 
+_TASKS = "Tasks instead of a text"
 Part = Literal["held-out", "all"]
 
 
@@ -24,22 +25,40 @@ def evaluate(
         str | None, typer.Option(help="The original model, for KL and top-1 agreement.", metavar="MODEL")
     ] = None,
     text: options.TextSource = "python-docs",
-    tokens: Annotated[int, typer.Option(min=2, help="At most so many tokens, in windows of 512.")] = 8192,
+    tokens: Annotated[
+        int,
+        typer.Option(
+            min=2, metavar="N", help="At most so many tokens, in windows of 512.", rich_help_panel=options.TEXT
+        ),
+    ] = 8192,
     tasks: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME,NAME",
             help="Tasks instead, comma-separated: last-word and cloze are made from --text; all others are run by "
-            "lm-eval (the extra `eval`)."
+            "lm-eval (the extra `eval`).",
+            rich_help_panel=_TASKS,
         ),
     ] = None,
     task_path: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Local task files (YAML) for lm-eval; no hub is asked for others."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Local task files (YAML) for lm-eval; no hub is asked for others.",
+            rich_help_panel=_TASKS,
+        ),
     ] = None,
-    questions: Annotated[int, typer.Option(min=1, help="Questions of each task at most.")] = 200,
+    questions: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Questions of each task at most.", rich_help_panel=_TASKS),
+    ] = 200,
     save_tasks: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also write last-word and cloze as task files that lm-eval reads."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Also write last-word and cloze as task files that lm-eval reads.",
+            rich_help_panel=_TASKS,
+        ),
     ] = None,
     overwrite: options.Overwrite = False,
     seed: options.Seed = 0,

@@ -1,4 +1,4 @@
-"""`nash-swarm generate`, `inspect` and `solvers`: looking at what there is."""
+"""`nash-swarm inspect` and `solvers`: looking at what there is."""
 
 from __future__ import annotations
 
@@ -8,29 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from nash_swarm.cli import options
-
-
-def generate(
-    model: options.Packed,
-    prompt: Annotated[str, typer.Argument(help="Text to continue.")],
-    tokens: Annotated[int, typer.Option(min=1, help="New tokens at most.")] = 40,
-    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")] = False,
-    sample: Annotated[bool, typer.Option("--sample", help="Sample instead of taking the likeliest token.")] = False,
-    seed: options.Seed = 0,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Continue a text with a packed model."""
-    from nash_swarm.cli import show
-    from nash_swarm.evaluation.continuation import continue_text
-    from nash_swarm.files.packed_model import load, load_tokenizer
-
-    subject, tokenizer = load(model), load_tokenizer(model)
-    answer = continue_text(subject, tokenizer, prompt, tokens=tokens, chat=chat, sample=sample, seed=seed)
-    if json:
-        show.print_json({"model": str(model), "prompt": prompt, "text": answer})
-    else:
-        print(answer)
 
 
 def inspect(

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_folder
 from nash_swarm.files.known import QUESTIONS, TASK_FILES
 from nash_swarm.models.modes import inference
+from nash_swarm.progress import over
 
 LAST_WORD, CLOZE = "last-word", "cloze"
 TASKS = (LAST_WORD, CLOZE)
@@ -106,7 +106,7 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[Question], *, quiet: 
     """
     right: dict[str, npt.NDArray[np.bool_]] = {task: np.zeros(len(questions), np.bool_) for task in TASKS}
     with inference(model):
-        for place, question in enumerate(tqdm(questions, desc="questions", unit="question", disable=quiet)):
+        for place, question in enumerate(over(questions, label="questions", unit="question", quiet=quiet)):
             likelihood, greedy = _score(model, tokenizer, question)
             right[LAST_WORD][place] = greedy[question.answer]
             right[CLOZE][place] = int(np.argmax(likelihood)) == question.answer

@@ -23,11 +23,12 @@ from nash_swarm.files.places import source_places
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
+from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.models.tasks import task_of
 from nash_swarm.names import DEFAULT_SOLVER, Granularity, Levels, Scope
-from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies, find_agents
+from nash_swarm.pipeline.agents import find_agents
 from nash_swarm.pipeline.effort import Effort, find_effort
 from nash_swarm.pipeline.keeping import kept_game
 from nash_swarm.pipeline.measuring import measure
@@ -198,7 +199,7 @@ def compress(
             allocation, packed = ranking[0].allocation, ranking[0].packed
         else:
             trial, losses = {}, {}
-            allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
+            allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules, quiet=quiet)
             allocation = replace(allocation, calibration=rounded_with)
             packed = pack(source.model, allocation, quantizer=rounding, propagation=settled.propagation, quiet=quiet)
         tuned: Tuned | None = None

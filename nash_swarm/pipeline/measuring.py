@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 import nash_swarm
 from nash_swarm import registry
@@ -23,16 +22,18 @@ from nash_swarm.evaluation.text import BUILT_IN_TEXT, Text, choose_windows, cut_
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.stencil import Stencil
+from nash_swarm.game.strategies import DEFAULT_STRATEGIES
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.offload import resident
 from nash_swarm.models.streaming import check_tokens
 from nash_swarm.models.tasks import Prediction, task_of
 from nash_swarm.models.walk import check_weights, find_matrices
 from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope
-from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, Agents, find_agents
+from nash_swarm.pipeline.agents import Agents, find_agents
 from nash_swarm.pipeline.gathering import gather
 from nash_swarm.pipeline.keeping import model_digest
 from nash_swarm.pipeline.pieces import Piece, Pieces
+from nash_swarm.progress import working
 
 
 def measure(
@@ -141,10 +142,9 @@ def measure(
             if found.misses(kept) and piece.fits(found.layouts[kept], len(agents.strategies), coupled):
                 found.take(kept, piece)
                 loss = losses
-    with tqdm(
-        total=len(agents.matrices), initial=len(found.losses), desc=f"measure {estimator.name}", unit="matrix",
-        disable=quiet,
-    ) as bar:  # fmt: skip
+    with working(
+        len(agents.matrices), label=f"measure {estimator.name}", unit="matrix", done=len(found.losses), quiet=quiet
+    ) as work:
         left = [matrix for matrix in looked_at if found.misses(matrix.name)]
         if left:
             loss = []
@@ -156,7 +156,7 @@ def measure(
                 if statistics.reached(estimator.needs):
                     weight = originals[matrix.name].weight().contiguous().numpy()
                     piece = _measured(weight, statistics, estimator, layout, agents.strategies, matrix.kind, coupled)
-                    bar.update()
+                    work.update()
                 found.take(matrix.name, piece)
                 number += 1
                 if finished is not None:
@@ -167,7 +167,7 @@ def measure(
                 weight = originals[missed].weight().contiguous().numpy()
             sensitivity = judge_unreached(layout, weight, found.losses)
             found.put(missed, damage_table(weight, sensitivity, layout, agents.strategies), sensitivity.order)
-            bar.update()
+            work.update()
     assert found.taken == originals.keys(), f"not measured: {', '.join(originals.keys() - found.taken)}"
     if found.unreached:
         warn_of_unreached(found.unreached)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cache
+import inspect
+from functools import cache, partial
 from typing import Any
 
 import torch
 
 from nash_swarm.integrations.single_token.norm import QuickNorm
+from nash_swarm.integrations.single_token.padding import read_padding
 from nash_swarm.integrations.single_token.quick import Quick, bare, unseen, untouched
 from nash_swarm.integrations.single_token.recognise import runs
+from nash_swarm.integrations.single_token.rows import attend_apart, attend_one, one_token_each
 from nash_swarm.quantizers.kernels.single_token import LANES, attention_room, kernels
 from nash_swarm.quantizers.layer_plan import is_vector
+from nash_swarm.quantizers.ops import nobody_watches
 from nash_swarm.quantizers.products import one_token
 
 CODES = {
@@ -64,6 +68,9 @@ class QuickAttention(Quick):
     ) -> Any:
         """As the module's own."""
         if torch.compiler.is_compiling() or not self.may(hidden_states, position_embeddings, attention_mask, kwargs):
+            if self._may_apart(hidden_states, position_embeddings, attention_mask, kwargs):
+                out = self._apart(hidden_states, position_embeddings, attention_mask, past_key_values, kwargs)
+                return self._modules["o_proj"](out), None  # type: ignore[misc]
             return super().forward(
                 hidden_states,
                 position_embeddings=position_embeddings,
@@ -129,6 +136,40 @@ class QuickAttention(Quick):
         ):
             return False
         return positions_fit(positions, self.head_dim)
+
+    def _may_apart(self, x: torch.Tensor, positions: Any, mask: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether a batch, padded or of one token each, is computed sequence by sequence."""
+        return (
+            not torch.compiler.is_compiling()
+            and nobody_watches(x, x)
+            and x.ndim == 3
+            and (mask is not None or x.shape[1] == 1)
+            and positions is not None
+            and not (self.training and self.attention_dropout)
+            and kwargs.keys() <= _HARMLESS
+            and interface_is_known(self.config)
+        )
+
+    def _apart(self, x: torch.Tensor, positions: Any, mask: Any, past_key_values: Any, kwargs: Any) -> torch.Tensor:
+        """As the module's own code up to the output's product: (batch, tokens, heads * head_dim)."""
+        shape = (*x.shape[:-1], -1, self.head_dim)
+        states = [self._modules[name](x).view(shape) for name in ("q_proj", "k_proj", "v_proj")]  # type: ignore[misc]
+        for k, norm in enumerate(self.norms()):
+            states[k] = norm(states[k])
+        queries, keys, values = (each.transpose(1, 2) for each in states)
+        rotate = inspect.unwrap(type(self).__bases__[1].forward).__globals__["apply_rotary_pos_emb"]  # type: ignore[attr-defined]
+        queries, keys = rotate(queries, keys, *positions)
+        if past_key_values is not None:
+            keys, values = past_key_values.update(keys, values, self.layer_idx)
+        attend = partial(_interface(self.config), self, dropout=0.0, scaling=self.scaling, **kwargs)
+        padding = None if mask is None else read_padding(mask, len(x))
+        if padding is not None:
+            out = attend_apart(attend, queries, keys, values, mask, padding, self.scaling)
+        elif mask is None and one_token_each(queries, keys, values):
+            out = attend_one(queries, keys, values, ((0, keys.shape[2]),) * len(x), self.scaling)
+        else:
+            out = attend(queries, keys, values, mask)[0]
+        return out.reshape(*x.shape[:-1], -1).contiguous()
 
     def _attend(self, queries: torch.Tensor, keys: Any, values: Any, heads: int) -> torch.Tensor | None:
         """(heads * group * size,), `None` where this is not for the kernel."""

@@ -7,6 +7,6 @@ layers); anything else goes to the module's own code. All layers are one compile
 layer all of whose parts may be quick is two, and any other leaves its parts to themselves.
 
 Sequences of a batch come to the bits that they come to alone, padded or not, with gradients or without: norms, and the
-gates of one token each, are the same kernels then (`norm.py`, `gated.py`), and attention goes sequence by sequence where
-it would not be torch's without a mask (`rows.py`, by what `padding.py` reads off the mask).
+gates of one token each, are the same kernels then (`norm.py`, `gated.py`), and attention goes sequence by sequence
+where it would not be torch's without a mask (`rows.py`, by what `padding.py` reads off the mask).
 """

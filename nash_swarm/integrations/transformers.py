@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 # not from transformers.quantizers: that package is still being imported when this module is
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from nash_swarm.errors import DataError
+from nash_swarm.errors import DataError, SlowerWarning
 from nash_swarm.files.accounting import config_values
 from nash_swarm.files.checks import check_files
 from nash_swarm.files.packed_config import METHOD, PackedConfig, config_digest
@@ -105,7 +107,13 @@ class NashSwarmQuantizer(HfQuantizer):
             if isinstance(module, PackedWeight):
                 module.check()
         set_activations(model, ACTIVATIONS[0])
-        quicken(model)
+        if (reason := quicken(model)) is not None:
+            warnings.warn(
+                f"{type(model).__name__} generates text module by module, which is slower than in one call: {reason} "
+                f"(transformers {transformers.__version__}, torch {torch.__version__})",
+                SlowerWarning,
+                stacklevel=2,
+            )
         model.nash_swarm_facts = PackedFacts(packed.scope, packed.parameters, dict(packed.heads))
         model.config.quantization_config.owner = model.config
         return model

@@ -103,7 +103,7 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     header = read_header(folder / file)
     check_counts(header.numbers)
     try:
-        with quiet_transformers(), parsed_once():
+        with quiet_transformers(gguf=True), parsed_once():
             with bounded_modules(len(header.elements)):
                 config = AutoConfig.from_pretrained(folder, gguf_file=file)
                 size = (folder / file).stat().st_size
@@ -224,7 +224,15 @@ def _tokenizer(name: str, trust_remote_code: bool) -> Any:
 
 
 class quiet_transformers:
-    """Context that keeps transformers' bars and warnings out of ours, and puts its settings back."""
+    """Context that keeps transformers' bars and warnings out of ours, and puts its settings back.
+
+    Args:
+        gguf: a GGUF file is read, whose bar ignores transformers' switch: nothing is printed on standard error. Errors
+            are raised, not printed, so nothing is lost; warnings are.
+    """
+
+    def __init__(self, *, gguf: bool = False) -> None:
+        self._stderr = contextlib.redirect_stderr(io.StringIO()) if gguf else contextlib.nullcontext()
 
     def __enter__(self) -> None:
         from transformers.utils import logging
@@ -232,8 +240,6 @@ class quiet_transformers:
         self._verbosity, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        # the GGUF reader's bar ignores that switch; errors are raised, not printed, so nothing is lost
-        self._stderr = contextlib.redirect_stderr(io.StringIO())
         self._stderr.__enter__()
 
     def __exit__(self, *_: object) -> None:

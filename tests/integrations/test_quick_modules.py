@@ -19,7 +19,6 @@ from transformers import DynamicCache, StaticCache
 import nash_swarm as ns
 from nash_swarm.integrations.single_token import attention, gated, norm
 from nash_swarm.integrations.single_token.quick import Quick
-from nash_swarm.integrations.single_token.recognise import code_of, runs
 
 
 @pytest.mark.parametrize("activations", ["fp32", "int8"])
@@ -221,7 +220,8 @@ def test_known_code_is_recognised_wherever_it_stands(kind: str, layers: int) -> 
     kinds = [type(module).__bases__[0] for module in quick(model)]
     assert kinds.count(attention.QuickAttention) == LAYERS
     assert kinds.count(LAYER) == layers
-    assert kinds.count(DECODER) == (layers > 0)
+    # a Mistral whose tokens see only those near them is left to its layers
+    assert kinds.count(DECODER) == (layers > 0 and kind != "Mistral")
     assert kinds.count(norm.QuickNorm) >= 2 * LAYERS + 1
     assert kinds.count(gated.QuickGatedMlp) == (0 if kind == "Arcee" else LAYERS)
     ns.set_activations(model, "fp32")
@@ -238,37 +238,3 @@ def test_what_the_kernels_cannot_do_is_left_alone() -> None:
     assert not any(type(module).__bases__[0] in (norm.QuickNorm, attention.QuickAttention) for module in odd)
     other = quick(pack(build(hidden_act="gelu")))
     assert other and not any(isinstance(module, gated.QuickGatedMlp) for module in other)
-
-
-class Norm(torch.nn.Module):
-    def forward(self, hidden_states):  # type: ignore[no-untyped-def]
-        """As transformers has it, but for the sign."""
-        input_dtype = hidden_states.dtype
-        hidden_states = hidden_states.to(torch.float32)
-        variance = hidden_states.pow(2).mean(-1, keepdim=True)
-        hidden_states = hidden_states * torch.rsqrt(variance - self.variance_epsilon)
-        return self.weight * hidden_states.to(input_dtype)
-
-
-class Same(Norm):
-    # and this but for comments, annotations and layout
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Another docstring."""
-        input_dtype = hidden_states.dtype
-        hidden_states = hidden_states.to(torch.float32)
-        variance = hidden_states.pow(2).mean(
-            -1,
-            keepdim=True,
-        )
-        hidden_states = hidden_states * torch.rsqrt(variance + self.variance_epsilon)  # here
-        return self.weight * hidden_states.to(input_dtype)
-
-
-def test_code_is_known_by_what_it_says() -> None:
-    assert not runs(Norm(), norm.CODE)
-    assert runs(Same(), norm.CODE)
-    assert not runs(Same(), norm.CODE, close="0" * 16)
-    patched = Same()
-    patched.forward = Norm().forward  # type: ignore[method-assign]
-    assert not runs(patched, norm.CODE)
-    assert code_of(len) == "" and not runs(torch.nn.Identity(), "")

@@ -7,28 +7,31 @@ from typing import Any
 import torch
 
 from nash_swarm.integrations.single_token.quick import Quick, unnoticed
-from nash_swarm.integrations.single_token.recognise import runs
+from nash_swarm.integrations.single_token.recognise import Pattern
+from nash_swarm.integrations.single_token.trial import Draw, Pairs
 from nash_swarm.quantizers.kernels.single_token import LANES, kernels
 from nash_swarm.quantizers.layer_plan import is_vector
 
-CODE = "9635bcd843f309a0"
-
 
 class QuickNorm(Quick):
-    """`LlamaRMSNorm` and its namesakes; any number of tokens."""
+    """`LlamaRMSNorm` and its likes; any number of tokens."""
 
+    pattern = Pattern(settings=frozenset({"variance_epsilon"}))
     variance_epsilon: float
 
-    @staticmethod
-    def fits(module: Any) -> bool:
-        """Whether the module is one."""
-        return (
-            runs(module, CODE)
-            and set(module._parameters) == {"weight"}
-            and module.weight.ndim == 1
-            and len(module.weight) % LANES == 0
-            and isinstance(module.variance_epsilon, float)
-        )
+    @classmethod
+    def resembles(cls, module: Any) -> bool:
+        """Whether the module is a norm of some kind."""
+        return "norm" in type(module).__name__.lower() and "weight" in module._parameters
+
+    @classmethod
+    def mismatch(cls, module: Any) -> str | None:
+        """See `Quick.mismatch`."""
+        if set(module._parameters) != {"weight"} or not isinstance(vars(module).get("variance_epsilon"), float):
+            return "it is no root-mean-square norm with a gain and a variance_epsilon"
+        if module.weight.ndim != 1 or len(module.weight) % LANES:
+            return f"its {tuple(module.weight.shape)} gains are no multiple of {LANES}"
+        return cls.pattern.mismatch(module)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """As the module's own."""
@@ -43,6 +46,13 @@ class QuickNorm(Quick):
             out: torch.Tensor = _Norm.apply(hidden_states, weight, self.variance_epsilon)  # type: ignore[no-untyped-call]
             return out
         return _norm(hidden_states, weight, self.variance_epsilon)
+
+    def trial(self, draw: Draw) -> Pairs:
+        """See `Quick.trial`."""
+        weight: Any = self._parameters["weight"]
+        for scale in (1.0, 100.0, 1e-3):
+            x = scale * draw.normal(1, 3, len(weight))
+            yield _norm(x, weight, self.variance_epsilon), super().forward(x)
 
 
 def _norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:

@@ -28,6 +28,14 @@ Attend = Callable[..., tuple[torch.Tensor, Any]]
 size)."""
 
 
+def rotated(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+    """Rotary positions, as transformers computes them, of x (batch, heads, tokens, size); the others (batch, tokens,
+    size)."""
+    half = x.shape[-1] // 2
+    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+    return (x * cosines.unsqueeze(1)) + (turned * sines.unsqueeze(1))
+
+
 def attend_apart(
     attend: Attend, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor,
     padding: Padding, scale: float,

@@ -110,7 +110,7 @@ class QuickAttention(Quick):
         seen[1, :, :, 0] = False
         for mask in (seen[:, :, :3, :3], seen[:, :, 3:]):
             tokens = mask.shape[2]
-            x = draw.normal(2, tokens, self._modules["q_proj"].in_features)  # type: ignore[union-attr]
+            x = draw.normal(2, tokens, self._modules["q_proj"].in_features)  # type: ignore[union-attr, arg-type]
             drawn = [draw.positions(self.head_dim) for _ in range(2 * tokens)]
             cosines, sines = (torch.cat(each).view(2, tokens, -1) for each in zip(*drawn, strict=True))
             expected = self._own(x, (cosines, sines), mask, own, {})[0]

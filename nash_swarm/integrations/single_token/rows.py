@@ -121,11 +121,11 @@ def _attend_one(
         for row in range(first_row, past_row):
             first, past = spans[row]
             scores = wide.new_empty(attention_room(group, past - first))
-            places = [
+            key, value = (
                 states.data_ptr() + 4 * (row * states.stride(0) + first * states.stride(2)) for states in (keys, values)
-            ]
+            )
             attend(
-                wide.data_ptr() + 4 * row * all_heads * size, *places, out.data_ptr() + 4 * row * all_heads * size,
+                wide.data_ptr() + 4 * row * all_heads * size, key, value, out.data_ptr() + 4 * row * all_heads * size,
                 scores.data_ptr(), heads, group, past - first, size, keys.stride(1), keys.stride(2), values.stride(1),
                 values.stride(2), scale,
             )  # fmt: skip

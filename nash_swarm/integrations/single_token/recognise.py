@@ -27,7 +27,7 @@ class Pattern:
     Attributes:
         parts: children that are there.
         may: children that may be there.
-        settings: attributes whose values the quick form respects; any other attribute must be `None` or `False`.
+        settings: attributes whose values the quick form respects; any other must be `None`, `False` or a function.
         arguments: of `forward`, in any order; `cache` stands for either of its names. If empty: one of any name.
         harmless: other arguments that `forward` may have, which do not change what one token's answer is.
     """
@@ -63,14 +63,15 @@ class Pattern:
     def _setting(self, module: Any) -> str | None:
         known = self.settings | _ANY
         for name, value in vars(module).items():
-            if not name.startswith("_") and name not in known and value is not None and value is not False:
+            on = value is not None and value is not False and not callable(value)
+            if on and not name.startswith("_") and name not in known:
                 return f"it has a setting {name}"
         return None
 
 
 @cache
 def arguments_of(forward: Callable[..., Any]) -> frozenset[str]:
-    """Names of the arguments of a method but `self`; its cache is called `cache`, and what takes any name is left out."""
+    """Names of a method's arguments but `self`, and but those that take any name; the cache's is `cache`."""
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     named = (p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
     return frozenset("cache" if name in _CACHES else name for name in named)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 
 from nash_swarm.integrations.single_token.norm import QuickNorm
+from nash_swarm.integrations.single_token.padding import read_padding
 from nash_swarm.integrations.single_token.quick import Quick, bare, unseen, untouched
 from nash_swarm.integrations.single_token.recognise import Pattern
+from nash_swarm.integrations.single_token.rows import attend_apart, attend_one, one_token_each, rotated
 from nash_swarm.integrations.single_token.trial import Draw, Pairs
 from nash_swarm.quantizers.kernels.single_token import LANES, attention_room, kernels
 from nash_swarm.quantizers.layer_plan import is_vector
+from nash_swarm.quantizers.ops import nobody_watches
 from nash_swarm.quantizers.products import one_token
 
 _HARMLESS = frozenset({"position_ids", "use_cache", "cache_position"})
@@ -24,7 +27,7 @@ _ALONE = 1 << 20
 class QuickAttention(Quick):
     """`LlamaAttention` and its likes over any cache of transformers' that keeps float32.
 
-    With torch's attention they differ in the mask alone, and what is masked is left to them.
+    With torch's attention they differ in the mask alone. A mask that is no padding is left to torch.
     """
 
     pattern = Pattern(
@@ -78,6 +81,8 @@ class QuickAttention(Quick):
         """As the module's own."""
         past = past_key_values if cache is None else cache
         if torch.compiler.is_compiling() or not self.may(hidden_states, position_embeddings, attention_mask, kwargs):
+            if self._may_apart(hidden_states, position_embeddings, attention_mask, kwargs):
+                return self._apart(hidden_states, position_embeddings, attention_mask, past, kwargs), None
             return self._own(hidden_states, position_embeddings, attention_mask, past, kwargs)
         return self._run(hidden_states, position_embeddings, past, kwargs), None
 
@@ -93,6 +98,26 @@ class QuickAttention(Quick):
             yield self._run(x, positions, quick, {}), expected
         for name in ("keys", "values"):
             yield tuple(getattr(cache.layers[self.layer_idx], name) for cache in (quick, own))  # type: ignore[misc]
+        if interface_is_known(self.config):
+            yield from self._trial_of_batches(draw)
+
+    def _trial_of_batches(self, draw: Draw) -> Pairs:
+        """Three tokens and then one of two sequences, the second of which begins with padding."""
+        from transformers.cache_utils import DynamicCache
+
+        quick, own = DynamicCache(), DynamicCache()
+        seen = torch.ones(2, 1, 4, 4, dtype=torch.bool).tril()
+        seen[1, :, :, 0] = False
+        for mask in (seen[:, :, :3, :3], seen[:, :, 3:]):
+            tokens = mask.shape[2]
+            x = draw.normal(2, tokens, self._modules["q_proj"].in_features)  # type: ignore[union-attr, arg-type]
+            drawn = [draw.positions(self.head_dim) for _ in range(2 * tokens)]
+            cosines, sines = (torch.cat(each).view(2, tokens, -1) for each in zip(*drawn, strict=True))
+            expected = self._own(x, (cosines, sines), mask, own, {})[0]
+            found = self._apart(x, (cosines, sines), mask, quick, {})
+            first = 1 if tokens > 1 else 0
+            yield found[0], expected[0]
+            yield found[1, first:], expected[1, first:]
 
     def _own(self, x: torch.Tensor, positions: Any, mask: Any, past: Any, kwargs: dict[str, Any]) -> Any:
         own = super().forward
@@ -158,6 +183,39 @@ class QuickAttention(Quick):
         ):
             return False
         return positions_fit(positions, self.head_dim)
+
+    def _may_apart(self, x: torch.Tensor, positions: Any, mask: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether a batch, padded or of one token each, is computed sequence by sequence."""
+        return (
+            not torch.compiler.is_compiling()
+            and nobody_watches(x, x)
+            and x.ndim == 3
+            and (mask is not None or x.shape[1] == 1)
+            and positions is not None
+            and not (self.training and self.attention_dropout)
+            and kwargs.keys() <= _HARMLESS
+            and interface_is_known(self.config)
+        )
+
+    def _apart(self, x: torch.Tensor, positions: Any, mask: Any, past: Any, kwargs: dict[str, Any]) -> torch.Tensor:
+        shape = (*x.shape[:-1], -1, self.head_dim)
+        states = [self._modules[name](x).view(shape) for name in ("q_proj", "k_proj", "v_proj")]  # type: ignore[misc]
+        for k, norm in enumerate(self.norms()):
+            states[k] = norm(states[k])
+        queries, keys, values = (each.transpose(1, 2) for each in states)
+        queries, keys = (rotated(each, *positions) for each in (queries, keys))
+        if past is not None:
+            keys, values = past.update(keys, values, self.layer_idx)
+        attend = partial(_interface(self.config), self, dropout=0.0, scaling=self.scaling, **kwargs)
+        padding = None if mask is None else read_padding(mask, len(x))
+        if padding is not None:
+            out = attend_apart(attend, queries, keys, values, mask, padding, self.scaling)
+        elif mask is None and one_token_each(queries, keys, values):
+            out = attend_one(queries, keys, values, ((0, keys.shape[2]),) * len(x), self.scaling)
+        else:
+            out = attend(queries, keys, values, mask)[0]
+        mixed: torch.Tensor = self._modules["o_proj"](out.reshape(*x.shape[:-1], -1).contiguous())  # type: ignore[misc]
+        return mixed
 
     def _attend(self, queries: torch.Tensor, keys: Any, values: Any, heads: int) -> torch.Tensor | None:
         """(heads * group * size,), `None` where this is not for the kernel."""

@@ -77,14 +77,13 @@ def take_away(module: Any) -> None:
 
 
 def unseen(x: torch.Tensor) -> bool:
+    """`unnoticed`, and no gradients are recorded."""
+    return not torch.is_grad_enabled() and unnoticed(x)
+
+
+def unnoticed(x: torch.Tensor) -> bool:
     """Whether x is contiguous float32 on the CPU, and nobody would notice what is not called on the way."""
-    return (
-        not torch.is_grad_enabled()
-        and nobody_watches(x, x)
-        and x.dtype is torch.float32
-        and x.is_contiguous()
-        and not _has_any_global_hook()
-    )
+    return nobody_watches(x, x) and x.dtype is torch.float32 and x.is_contiguous() and not _has_any_global_hook()
 
 
 def bare(*layers: Any) -> bool:

@@ -61,7 +61,7 @@ class QuickAttention(Quick):
         if not bare(module.q_proj, module.k_proj, module.v_proj, module.o_proj):
             return "its matrices are not packed, packed weight by weight, or hooked"
         norms = _head_norms(module)
-        if len(norms) == 1 or not all(isinstance(norm, QuickNorm) and len(norm.weight) == size for norm in norms):
+        if len(norms) == 1 or not all(isinstance(norm, QuickNorm) and norm.weight.shape == (size,) for norm in norms):
             return "the norms of its queries and keys are no root-mean-square norms of a head"
         rows = (module.q_proj.out_features, module.k_proj.out_features, module.v_proj.out_features)
         heads = rows[1] // size
@@ -92,12 +92,12 @@ class QuickAttention(Quick):
 
         quick, own = DynamicCache(), DynamicCache()
         for scale in (1.0, 1.0, 8.0, 1.0):
-            x = scale * draw.normal(1, 1, self._modules["q_proj"].in_features)  # type: ignore[union-attr]
+            x = scale * draw.normal(1, 1, self._inputs())
             positions = draw.positions(self.head_dim)
             expected = self._own(x, positions, None, own, {})[0]
             yield self._run(x, positions, quick, {}), expected
         for name in ("keys", "values"):
-            yield tuple(getattr(cache.layers[self.layer_idx], name) for cache in (quick, own))  # type: ignore[misc]
+            yield getattr(quick.layers[self.layer_idx], name), getattr(own.layers[self.layer_idx], name)
         if interface_is_known(self.config):
             yield from self._trial_of_batches(draw)
 
@@ -110,7 +110,7 @@ class QuickAttention(Quick):
         seen[1, :, :, 0] = False
         for mask in (seen[:, :, :3, :3], seen[:, :, 3:]):
             tokens = mask.shape[2]
-            x = draw.normal(2, tokens, self._modules["q_proj"].in_features)  # type: ignore[union-attr, arg-type]
+            x = draw.normal(2, tokens, self._inputs())
             drawn = [draw.positions(self.head_dim) for _ in range(2 * tokens)]
             cosines, sines = (torch.cat(each).view(2, tokens, -1) for each in zip(*drawn, strict=True))
             expected = self._own(x, (cosines, sines), mask, own, {})[0]
@@ -118,6 +118,10 @@ class QuickAttention(Quick):
             first = 1 if tokens > 1 else 0
             yield found[0], expected[0]
             yield found[1, first:], expected[1, first:]
+
+    def _inputs(self) -> int:
+        queries: Any = self._modules["q_proj"]
+        return int(queries.in_features)
 
     def _own(self, x: torch.Tensor, positions: Any, mask: Any, past: Any, kwargs: dict[str, Any]) -> Any:
         own = super().forward

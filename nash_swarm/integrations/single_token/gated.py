@@ -48,8 +48,9 @@ class QuickGatedMlp(Quick):
 
     def trial(self, draw: Draw) -> Pairs:
         """See `Quick.trial`."""
+        gate: Any = self._modules["gate_proj"]
         for scale in (1.0, 8.0):
-            x = scale * draw.normal(1, 1, self._modules["gate_proj"].in_features)  # type: ignore[union-attr]
+            x = scale * draw.normal(1, 1, gate.in_features)
             if (out := self._run(x)) is None:
                 raise NotQuick(f"the size between its matrices is no multiple of {LANES}")
             yield out, super().forward(x)

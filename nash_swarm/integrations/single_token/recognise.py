@@ -44,7 +44,7 @@ class Pattern:
 
     def mismatch(self, module: Any) -> str | None:
         """The first thing in which the module is not of this kind; `None` if it is."""
-        children = set(module._modules)
+        children = frozenset(module._modules)
         if missing := self.parts - children:
             return f"it has no {min(missing)}"
         if other := children - self.parts - self.may:

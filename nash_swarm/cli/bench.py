@@ -82,6 +82,11 @@ def bench(
     import sys
     from dataclasses import replace
 
+    from nash_swarm.files.named import require_source
+
+    for model in models:
+        require_source(model)
+
     from nash_swarm.cli import show
     from nash_swarm.errors import UsageError
     from nash_swarm.suite.original.running import run_original

@@ -86,15 +86,24 @@ class _Loaded:
 
 
 def _load(model: str, reference: str | None, text: str) -> _Loaded:
+    from nash_swarm.files.folders import Kind
+    from nash_swarm.files.named import look, require_source
+
+    place = look(model)
+    if place.kind is not Kind.PACKED:
+        require_source(model)
+    if reference:
+        require_source(reference)
+
     from nash_swarm.evaluation.text import load_text
-    from nash_swarm.files.packed_model import is_packed, load, load_tokenizer, read_report
+    from nash_swarm.files.packed_model import load, load_tokenizer, read_report
     from nash_swarm.models.source import load_source
 
     loaded = load_text(text)
     original = load_source(reference) if reference else None
-    if is_packed(model):
-        subject, tokenizer = load(model), load_tokenizer(model)
-        seen = read_report(Path(model)).get("game", {}).get("text_digest") == loaded.digest
+    if place.kind is Kind.PACKED and place.path is not None:
+        subject, tokenizer = load(place.path), load_tokenizer(place.path)
+        seen = read_report(place.path).get("game", {}).get("text_digest") == loaded.digest
     else:
         source = load_source(model)
         subject, tokenizer, seen = source.model, source.tokenizer, False

@@ -13,9 +13,10 @@ from typing import Any
 import typer
 
 from nash_swarm.cli import bench, demo, evaluating, inspection, solver_bench, stages, warming, whole
-from nash_swarm.errors import NashSwarmError, NashSwarmWarning
-
-_INTERRUPTED = 130
+from nash_swarm.cli.failing import fail, say
+from nash_swarm.cli.start import HALTED, INTERRUPTED
+from nash_swarm.cli.streams import give_up_output, mend_streams
+from nash_swarm.errors import NashSwarmWarning
 
 app = typer.Typer(
     name="nash-swarm",
@@ -33,18 +34,24 @@ for command in (
 
 
 def main() -> None:
-    """Entry point: exit code 0 done, 1 bad data, 2 bad usage, 130 interrupted."""
+    """Entry point: exit code 0 done, 1 bad data or a failure, 2 bad usage, 130 interrupted."""
+    mend_streams()
     try:
         with _insistent_interrupts(), _short_warnings():
-            app()
-    except NashSwarmError as error:
-        print(f"nash-swarm: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
     except SystemExit as stop:
         # typer turns an interrupt into this code and says nothing
-        if stop.code == _INTERRUPTED:
-            print("nash-swarm: interrupted; no half-written output is left", file=sys.stderr)
+        if stop.code == INTERRUPTED:
+            say(HALTED)
         raise
+    except BaseException as error:
+        code = fail(error)
+        if isinstance(error, OSError):
+            give_up_output()
+        raise SystemExit(code) from None
 
 
 @contextmanager
@@ -54,7 +61,7 @@ def _short_warnings() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, NashSwarmWarning):
-            print(f"nash-swarm: {message}", file=sys.stderr)
+            say(f"nash-swarm: {message}")
         else:
             before(message, category, *place, **more)
 

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_file
+from nash_swarm.files.folders import Kind
+from nash_swarm.files.named import check_kind
 from nash_swarm.files.values import record, table
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import Calibration
@@ -103,6 +105,7 @@ def load_allocation(path: str | Path) -> Allocation:
     except FileNotFoundError:
         raise DataError(f"no allocation file at {path}") from None
     except _DAMAGE as error:
+        check_kind(path, Kind.ALLOCATION)
         raise DataError(f"{path} is no allocation file, or damaged: {error}") from error
 
 

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from nash_swarm.errors import DataError
 from nash_swarm.files.arrays import read_arrays
 from nash_swarm.files.atomic import new_file
+from nash_swarm.files.folders import Kind
+from nash_swarm.files.named import check_kind
 from nash_swarm.files.values import record, table
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.coupling import Coupling
@@ -91,6 +93,7 @@ def load_game(path: str | Path) -> BitGame:
     except FileNotFoundError:
         raise DataError(f"no game file at {path}") from None
     except _DAMAGE as error:
+        check_kind(path, Kind.GAME)
         raise DataError(f"{path} is no game file, or damaged: {error}") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ import torch
 from nash_swarm.errors import BudgetError, DataError, UsageError
 from nash_swarm.files.accounting import REPORT_BYTES, config_text, dense_tensors, generation_text, half_dtype
 from nash_swarm.files.atomic import new_folder
-from nash_swarm.files.packed_config import METHOD, PackedConfig, PackedEntry, check_digest, checksum
+from nash_swarm.files.companions import copy_companions, tokenizer_files
+from nash_swarm.files.folders import Kind
+from nash_swarm.files.named import look, require_packed
+from nash_swarm.files.packed_config import PackedConfig, PackedEntry, check_digest, checksum
 from nash_swarm.files.report import card_text, report_text
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.models.bounds import bounded_modules, check_counts
@@ -32,6 +35,7 @@ def save(
     tokenizer: Any = None,
     allocation: Allocation | None = None,
     measured: Mapping[str, Any] | None = None,
+    files: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write a packed model; the folder appears complete or not at all.
@@ -39,13 +43,16 @@ def save(
     Args:
         model: from `pack` or `load`.
         path: new folder.
-        tokenizer: saved beside the model if given; its files do not count towards the budget.
+        tokenizer: saved beside the model if given, unless its files are among `files`; what is saved of it does not
+            count towards the budget.
         allocation: taken from the model if `pack` made it in this process.
         measured: figures on held-out text for the report and the model card, JSON values.
+        files: small files of the original that are copied as they are (`Source.files`): a tokenizer's, a processor's,
+            licences. They do not count towards the budget.
         overwrite: replace a folder that is not empty.
 
     Raises:
-        UsageError: the model is not packed, or the folder is not empty.
+        UsageError: the model is not packed, the folder is not empty, or one of `files` is none that may be copied.
         DataError: the folder cannot be written.
         BudgetError: the files would be larger than the allocation's budget.
     """
@@ -65,7 +72,8 @@ def save(
             used = counted_bytes(folder) * 8
             if used > allocation.budget.total_bits:
                 raise BudgetError(f"the files take {used // 8} bytes, more than {allocation.budget.label} allows")
-        if tokenizer is not None:
+        copy_companions(files, folder)
+        if tokenizer is not None and not tokenizer_files(files):
             _save_tokenizer(tokenizer, folder)
     return Path(path)
 
@@ -90,7 +98,7 @@ def load(path: str | Path, *, activations: str = "int8") -> Any:
     from nash_swarm.quantizers.modules import check_activations, set_activations
 
     check_activations(activations)
-    folder = Path(path)
+    folder = require_packed(path)
     config = read_config(folder)
     if (folder / "adapter_config.json").exists():
         # transformers would follow it to another model
@@ -116,14 +124,9 @@ def load_tokenizer(path: str | Path) -> Any:
     Raises:
         DataError: its files are damaged.
     """
-    from transformers import AutoTokenizer
+    from nash_swarm.models.tokenizing import folder_tokenizer
 
-    if not (Path(path) / "tokenizer_config.json").is_file():
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers and tokenizers raise whatever the files make them trip over
-        raise DataError(f"cannot load the tokenizer in {path}: {str(error).strip().splitlines()[:1]}") from error
+    return folder_tokenizer(Path(path).expanduser())
 
 
 def read_config(folder: Path) -> PackedConfig:
@@ -151,12 +154,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 def is_packed(path: str | Path) -> bool:
     """Whether a folder says it holds a packed model."""
-    try:
-        return bool(
-            (_read_json(Path(path) / "config.json").get("quantization_config") or {}).get("quant_method") == METHOD
-        )
-    except (DataError, AttributeError):
-        return False
+    return look(path).kind is Kind.PACKED
 
 
 def counted_bytes(path: str | Path) -> int:

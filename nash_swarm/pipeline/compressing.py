@@ -18,6 +18,7 @@ from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 from nash_swarm.files.atomic import check_new_folder, check_space
+from nash_swarm.files.named import require_source
 from nash_swarm.files.packed_model import counted_bytes, save
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.budget import Budget
@@ -143,6 +144,8 @@ def compress(
     contest = settled.contest if contest is None else contest
     if settled.tuning is not None and granularity == "parameter":
         raise UsageError("this effort tunes the packed model, which cannot be done at parameter granularity")
+    if isinstance(model, str):
+        require_source(model)
     loaded = load_text(text)
     source = model
     if isinstance(source, str):
@@ -215,7 +218,10 @@ def compress(
                 measured["rounding_tokens"] = int(rounded_with.tokens.size)
             if tuned is not None:
                 measured |= {"tuning_kl": tuned.history, "tuning_kept": tuned.step, "tuning_precision": tuned.precision}
-        save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)
+        save(
+            packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, files=source.files,
+            overwrite=overwrite,
+        )  # fmt: skip
         file_bytes = counted_bytes(out)
         used = file_bytes * 8 if scope == "model" else allocation.certificate.used_bits
         return Compressed(

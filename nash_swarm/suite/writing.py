@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
+import warnings
 from pathlib import Path
 
+from nash_swarm import extras
+from nash_swarm.errors import LeftOutWarning
 from nash_swarm.files.atomic import new_file
 from nash_swarm.suite.page import report_page
 from nash_swarm.suite.results import Results, write_results
 from nash_swarm.suite.tables import latex, markdown
 
 FIGURES = "figures"
-MISSING = 'static figures are left out; they need matplotlib: pip install "nash-swarm[report]"'
+MISSING = f"static figures are left out: they need matplotlib; {extras.how_to_install('report')}"
 
 
 def write_report(results: Results, folder: str | Path) -> list[Path]:
@@ -25,6 +27,9 @@ def write_report(results: Results, folder: str | Path) -> list[Path]:
 
     Raises:
         DataError: a file cannot be written.
+
+    Warns:
+        LeftOutWarning: matplotlib is not installed.
     """
     target = Path(folder)
     written = write_results(results, target)
@@ -34,6 +39,8 @@ def write_report(results: Results, folder: str | Path) -> list[Path]:
 
         (target / FIGURES).mkdir(exist_ok=True)
         drawn = draw(results, target / FIGURES)
+    else:
+        warnings.warn(MISSING, LeftOutWarning, stacklevel=2)
     shown = [str(path.relative_to(target)) for path in drawn if path.suffix == ".svg"]
     texts = {
         "report.md": markdown(results, shown),
@@ -49,4 +56,4 @@ def write_report(results: Results, folder: str | Path) -> list[Path]:
 
 def can_draw() -> bool:
     """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
+    return not extras.missing(("matplotlib",))

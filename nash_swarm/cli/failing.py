@@ -54,7 +54,7 @@ def told(error: BaseException) -> tuple[str, int]:
         return f"nash-swarm: the model's own code failed: {model} raised {_what(error)}; {_ADVICE}", 1
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename is not None else ""
-        return f"nash-swarm: {error.strerror}{where}; {_ADVICE}", 1
+        return f"nash-swarm: {error.strerror}{where}", 1
     return f"nash-swarm: unexpected {_what(error)} (in {_place(error)}); {_ADVICE}", 1
 
 

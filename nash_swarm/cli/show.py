@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +22,8 @@ _SHADES = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5
 """Viridis, from 2 bits to 8."""
 _LIGHT = _SHADES[4:]
 _BAR = "█"
+_BESIDE_BARS = 16
+"""Columns before a bar."""
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -51,7 +54,8 @@ def print_rich(*parts: Any) -> None:
 
 
 def histogram(shares: Mapping[int, float], width: int = 40) -> str:
-    """A bar a bit-width, from shares of the weights."""
+    """A bar a bit-width, from shares of the weights; at most `width` wide, and no wider than the terminal."""
+    width = max(1, min(width, shutil.get_terminal_size().columns - _BESIDE_BARS))
     bar = _BAR if _can_say(_BAR) else "#"
     largest = max(shares.values(), default=0.0) or 1.0
     return "\n".join(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm import arguments
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_file
 from nash_swarm.files.folders import Kind
@@ -37,6 +38,8 @@ def save_allocation(allocation: Allocation, path: str | Path) -> Path:
     Raises:
         DataError: the file cannot be written.
     """
+    arguments.instance("the allocation", allocation, Allocation, "from solve or load_allocation")
+    path = arguments.place("path", path)
     with new_file(path) as temporary:
         temporary.write_text(json.dumps(allocation_values(allocation), indent=1) + "\n", encoding="utf-8")
     return Path(path)
@@ -74,6 +77,7 @@ def load_allocation(path: str | Path) -> Allocation:
     Raises:
         DataError: no such file, or it is damaged.
     """
+    path = arguments.place("path", path)
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         if values["format"] != _FORMAT:

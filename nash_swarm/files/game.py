@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm import arguments
 from nash_swarm.errors import DataError
 from nash_swarm.files.arrays import read_arrays
 from nash_swarm.files.atomic import new_file
@@ -41,6 +42,8 @@ def save_game(game: BitGame, path: str | Path) -> Path:
     Raises:
         DataError: the file cannot be written.
     """
+    arguments.instance("the game", game, BitGame, "from measure or load_game")
+    path = arguments.place("path", path)
     # at parameter granularity all agents have the same memory: one row is enough
     alike = game.memory.strides[0] == 0
     arrays: dict[str, Any] = {"damage": game.damage, "memory": game.memory[:1] if alike else game.memory}
@@ -70,6 +73,7 @@ def load_game(path: str | Path) -> BitGame:
     Raises:
         DataError: no such file, or it is damaged.
     """
+    path = arguments.place("path", path)
     try:
         arrays = read_arrays(Path(path))
         facts = json.loads(arrays["facts"].tobytes())

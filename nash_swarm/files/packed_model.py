@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nash_swarm import arguments
 from nash_swarm.errors import BudgetError, DataError, UsageError
 from nash_swarm.files.accounting import REPORT_BYTES, config_text, dense_tensors, generation_text, half_dtype
 from nash_swarm.files.atomic import new_folder
@@ -56,6 +57,10 @@ def save(
         DataError: the folder cannot be written.
         BudgetError: the files would be larger than the allocation's budget.
     """
+    arguments.model(model)
+    path = arguments.place("path", path)
+    if tokenizer is not None and not callable(getattr(tokenizer, "save_pretrained", None)):
+        raise UsageError(f"the tokenizer must be a loaded one that can be saved, not {arguments.shown(tokenizer)}")
     config = describe(model)
     allocation = allocation or getattr(model, "nash_swarm_allocation", None)
     tensors = stored_tensors(model, config)

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import math
+import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +48,7 @@ class Source:
 
 
 def load_source(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     trust_remote_code: bool = False,
     max_memory: str | int | None = None,

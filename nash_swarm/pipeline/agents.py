@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm import arguments
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import BudgetError, UsageError
 from nash_swarm.files.accounting import fixed_bytes
@@ -17,7 +18,16 @@ from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.game.rules import Rules
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
-from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope, default_levels
+from nash_swarm.names import (
+    DEFAULT_GRANULARITY,
+    DEFAULT_GROUP_SIZE,
+    GRANULARITIES,
+    SCOPES,
+    Granularity,
+    Levels,
+    Scope,
+    default_levels,
+)
 
 DEFAULT_STRATEGIES = (2, 3, 4, 5, 6, 8)
 
@@ -84,6 +94,9 @@ def find_agents(
     Raises:
         UsageError: unknown strategies, granularity or levels, or a model that cannot be walked.
     """
+    arguments.choice("granularity", granularity, GRANULARITIES)
+    arguments.choice("scope", scope, SCOPES)
+    arguments.whole("group_size", group_size, 1)
     strategies = check_strategies(strategies, granularity)
     levels = default_levels(granularity) if levels is None else levels
     model = prepare(model)
@@ -112,6 +125,7 @@ def check_strategies(strategies: tuple[int, ...], granularity: str) -> tuple[int
     Raises:
         UsageError: empty, or a width that the packed format does not hold at this granularity.
     """
+    strategies = arguments.widths("strategies", strategies)
     known = [bits for bits in SUPPORTED_WIDTHS if granularity != "parameter" or bits != HALF]
     wrong = [bits for bits in strategies if bits not in known]
     if wrong or not strategies:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.files.atomic import clean_up
+from nash_swarm.files.atomic import clean_up, short_name
 from nash_swarm.files.game import load_game, save_game
 from nash_swarm.files.packed_config import checksum
 from nash_swarm.game.bitgame import BitGame
@@ -34,7 +34,7 @@ def kept_game(
     Raises:
         DataError: the file cannot be written.
     """
-    kept = out.parent / f".{out.name}.{_key(settings, model)}.npz"
+    kept = out.parent / f".{short_name(out.name)}.{_key(settings, model)}.npz"
     game = None
     if kept.is_file():
         with suppress(DataError):
@@ -55,7 +55,7 @@ def kept_game(
 
 def _forget(out: Path) -> None:
     """Remove games kept for `out`, whatever their settings were, and what killed processes left when writing them."""
-    ours = re.compile(rf"\.?(\.{re.escape(out.name)}\.[0-9a-f]{{{_DIGITS}}}\.npz)(\..*)?")
+    ours = re.compile(rf"\.?(\.{re.escape(short_name(out.name))}\.[0-9a-f]{{{_DIGITS}}}\.npz)(\..*)?")
     for path in list(out.parent.iterdir()):
         if found := ours.fullmatch(path.name):
             game = path.with_name(found[1])

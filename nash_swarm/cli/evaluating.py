@@ -49,6 +49,7 @@ def evaluate(
 
     If the model was calibrated on the same text, only the windows that calibration never sees are used.
     """
+    _require_models(model, reference)
     if tasks is not None:
         _evaluate_tasks(model, reference, text, tasks, task_path, questions, save_tasks, seed, json, quiet)
         return
@@ -85,20 +86,25 @@ class _Loaded:
     part: Part
 
 
-def _load(model: str, reference: str | None, text: str) -> _Loaded:
+def _require_models(model: str, reference: str | None) -> None:
+    """Refuse names under which there is no model, before anything heavy is imported."""
     from nash_swarm.files.folders import Kind
     from nash_swarm.files.named import look, require_source
 
-    place = look(model)
-    if place.kind is not Kind.PACKED:
+    if look(model).kind is not Kind.PACKED:
         require_source(model)
     if reference:
         require_source(reference)
 
+
+def _load(model: str, reference: str | None, text: str) -> _Loaded:
     from nash_swarm.evaluation.text import load_text
+    from nash_swarm.files.folders import Kind
+    from nash_swarm.files.named import look
     from nash_swarm.files.packed_model import load, load_tokenizer, read_report
     from nash_swarm.models.source import load_source
 
+    place = look(model)
     loaded = load_text(text)
     original = load_source(reference) if reference else None
     if place.kind is Kind.PACKED and place.path is not None:

@@ -56,7 +56,7 @@ class Companions:
         if not self.left_out:
             return ()
         more = f" and {len(self.left_out) - _SHOWN} more" if len(self.left_out) > _SHOWN else ""
-        return (f"files of the source that are not copied: {', '.join(self.left_out[:_SHOWN])}{more}",)
+        return (f"the files {', '.join(self.left_out[:_SHOWN])}{more}",)
 
 
 def is_companion(name: str) -> bool:

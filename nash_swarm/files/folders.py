@@ -56,23 +56,16 @@ def kind_of_folder(folder: Path) -> tuple[Kind, str]:
     values = _read(config)
     if values is None:
         return Kind.OTHER, f"{config} cannot be read: it is damaged or no JSON object"
+    if problem := _pointers(folder):
+        return Kind.OTHER, problem
     quantized = values.get("quantization_config")
     if isinstance(quantized, dict) and quantized.get("quant_method") == _METHOD:
         return Kind.PACKED, ""
-    if problem := _pointers(folder) or _missing_shards(folder):
+    if problem := _missing_shards(folder):
         return Kind.OTHER, problem
     if not any(folder.glob("*.safetensors")):
         return Kind.OTHER, _without_safetensors(folder, names)
     return Kind.MODEL, ""
-
-
-def quantization_method(folder: Path) -> str:
-    """What a folder's `config.json` says the model was quantized by, such as `gptq`; empty if by nothing."""
-    values = (_read(folder / "config.json") or {}).get("quantization_config")
-    if not isinstance(values, dict):
-        return ""
-    method = values.get("quant_method") or ("bitsandbytes" if "load_in_8bit" in values else "")
-    return str(method or "an unnamed method")[:40]
 
 
 def is_pointer(file: Path) -> bool:

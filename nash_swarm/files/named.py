@@ -50,7 +50,7 @@ def look(name: str | os.PathLike[str]) -> Place:
     Raises:
         UsageError: `name` is neither text nor a path.
     """
-    if not isinstance(name, (str, os.PathLike)):
+    if not isinstance(name, (str, os.PathLike)) or isinstance(os.fspath(name), bytes):
         raise UsageError(f"a model or file is named by text or a path, not by {type(name).__name__} {str(name)[:40]!r}")
     typed = os.fspath(name)
     if typed in BUILT_IN:
@@ -104,9 +104,8 @@ def require_packed(name: str | os.PathLike[str]) -> Path:
             f"{place.name} is not packed; pack it first: nash-swarm compress {place.name} --bits 3.5 -o OUT"
         )
     if place.kind is Kind.HUB:
-        raise DataError(
-            f"no folder {place.name}: a packed model is a folder that `nash-swarm compress` or `pack` wrote"
-        )
+        wanted = "a packed model is a folder, from `nash-swarm compress` or `pack`"
+        raise DataError(f"no model at {place.name}: the path does not exist; {wanted}")
     raise DataError(f"{place.name} is {place.kind.value}, not a packed model; {_USES[place.kind]}")
 
 

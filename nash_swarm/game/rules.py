@@ -202,8 +202,13 @@ def _check_types(rules: Rules) -> None:
         whole(f"keep {pattern}", width, 1)
     for pattern, forbidden in rules.forbid.items():
         widths(f"forbid {pattern}", forbidden)
-    if isinstance(rules.fuse, str) or not all(
-        not isinstance(siblings, str) and all(isinstance(name, str) for name in siblings) for siblings in rules.fuse
+    if isinstance(rules.fuse, str) or not isinstance(rules.fuse, Iterable):
+        raise UsageError(f"fuse must hold sets of names, like (('q_proj', 'k_proj'),), not {shown(rules.fuse)}")
+    if not all(
+        isinstance(siblings, Iterable)
+        and not isinstance(siblings, str)
+        and all(isinstance(name, str) for name in siblings)
+        for siblings in rules.fuse
     ):
         raise UsageError(f"fuse must hold sets of names, like (('q_proj', 'k_proj'),), not {shown(rules.fuse)}")
 

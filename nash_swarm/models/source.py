@@ -9,14 +9,15 @@ import json
 import math
 import os
 import tempfile
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nash_swarm import extras
-from nash_swarm.errors import DataError, UsageError
+from nash_swarm.errors import DataError, LeftOutWarning, UsageError
 from nash_swarm.files.companions import Companions, companions_of
-from nash_swarm.files.folders import Kind, quantization_method
+from nash_swarm.files.folders import Kind
 from nash_swarm.files.named import require_source
 from nash_swarm.game.budget import parse_size
 from nash_swarm.models.hub import fetch_companions, find_on_hub
@@ -36,7 +37,7 @@ class Source:
         name: what the user typed; of a local path only the last part, because reports go where the model goes.
         note: what a reader of figures must know about the weights, possibly empty.
         files: small files beside the model that a packed one gets as they are, see `nash_swarm.files.companions`.
-        left_out: one line each on what the user gave and the model here does not contain.
+        left_out: what was stored under that name and is not part of the model, for people to read.
     """
 
     model: Any
@@ -65,9 +66,25 @@ def load_source(
 
     Raises:
         DataError: there is nothing that can be loaded under that name.
-        UsageError: it needs more than `max_memory` and cannot be read block by block.
+        UsageError: it is packed or quantized already, or it needs more than `max_memory` and cannot be read block by
+            block.
+
+    Warns:
+        LeftOutWarning: there are files under that name that a packed model does not get.
     """
-    place = require_source(name)
+    source = _load(name, trust_remote_code, max_memory, scratch)
+    if source.left_out:
+        warnings.warn(
+            f"not part of the model that is loaded from {source.name}: {', '.join(source.left_out)}", LeftOutWarning,
+            stacklevel=2,
+        )  # fmt: skip
+    return source
+
+
+def _load(
+    typed: str | os.PathLike[str], trust_remote_code: bool, max_memory: str | int | None, scratch: str | Path | None
+) -> Source:
+    place = require_source(typed)
     name = str(place.path or place.name)
     limit = None if max_memory is None else parse_size(max_memory)
     if limit is not None and place.kind is not Kind.MODEL:
@@ -78,13 +95,15 @@ def load_source(
     if place.kind is Kind.GGUF:
         path = Path(name)
         return _from_gguf(path.parent, path.name, name, "weights come from a GGUF file and may already be quantized")
-    if place.kind is Kind.HUB and (cached := find_on_hub(name)) is not None:
-        return replace(_from_transformers(str(require_source(cached).path), trust_remote_code), name=name)
     path = Path(name)
+    if place.kind is Kind.HUB and (cached := find_on_hub(name)) is not None:
+        require_source(cached)
+        path = cached
     needed = memory_needed(path)
     if needed and needed > (available_memory() if limit is None else limit):
         return _from_disk(path, name, trust_remote_code, limit, Path(scratch or tempfile.gettempdir()))
-    return _from_transformers(name, trust_remote_code)
+    source = _from_transformers(name if path == Path(name) else str(path), trust_remote_code)
+    return replace(source, name=name) if place.kind is Kind.HUB else source
 
 
 def _built_in(name: str) -> tuple[Path, str, str]:
@@ -165,7 +184,7 @@ def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None
             check_claims(path)
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
             if getattr(config, "quantization_config", None):
-                raise UsageError(f"{name} is already quantized{_by(name)}; give the original model")
+                raise UsageError(f"{name} is already quantized{_by(config)}; give the original model")
             model = offloaded(path, config, scratch)
             if (path / "generation_config.json").is_file() and model.can_generate():
                 model.generation_config = GenerationConfig.from_pretrained(path)
@@ -192,7 +211,7 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
             check_claims(Path(name))
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         if getattr(config, "quantization_config", None):
-            raise UsageError(f"{name} is already quantized{_by(name)}; give the original model")
+            raise UsageError(f"{name} is already quantized{_by(config)}; give the original model")
         with quiet_transformers():
             model, info = auto_class(config).from_pretrained(
                 name,
@@ -224,10 +243,11 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
     return Source(model.eval(), tokenizer, _public(name), note, beside.files, beside.told())
 
 
-def _by(name: str) -> str:
-    """What a model folder says it was quantized by, for an error's text."""
-    method = quantization_method(Path(name))
-    return f" (by {method})" if method else ""
+def _by(config: Any) -> str:
+    """What a configuration says the model was quantized by, for an error's text."""
+    said = config.quantization_config
+    method = said.get("quant_method") if isinstance(said, dict) else getattr(said, "quant_method", None)
+    return f" (by {str(getattr(method, 'value', method))[:40]})" if method else ""
 
 
 class quiet_transformers:

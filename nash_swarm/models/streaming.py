@@ -50,7 +50,7 @@ def token_windows(tokens: Any) -> npt.NDArray[np.int32]:
         found = np.asarray(tokens)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{wanted}: {str(error).splitlines()[0]}") from error
-    if not np.issubdtype(found.dtype, np.integer):
+    if not found.ndim or not np.issubdtype(found.dtype, np.integer):
         raise UsageError(f"{wanted}, not {found.dtype} {found.shape}")
     if found.size and not -(1 << 31) <= found.min() <= found.max() < 1 << 31:
         raise UsageError(f"{wanted}; {found.max()} is no token id")

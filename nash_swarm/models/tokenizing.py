@@ -25,9 +25,14 @@ def folder_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
+    from nash_swarm.models.source import quiet_transformers
+
     files = tokenizer_files(companions_of(folder).files)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
     except Exception as error:  # transformers and tokenizers raise whatever the files make them trip over
         if not files:  # a model without a tokenizer is fine as long as token ids are given
             return None
@@ -45,19 +50,38 @@ def _cause(folder: Path, files: Sequence[Path], error: Exception) -> str:
     for file in files:
         if problem := _damage(file):
             return problem
-    text = " ".join(str(one) for one in _chain(error))
-    needed = [package for package, module in _LIBRARIES if package in text.lower() and not _installed(module)]
-    if needed:
-        return f"the tokenizer in {folder} needs {' and '.join(needed)}; run: pip install {' '.join(needed)}"
-    if "trust_remote_code" in text:
-        return f"the tokenizer in {folder} comes with Python code of its own; --trust-remote-code lets it run"
     if not any(file.match(pattern) for file in files for pattern in VOCABULARY):
         return (
             f"the tokenizer in {folder} is incomplete: there is {files[0].name} but no vocabulary "
             "(tokenizer.json, tokenizer.model, vocab.json or vocab.txt)"
         )
+    text = " ".join(str(one) for one in _chain(error))
+    if needed := _needed(files, text.lower()):
+        return f"the tokenizer in {folder} needs {' and '.join(needed)}; run: pip install {' '.join(needed)}"
+    if "trust_remote_code" in text:
+        return f"the tokenizer in {folder} comes with Python code of its own; --trust-remote-code lets it run"
     lines = str(error).strip().splitlines()
     return f"cannot load the tokenizer in {folder}: {type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def _needed(files: Sequence[Path], text: str) -> list[str]:
+    """Packages that an error's text names, or means, and that are not installed.
+
+    transformers tries vocabularies of sentencepiece as tiktoken's too, and names the one it tried last.
+    """
+    named = {package for package, _ in _LIBRARIES if package in text}
+    if named & {"sentencepiece", "tiktoken"}:
+        named -= {"sentencepiece", "tiktoken"}
+        named.add("sentencepiece" if any(_is_sentencepiece(file) for file in files) else "tiktoken")
+    return [package for package, module in _LIBRARIES if package in named and not _installed(module)]
+
+
+def _is_sentencepiece(file: Path) -> bool:
+    """Whether a file is a vocabulary of sentencepiece: a message whose first field is a piece, not lines of text."""
+    if file.suffix not in (".model", ".spm") and ".model.v" not in file.name:
+        return False
+    with file.open("rb") as stream:
+        return stream.read(1) == b"\n"
 
 
 def _damage(file: Path) -> str:

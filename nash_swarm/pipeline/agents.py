@@ -14,7 +14,7 @@ from nash_swarm.errors import BudgetError, UsageError
 from nash_swarm.files.accounting import fixed_bytes
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
-from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.game.layout import BLOCK_COLUMNS, HALF, SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.game.rules import Rules
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
@@ -96,7 +96,7 @@ def find_agents(
     """
     arguments.choice("granularity", granularity, GRANULARITIES)
     arguments.choice("scope", scope, SCOPES)
-    arguments.whole("group_size", group_size, 1)
+    check_group_size(group_size)
     strategies = check_strategies(strategies, granularity)
     levels = default_levels(granularity) if levels is None else levels
     model = prepare(model)
@@ -117,6 +117,16 @@ def find_agents(
     fixed = fixed_bytes(model, tensors, users, strategies, scope) * 8
     parameters = count_parameters(model, matrices, scope)
     return Agents(strategies, tuple(matrices), tuple(tensors), memory, fixed, parameters)
+
+
+def check_group_size(group_size: int) -> None:
+    """Refuse a number of columns that cannot share a scale in the packed format.
+
+    Raises:
+        UsageError: it is no positive multiple of 32.
+    """
+    if arguments.whole("group_size", group_size, 1) % BLOCK_COLUMNS:
+        raise UsageError(f"group_size must be a positive multiple of {BLOCK_COLUMNS}, not {group_size}")
 
 
 def check_strategies(strategies: tuple[int, ...], granularity: str) -> tuple[int, ...]:

@@ -22,13 +22,13 @@ from nash_swarm.files.atomic import check_new_folder, check_space
 from nash_swarm.files.named import require_source
 from nash_swarm.files.packed_model import counted_bytes, save
 from nash_swarm.game.allocation import Allocation
-from nash_swarm.game.budget import Budget
+from nash_swarm.game.budget import Budget, parse_size
 from nash_swarm.game.rules import Rules, check_rules
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.models.tasks import task_of
 from nash_swarm.names import DEFAULT_SOLVER, GRANULARITIES, LEVELS, SCOPES, Granularity, Levels, Scope
-from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies, find_agents
+from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_group_size, check_strategies, find_agents
 from nash_swarm.pipeline.effort import Effort, find_effort
 from nash_swarm.pipeline.keeping import kept_game
 from nash_swarm.pipeline.measuring import measure
@@ -148,8 +148,10 @@ def compress(
     rounding_windows = settled.rounding_windows if windows is None else windows
     windows = settled.windows if windows is None else windows
     contest = settled.contest if contest is None else contest
-    for name, value in (("windows", windows), ("group_size", group_size)):
-        arguments.whole(name, value, 1)
+    arguments.whole("windows", windows, 1)
+    check_group_size(group_size)
+    if max_memory is not None:
+        parse_size(max_memory)
     arguments.choice("granularity", granularity, GRANULARITIES)
     arguments.choice("scope", scope, SCOPES)
     arguments.choice("levels", levels, LEVELS)

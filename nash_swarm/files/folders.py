@@ -68,6 +68,14 @@ def kind_of_folder(folder: Path) -> tuple[Kind, str]:
     return Kind.MODEL, ""
 
 
+def quantization_method(folder: Path) -> str:
+    """What a folder's `config.json` says the model was quantized by, such as `gptq`; empty if by nothing."""
+    values = (_read(folder / "config.json") or {}).get("quantization_config")
+    if not values:
+        return ""
+    return str((values.get("quant_method") if isinstance(values, dict) else None) or "an unnamed method")[:40]
+
+
 def is_pointer(file: Path) -> bool:
     """Whether a file is what git leaves in the place of a large file that has not been fetched."""
     try:
@@ -95,7 +103,7 @@ def _without_config(folder: Path, names: list[str]) -> str:
     if "model_index.json" in names:
         return f"{folder} is a diffusers pipeline (model_index.json), not a language model: it has no config.json"
     if ggufs := sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".gguf"):
-        return _ggufs(folder, ggufs)
+        return _ggufs(folder, ggufs, " and no config.json")
     inner = [name for name in names if (folder / name / "config.json").is_file()]
     if "modules.json" in names and inner:
         return f"{folder} is a sentence-transformers folder; give the model inside it: {folder / inner[0]}"
@@ -148,8 +156,8 @@ def _adapter(folder: Path) -> str:
     )
 
 
-def _ggufs(folder: Path, names: list[str]) -> str:
-    return f"{folder} is a folder with GGUF files and no safetensors weights; give the file: {_some(folder, names)}"
+def _ggufs(folder: Path, names: list[str], but: str = "") -> str:
+    return f"{folder} has GGUF files and no safetensors weights{but}; give the file: {_some(folder, names)}"
 
 
 def _other_format(folder: Path) -> str:

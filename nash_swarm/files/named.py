@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.files.folders import Kind, is_pointer, kind_of_folder, pointer_problem, unpickled_problem
+from nash_swarm.files.folders import (
+    Kind,
+    is_pointer,
+    kind_of_folder,
+    pointer_problem,
+    quantization_method,
+    unpickled_problem,
+)
 from nash_swarm.names import BUILT_IN
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -97,16 +104,29 @@ def require_packed(name: str | os.PathLike[str]) -> Path:
     place = look(name)
     if place.kind is Kind.PACKED and place.path is not None:
         return place.path
+    if place.kind is Kind.HUB or _is_absent(place):
+        # no hub is asked for packed models
+        raise DataError(
+            f"no packed model at {place.name}: the path does not exist; a packed model is a folder, from "
+            "`nash-swarm compress` or `pack`"
+        )
     if place.problem:
         raise DataError(place.problem)
+    if place.kind is Kind.MODEL and place.path is not None and (method := quantization_method(place.path)):
+        raise DataError(f"config.json: {place.name} is no model packed by nash-swarm, but quantized by {method}")
     if place.kind in (Kind.MODEL, Kind.GGUF, Kind.BUILT_IN):
         raise DataError(
-            f"{place.name} is not packed; pack it first: nash-swarm compress {place.name} --bits 3.5 -o OUT"
+            f"{place.name} is no packed model; pack it first: nash-swarm compress {place.name} --bits 3.5 -o OUT"
         )
-    if place.kind is Kind.HUB:
-        wanted = "a packed model is a folder, from `nash-swarm compress` or `pack`"
-        raise DataError(f"no model at {place.name}: the path does not exist; {wanted}")
     raise DataError(f"{place.name} is {place.kind.value}, not a packed model; {_USES[place.kind]}")
+
+
+def _is_absent(place: Place) -> bool:
+    """Whether there is nothing at a path that could have been given otherwise."""
+    try:
+        return place.path is not None and not place.path.exists() and "with slashes" not in place.problem
+    except OSError:
+        return False
 
 
 def check_kind(name: str | os.PathLike[str], wanted: Kind) -> None:

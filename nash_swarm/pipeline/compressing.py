@@ -148,7 +148,7 @@ def compress(
     rounding_windows = settled.rounding_windows if windows is None else windows
     windows = settled.windows if windows is None else windows
     contest = settled.contest if contest is None else contest
-    arguments.whole("windows", windows, 1)
+    arguments.whole("the number of windows", windows, 1)
     check_group_size(group_size)
     if max_memory is not None:
         parse_size(max_memory)

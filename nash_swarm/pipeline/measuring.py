@@ -88,7 +88,7 @@ def measure(
     """
     arguments.original(model)
     arguments.tokenizer(tokenizer)
-    arguments.whole("windows", windows, 1)
+    arguments.whole("the number of windows", windows, 1)
     arguments.whole("length", length, 1)
     arguments.whole("seed", seed, 0)
     tokens = None if tokens is None else token_windows(tokens)

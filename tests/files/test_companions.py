@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.models import tiny_llama
-from support.tokenizers import KINDS, TEXT
+from support.tokenizer_files import KINDS, TEXT
 
 import nash_swarm as ns
 from nash_swarm.errors import LeftOutWarning, UsageError

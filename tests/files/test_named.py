@@ -148,7 +148,10 @@ def test_models_packed_and_not(tmp_path: Path) -> None:
         folder.mkdir()
         both(config(values), write("model.safetensors"))(folder)
     assert require_source(plain).kind is Kind.MODEL and require_packed(packed) == packed
-    with pytest.raises(DataError, match="not packed; pack it first: nash-swarm compress"):
+    with pytest.raises(DataError, match="no packed model; pack it first: nash-swarm compress"):
+        require_packed(plain)
+    config({"quantization_config": {"quant_method": "gptq"}})(plain)
+    with pytest.raises(DataError, match="no model packed by nash-swarm, but quantized by gptq"):
         require_packed(plain)
     with pytest.raises(UsageError, match="already packed by nash-swarm; give the original"):
         require_source(packed)

@@ -11,7 +11,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from support.models import tiny_llama
-from support.tokenizers import KINDS
+from support.tokenizer_files import KINDS
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.models.source import load_source

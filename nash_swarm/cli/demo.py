@@ -40,6 +40,7 @@ def demo(
     from dataclasses import replace
 
     import numpy as np
+    from rich.text import Text
 
     from nash_swarm import registry
     from nash_swarm.cli import show
@@ -151,7 +152,7 @@ def demo(
         show.table(title, ("", "bytes", "bits/param", "perplexity", "KL", "top-1"), rows),
         f"Note: {source.note}.",
         show.histogram(shares),
-        f"\n[bold]{_PROMPT}[/bold] {answer}",
+        Text.assemble("\n", (_PROMPT, "bold"), " ", answer),
         f"\nSaved in {output}; {time.perf_counter() - started:.0f} s in all. "
         f'Use it: nash-swarm generate {output} "Once upon a time"',
     )

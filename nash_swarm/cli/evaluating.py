@@ -69,6 +69,7 @@ def evaluate(
 
     If the model was calibrated on the same text, only the windows that calibration never sees are used.
     """
+    _require_models(model, reference)
     if tasks is not None:
         _evaluate_tasks(model, reference, text, tasks, task_path, questions, save_tasks, overwrite, seed, json, quiet)
         return
@@ -105,16 +106,30 @@ class _Loaded:
     part: Part
 
 
+def _require_models(model: str, reference: str | None) -> None:
+    """Refuse names under which there is no model, before anything heavy is imported."""
+    from nash_swarm.files.folders import Kind
+    from nash_swarm.files.named import look, require_source
+
+    if look(model).kind is not Kind.PACKED:
+        require_source(model)
+    if reference:
+        require_source(reference)
+
+
 def _load(model: str, reference: str | None, text: str) -> _Loaded:
     from nash_swarm.evaluation.text import load_text
-    from nash_swarm.files.packed_model import is_packed, load, load_tokenizer, read_report
+    from nash_swarm.files.folders import Kind
+    from nash_swarm.files.named import look
+    from nash_swarm.files.packed_model import load, load_tokenizer, read_report
     from nash_swarm.models.source import load_source
 
+    place = look(model)
     loaded = load_text(text)
     original = load_source(reference) if reference else None
-    if is_packed(model):
-        subject, tokenizer = load(model), load_tokenizer(model)
-        seen = read_report(Path(model)).get("game", {}).get("text_digest") == loaded.digest
+    if place.kind is Kind.PACKED and place.path is not None:
+        subject, tokenizer = load(place.path), load_tokenizer(place.path)
+        seen = read_report(place.path).get("game", {}).get("text_digest") == loaded.digest
     else:
         source = load_source(model)
         subject, tokenizer, seen = source.model, source.tokenizer, False

@@ -9,6 +9,7 @@ import typer
 
 from nash_swarm.cli import options
 from nash_swarm.errors import DataError, UsageError
+from nash_swarm.files.named import require_packed
 from nash_swarm.sampling import GREEDY, Sampling
 
 _PROMPT = "Prompt"
@@ -89,6 +90,7 @@ def generate(
         raise UsageError("--stop takes a text that is not empty")
     if system is not None and not chat:
         raise UsageError("--system goes with --chat: a system message stands in a chat template")
+    model = require_packed(model)
     asked = _piped() if prompt is None or prompt == "-" else prompt
 
     from nash_swarm.cli import show

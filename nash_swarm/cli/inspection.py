@@ -21,6 +21,10 @@ def inspect(
     quiet: options.Quiet = False,
 ) -> None:
     """What is in a packed model: bytes, widths by layer and module, and certificate, read without loading the model."""
+    from nash_swarm.files.named import require_packed
+
+    model = require_packed(model)
+
     from nash_swarm.cli import show
     from nash_swarm.files.atomic import check_new_file, new_file
     from nash_swarm.files.contents import read_contents

@@ -15,11 +15,12 @@ import typer
 
 from nash_swarm import __version__
 from nash_swarm.cli import bench, demo, evaluating, generating, inspection, solver_bench, stages, warming, whole
-from nash_swarm.errors import NashSwarmError, NashSwarmWarning
+from nash_swarm.cli.failing import fail, say
+from nash_swarm.cli.start import HALTED, INTERRUPTED
+from nash_swarm.cli.streams import give_up_output, mend_streams
+from nash_swarm.errors import NashSwarmWarning
 from nash_swarm.files.temporary import settle_temporary_folder
 from nash_swarm.progress import plain_downloads
-
-_INTERRUPTED = 130
 
 
 def _print_version(wanted: bool) -> None:
@@ -60,19 +61,25 @@ for command in (
 
 
 def main() -> None:
-    """Entry point: exit code 0 done, 1 bad data, 2 bad usage, 130 interrupted."""
+    """Entry point: exit code 0 done, 1 bad data or a failure, 2 bad usage, 130 interrupted."""
+    mend_streams()
     try:
         with _insistent_interrupts(), _short_warnings(), plain_downloads():
             settle_temporary_folder()
-            app()
-    except NashSwarmError as error:
-        print(f"nash-swarm: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
     except SystemExit as stop:
         # typer turns an interrupt into this code and says nothing
-        if stop.code == _INTERRUPTED:
-            print("nash-swarm: interrupted; no half-written output is left", file=sys.stderr)
+        if stop.code == INTERRUPTED:
+            say(HALTED)
         raise
+    except BaseException as error:
+        code = fail(error)
+        if isinstance(error, OSError):
+            give_up_output()
+        raise SystemExit(code) from None
 
 
 @contextmanager
@@ -82,7 +89,7 @@ def _short_warnings() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, NashSwarmWarning):
-            print(f"nash-swarm: {message}", file=sys.stderr)
+            say(f"nash-swarm: {message}")
         else:
             before(message, category, *place, **more)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 _SHADES = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 """Viridis, from 2 bits to 8."""
 _LIGHT = _SHADES[4:]
+_BAR = "█"
+_BESIDE_BARS = 16
+"""Columns before a bar."""
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -42,17 +47,29 @@ def print_rich(*parts: Any) -> None:
     """Tables and text on standard output."""
     from rich.console import Console
 
-    console = Console()
+    # paths and texts that stand in them are not ours: brackets and colons in them mean nothing
+    console = Console(markup=False, emoji=False)
     for part in parts:
         console.print(part)
 
 
 def histogram(shares: Mapping[int, float], width: int = 40) -> str:
-    """A bar a bit-width, from shares of the weights."""
+    """A bar a bit-width, from shares of the weights; at most `width` wide, and no wider than the terminal."""
+    width = max(1, min(width, shutil.get_terminal_size().columns - _BESIDE_BARS))
+    bar = _BAR if _can_say(_BAR) else "#"
     largest = max(shares.values(), default=0.0) or 1.0
     return "\n".join(
-        f"{bits:>3} bits {share:6.1%} {'█' * round(width * share / largest)}" for bits, share in shares.items()
+        f"{bits:>3} bits {share:6.1%} {bar * round(width * share / largest)}" for bits, share in shares.items()
     )
+
+
+def _can_say(text: str) -> bool:
+    """Whether standard output can write the text."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def heat_map(found: HeatMap) -> Table:

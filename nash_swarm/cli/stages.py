@@ -56,6 +56,7 @@ def measure(
     from nash_swarm.evaluation.text import load_text
     from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.game import save_game
+    from nash_swarm.files.named import require_source
     from nash_swarm.files.places import source_places
     from nash_swarm.models.offload import require_in_memory
     from nash_swarm.models.source import load_source
@@ -66,6 +67,7 @@ def measure(
     if coupling and grain == "parameter":
         estimator.check_couples()
     check_new_file(output, overwrite=overwrite, inputs=source_places(model, text))
+    require_source(model)
     loaded = load_text(text)
     source = load_source(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
@@ -194,7 +196,7 @@ def pack(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
     )
     packed = run(source.model, chosen, quantizer=rounding, quiet=quiet)
-    save(packed, output, tokenizer=source.tokenizer, overwrite=overwrite)
+    save(packed, output, tokenizer=source.tokenizer, files=source.files, overwrite=overwrite)
     values = {"output": str(output), "bytes": counted_bytes(output), "budget_bytes": chosen.budget.total_bits // 8}
     if json:
         show.print_json(values)

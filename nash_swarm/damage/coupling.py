@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm import arguments
 from nash_swarm.damage.sequence_deltas import sequence_deltas
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.coupling import Coupling
@@ -55,7 +56,10 @@ def couple(
     Raises:
         UsageError: see `sequence_deltas`.
     """
-    rng = np.random.default_rng(seed)
+    arguments.original(model)
+    arguments.instance("the game", game, BitGame, "from measure or load_game")
+    arguments.whole("rank", rank, 1)
+    rng = np.random.default_rng(arguments.whole("seed", seed, 0))
     deltas = sequence_deltas(model, game, quiet=quiet)
     near = neighbourhood(game.tensors)
     shrinkage = choose_shrinkage(game, deltas, near, rng)

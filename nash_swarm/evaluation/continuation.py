@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nash_swarm import arguments
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.evaluation.listening import Listener
 from nash_swarm.sampling import GREEDY, Sampling
@@ -50,13 +51,15 @@ def continue_text(
         raise UsageError("stop takes a list of strings that are not empty")
     if not model.can_generate():
         raise UsageError(f"a {type(model).__name__} writes no text; use its embeddings")
+    arguments.whole("tokens", tokens, 1)
+    arguments.whole("seed", seed, 0)
     if tokenizer is None:
         raise UsageError("this model was saved without a tokenizer; it cannot read a prompt")
     if chat:
-        prompt = _dialogue(tokenizer, system, prompt)
+        prompt = _dialogue(tokenizer, system, _readable(prompt))
     elif system is not None:
         raise UsageError("a system message stands in a chat template: add --chat, or write it into the prompt")
-    inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=not chat)
+    inputs = tokenizer(_readable(prompt), return_tensors="pt", add_special_tokens=not chat)
     if not inputs["input_ids"].shape[1]:
         raise DataError("the prompt is empty")
     # a decoder that stands beside an encoder does not repeat the prompt
@@ -89,3 +92,17 @@ def _dialogue(tokenizer: Any, system: str | None, prompt: str) -> str:
     except TemplateError as error:
         hint = "" if system is None else " (many templates take no system message: leave out --system)"
         raise UsageError(f"the model's chat template refuses the messages: {error}{hint}") from None
+
+
+def _readable(prompt: Any) -> str:
+    """The prompt as text that a tokenizer takes; of a C locale's bytes, what they say in UTF-8.
+
+    Raises:
+        UsageError: it is no text.
+    """
+    if not isinstance(prompt, str):
+        raise UsageError(f"the prompt must be text, not {arguments.shown(prompt)}")
+    try:
+        return prompt.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise UsageError("the prompt is no text: it holds bytes that are not UTF-8") from None

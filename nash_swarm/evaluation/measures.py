@@ -6,7 +6,7 @@ Encoders predict nothing: they are judged by the cosine between their embeddings
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nash_swarm import arguments
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.models.modes import inference
+from nash_swarm.models.streaming import token_windows
 from nash_swarm.models.tasks import Embedding, Prediction, task_of
 from nash_swarm.progress import over
 
@@ -75,9 +77,15 @@ def evaluate(
         DataError: there are no windows, or they are too short to predict anything.
         UsageError: encoders without a reference, of which there is nothing to say.
     """
+    if not isinstance(models, Mapping) or not models:
+        raise UsageError(f"models must be a table of models by name, not {arguments.shown(models)}")
+    windows = token_windows(windows)
     if windows.ndim != 2 or not len(windows) or windows.shape[1] < 2:
         raise DataError(f"evaluation tokens must have the shape (windows, length >= 2), not {windows.shape}")
     everyone = [*models.values()] if reference is None else [*models.values(), reference]
+    for model in everyone:
+        arguments.model(model)
+    _check_vocabularies(everyone, windows)
     task = task_of(everyone[-1])
     with inference(*everyone):
         if isinstance(task, Prediction):
@@ -86,6 +94,24 @@ def evaluate(
             raise UsageError("an encoder is judged by its original: name it (--reference)")
         assert isinstance(task, Embedding)
         return _evaluate_embeddings(task, models, windows, reference, quiet)
+
+
+def _check_vocabularies(models: Sequence[Any], windows: npt.NDArray[np.int32]) -> None:
+    """Refuse models that read other tokens than the text was cut into, or than each other.
+
+    Raises:
+        UsageError: one has another vocabulary.
+    """
+    largest = int(windows.max())
+    for model in models:
+        # a model behind another one may not say what it looks tokens up in
+        embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+        size = getattr(embedding, "num_embeddings", None)
+        if size is not None and not 0 <= windows.min() <= largest < size:
+            raise UsageError(
+                f"the text has token {largest}, and the {type(model).__name__} has only {size}: the tokenizer, or the "
+                "other model, has another vocabulary"
+            )
 
 
 def _evaluate_predictions(
@@ -106,6 +132,11 @@ def _evaluate_predictions(
             sums[name][0] -= float(got.gather(-1, target).double().sum())
             if known is not None:
                 expected = known[0]
+                if got.shape != expected.shape:
+                    raise UsageError(
+                        f"{name} predicts {got.shape[-1]} tokens and the original {expected.shape[-1]}: they are not "
+                        "of one vocabulary, so there is no KL between them"
+                    )
                 sums[name][1] += float(torch.nn.functional.kl_div(got, expected, reduction="sum", log_target=True))
                 sums[name][2] += float((got.argmax(-1) == expected.argmax(-1)).sum())
             tokens[name] += len(target)

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm import arguments
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_file
+from nash_swarm.files.folders import Kind
+from nash_swarm.files.named import check_kind
 from nash_swarm.files.values import record, table
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import Calibration
@@ -41,6 +44,8 @@ def save_allocation(allocation: Allocation, path: str | Path, *, overwrite: bool
         UsageError: there is a file of that name and `overwrite` is not set.
         DataError: the file cannot be written.
     """
+    arguments.instance("the allocation", allocation, Allocation, "from solve or load_allocation")
+    path = arguments.place("path", path)
     with new_file(path, overwrite=overwrite) as temporary:
         temporary.write_text(json.dumps(allocation_values(allocation), indent=1) + "\n", encoding="utf-8")
     return Path(path)
@@ -78,6 +83,7 @@ def load_allocation(path: str | Path) -> Allocation:
     Raises:
         DataError: no such file, or it is damaged.
     """
+    path = arguments.place("path", path)
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         if values["format"] != _FORMAT:
@@ -109,6 +115,7 @@ def load_allocation(path: str | Path) -> Allocation:
     except FileNotFoundError:
         raise DataError(f"no allocation file at {path}") from None
     except _DAMAGE as error:
+        check_kind(path, Kind.ALLOCATION)
         raise DataError(f"{path} is no allocation file, or damaged: {error}") from error
 
 

@@ -9,6 +9,7 @@ that nash-swarm writes (`nash_swarm.files.known`).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ except ImportError:  # not on Windows, where leftovers of killed processes stay
     fcntl = None  # type: ignore[assignment]
 
 _NEW, _OLD = ".tmp", ".old"
+_LONGEST_NAME = 200
+"""Bytes."""
 
 
 @contextmanager
@@ -46,7 +49,7 @@ def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     clean_up(target)
     _refuse_file(target, overwrite)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=_NEW, dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{short_name(target.name)}.", suffix=_NEW, dir=target.parent)
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror}") from error
     temporary = Path(name)
@@ -107,7 +110,7 @@ def new_folder(
     clean_up(target)
     check_new_folder(target, overwrite=overwrite, kind=kind, sources=sources)
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_NEW, dir=target.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{short_name(target.name)}.", suffix=_NEW, dir=target.parent))
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror}") from error
     handle = os.open(temporary, os.O_RDONLY) if fcntl else None
@@ -162,6 +165,18 @@ def check_new_folder(
     _check_parent(target)
 
 
+def short_name(name: str) -> str:
+    """What hidden names for `name` begin with: itself, or its start and a digest if it leaves no room for more.
+
+    File systems take names of 255 bytes; a hidden name has up to 36 more than what it is for.
+    """
+    data = os.fsencode(name)
+    if len(data) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.blake2b(data, digest_size=8).hexdigest()
+    return f"{data[: _LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}~{digest}"
+
+
 def check_space(path: str | Path, size: int) -> None:
     """Refuse an output of `size` bytes before the work that would make it, if the disk has not got them.
 
@@ -178,7 +193,7 @@ def clean_up(path: str | Path) -> None:
     """Remove what killed processes left when they were writing `path`, and put back what they were replacing."""
     target = Path(path)
     # what tempfile makes of this name and of no other
-    ours = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}({re.escape(_NEW)}|{re.escape(_OLD)})")
+    ours = re.compile(rf"\.{re.escape(short_name(target.name))}\.[a-z0-9_]{{8}}({re.escape(_NEW)}|{re.escape(_OLD)})")
     # without a listing there is nothing to clean up; what matters is found out by writing
     with suppress(OSError):
         for left in sorted(target.parent.iterdir()):

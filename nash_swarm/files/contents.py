@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nash_swarm.files.checks import check_files
+from nash_swarm.files.named import require_packed
 from nash_swarm.files.packed_model import COUNTED, WEIGHTS, counted_bytes, read_config, read_report
 from nash_swarm.quantizers.packing import PackedTensor
 
@@ -62,7 +63,7 @@ def read_contents(path: str | Path) -> Contents:
     """
     from safetensors import safe_open
 
-    folder = Path(path)
+    folder = require_packed(path)
     config = read_config(folder)
     weights = dict.fromkeys(config.strategies, 0.0)
     bits: dict[str, float] = {}

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm import arguments
 from nash_swarm.errors import DataError
 from nash_swarm.files.arrays import read_arrays
 from nash_swarm.files.atomic import new_file
+from nash_swarm.files.folders import Kind
+from nash_swarm.files.named import check_kind
 from nash_swarm.files.values import record, table
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.coupling import Coupling
@@ -45,6 +48,8 @@ def save_game(game: BitGame, path: str | Path, *, overwrite: bool = False) -> Pa
         UsageError: there is a file of that name and `overwrite` is not set.
         DataError: the file cannot be written.
     """
+    arguments.instance("the game", game, BitGame, "from measure or load_game")
+    path = arguments.place("path", path)
     # at parameter granularity all agents have the same memory: one row is enough
     alike = game.memory.strides[0] == 0
     arrays: dict[str, Any] = {"damage": game.damage, "memory": game.memory[:1] if alike else game.memory}
@@ -74,6 +79,7 @@ def load_game(path: str | Path) -> BitGame:
     Raises:
         DataError: no such file, or it is damaged.
     """
+    path = arguments.place("path", path)
     try:
         arrays = read_arrays(Path(path))
         facts = json.loads(arrays["facts"].tobytes())
@@ -97,6 +103,7 @@ def load_game(path: str | Path) -> BitGame:
     except FileNotFoundError:
         raise DataError(f"no game file at {path}") from None
     except _DAMAGE as error:
+        check_kind(path, Kind.GAME)
         raise DataError(f"{path} is no game file, or damaged: {error}") from error
 
 

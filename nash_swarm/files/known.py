@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from nash_swarm.files.companions import is_companion
+
 METHOD = "nash_swarm"
 """What `quant_method` of a packed model's config.json says."""
 REPORT = "nash_swarm.json"
@@ -16,22 +18,8 @@ MODEL_FILES = (
     "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "config.json",
     "generation_config.json", REPORT, "README.md",
 )  # fmt: skip
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "bpe.codes", "dict.txt", "emoji.json", "entity_vocab.json", "normalizer.json",
-    "byte_maps.json", "word_shape.json", "word_pronunciation.json", "source.spm", "target.spm", "vocab-src.json",
-    "vocab-tgt.json", "target_vocab.json", "tokenizer.model", "tiktoken.model", "tekken.json", "*spiece.model",
-    "spm.model", "spm_char.model", "sentencepiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
-    "chat_template.json", "prophetnet.tokenizer",
-)  # fmt: skip
-"""What tokenizers of transformers write, and what is copied of a source's."""
-COPIED_FILES = (
-    "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "COPYING*", "preprocessor_config.json", "processor_config.json",
-    "video_preprocessor_config.json",
-)  # fmt: skip
-"""Small files of a source that go with its weights."""
-PACKED_FILES = (*MODEL_FILES, *TOKENIZER_FILES, *COPIED_FILES)
-"""Patterns of all names that the folder of a packed model may hold, besides those that its report has as `copied`."""
+WRITTEN_TOKENIZER_FILES = ("sentencepiece.bpe.model", "source.spm", "target.spm", "prophetnet.tokenizer")
+"""What tokenizers of transformers write besides what is copied of a source's."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +28,14 @@ class FolderKind:
 
     Attributes:
         noun: what it holds.
-        files: patterns of the names of its files.
+        files: whether a file of a name belongs to it.
         recognised: whether a folder holds what `noun` says.
         recorded: further names of files, by what the folder itself says.
         below: patterns of the names of files in its sub-folders, by the sub-folder's name.
     """
 
     noun: str
-    files: tuple[str, ...]
+    files: Callable[[str], bool]
     recognised: Callable[[Path], bool]
     recorded: Callable[[Path], frozenset[str]] = lambda _: frozenset()
     below: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -63,7 +51,7 @@ class FolderKind:
                 for inner in sorted(path.iterdir()):
                     if not _fits(inner, self.below[path.name]):
                         return f"it holds {path.name}/{inner.name}, which nash-swarm did not write"
-            elif not _plain(path) or (path.name not in further and not _fits(path, self.files)):
+            elif not _plain(path) or (path.name not in further and not self.files(path.name)):
                 return f"it holds {path.name}, which nash-swarm did not write"
         return "" if self.recognised(folder) else f"it is no {self.noun} of nash-swarm"
 
@@ -96,10 +84,17 @@ def _read_table(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+def _in_packed_model(name: str) -> bool:
+    patterns = (*MODEL_FILES, *WRITTEN_TOKENIZER_FILES)
+    return is_companion(name) or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 PACKED_MODEL = FolderKind(
-    "packed model", PACKED_FILES, holds_packed_model, _copied, {"additional_chat_templates": ("*.jinja",)}
+    "packed model", _in_packed_model, holds_packed_model, _copied, {"additional_chat_templates": ("*.jinja",)}
 )
 QUESTIONS = "questions.jsonl"
 TASK_FILES = FolderKind(
-    "set of task files", (QUESTIONS, "last-word.yaml", "cloze.yaml"), lambda folder: (folder / QUESTIONS).is_file()
+    "set of task files",
+    lambda name: name in (QUESTIONS, "last-word.yaml", "cloze.yaml"),
+    lambda folder: (folder / QUESTIONS).is_file(),
 )

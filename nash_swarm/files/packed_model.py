@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nash_swarm import arguments
 from nash_swarm.errors import BudgetError, DataError, UsageError
 from nash_swarm.files.accounting import REPORT_BYTES, config_text, dense_tensors, generation_text, half_dtype
 from nash_swarm.files.atomic import new_folder
-from nash_swarm.files.known import REPORT, holds_packed_model
+from nash_swarm.files.companions import copy_companions, tokenizer_files
+from nash_swarm.files.folders import Kind
+from nash_swarm.files.known import REPORT
+from nash_swarm.files.named import look, require_packed
 from nash_swarm.files.packed_config import PackedConfig, PackedEntry, check_digest, checksum
 from nash_swarm.files.places import source_places
 from nash_swarm.files.report import card_text, report_text
@@ -33,6 +37,7 @@ def save(
     tokenizer: Any = None,
     allocation: Allocation | None = None,
     measured: Mapping[str, Any] | None = None,
+    files: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write a packed model; the folder appears complete or not at all.
@@ -40,16 +45,24 @@ def save(
     Args:
         model: from `pack` or `load`.
         path: new folder.
-        tokenizer: saved beside the model if given; its files do not count towards the budget.
+        tokenizer: saved beside the model if given, unless its files are among `files`; what is saved of it does not
+            count towards the budget.
         allocation: taken from the model if `pack` made it in this process.
         measured: figures on held-out text for the report and the model card, JSON values.
+        files: small files of the original that are copied as they are (`Source.files`): a tokenizer's, a processor's,
+            licences. They do not count towards the budget.
         overwrite: replace a folder that holds a packed model and nothing that nash-swarm does not write.
 
     Raises:
-        UsageError: the model is not packed, or the folder may not be replaced, see `check_new_folder`.
+        UsageError: the model is not packed, the folder may not be replaced, see `check_new_folder`, or one of `files`
+            is none that may be copied.
         DataError: the folder cannot be written.
         BudgetError: the files would be larger than the allocation's budget.
     """
+    arguments.model(model)
+    path = arguments.place("path", path)
+    if tokenizer is not None and not callable(getattr(tokenizer, "save_pretrained", None)):
+        raise UsageError(f"the tokenizer must be a loaded one that can be saved, not {arguments.shown(tokenizer)}")
     config = describe(model)
     allocation = allocation or getattr(model, "nash_swarm_allocation", None)
     tensors = stored_tensors(model, config)
@@ -66,7 +79,8 @@ def save(
             used = counted_bytes(folder) * 8
             if used > allocation.budget.total_bits:
                 raise BudgetError(f"the files take {used // 8} bytes, more than {allocation.budget.label} allows")
-        if tokenizer is not None:
+        copy_companions(files, folder)
+        if tokenizer is not None and not tokenizer_files(files):
             _save_tokenizer(tokenizer, folder)
     return Path(path)
 
@@ -91,7 +105,7 @@ def load(path: str | Path, *, activations: str = "int8") -> Any:
     from nash_swarm.quantizers.modules import check_activations, set_activations
 
     check_activations(activations)
-    folder = Path(path)
+    folder = require_packed(path)
     config = read_config(folder)
     if (folder / "adapter_config.json").exists():
         # transformers would follow it to another model
@@ -117,14 +131,9 @@ def load_tokenizer(path: str | Path) -> Any:
     Raises:
         DataError: its files are damaged.
     """
-    from transformers import AutoTokenizer
+    from nash_swarm.models.tokenizing import folder_tokenizer
 
-    if not (Path(path) / "tokenizer_config.json").is_file():
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers and tokenizers raise whatever the files make them trip over
-        raise DataError(f"cannot load the tokenizer in {path}: {str(error).strip().splitlines()[:1]}") from error
+    return folder_tokenizer(Path(path).expanduser())
 
 
 def read_config(folder: Path) -> PackedConfig:
@@ -152,7 +161,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 def is_packed(path: str | Path) -> bool:
     """Whether a folder says it holds a packed model."""
-    return holds_packed_model(Path(path))
+    return look(path).kind is Kind.PACKED
 
 
 def counted_bytes(path: str | Path) -> int:

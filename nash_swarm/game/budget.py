@@ -6,7 +6,9 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
+from nash_swarm import arguments
 from nash_swarm.errors import BudgetError, UsageError
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -20,7 +22,8 @@ def parse_size(size: str | int) -> int:
     Raises:
         UsageError: the text is not a size.
     """
-    match = _SIZE.match(f"{size}B" if isinstance(size, int) else size)
+    given = f"{size}B" if isinstance(size, Integral) and not isinstance(size, bool) else size
+    match = _SIZE.match(given) if isinstance(given, str) else None
     if match is None or not 0 < float(match[1]) < _LARGEST:
         raise UsageError(f"cannot read the size {size!r}; write it like 60MB, 750KB or 1.5GiB")
     return math.floor(float(match[1]) * _UNITS[match[2].upper()])
@@ -45,8 +48,8 @@ class Budget:
         Raises:
             UsageError: `bits` is not a positive number up to 64.
         """
-        if not math.isfinite(bits) or bits <= 0:
-            raise UsageError(f"bits per parameter must be a positive number, not {bits}")
+        if not isinstance(bits, Real) or isinstance(bits, bool) or not math.isfinite(bits) or bits <= 0:
+            raise UsageError(f"bits per parameter must be a positive number, not {arguments.shown(bits)}")
         if bits > 64:
             raise UsageError(f"{bits:g} bits per parameter are more than any model has")
         return cls(math.floor(bits * parameters), f"{bits:g} bits/param")
@@ -58,7 +61,7 @@ class Budget:
         Raises:
             UsageError: the text is not a size.
         """
-        return cls(parse_size(size) * 8, f"{size}B" if isinstance(size, int) else size.strip())
+        return cls(parse_size(size) * 8, size.strip() if isinstance(size, str) else f"{size}B")
 
     @classmethod
     def of(cls, parameters: int, bits: float | None = None, size: str | int | None = None) -> Budget:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm import arguments
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.names import GRANULARITIES, LEVELS, Granularity, Levels
 
@@ -208,5 +209,5 @@ def check_cut(granularity: str, levels: str, group_size: int) -> None:
         raise UsageError(f"unknown levels {levels!r}; choose one of {', '.join(LEVELS)}")
     if granularity == "parameter" and levels != "uniform":
         raise UsageError("at parameter granularity levels are uniform: weights of one scale have many widths")
-    if group_size <= 0 or group_size % BLOCK_COLUMNS:
+    if arguments.whole("the group size", group_size, 1) % BLOCK_COLUMNS:
         raise UsageError(f"the group size must be a positive multiple of {BLOCK_COLUMNS}, not {group_size}")

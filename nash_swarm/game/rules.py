@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm.arguments import shown, whole, widths
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.layout import TensorLayout
@@ -38,6 +39,7 @@ class Rules:
     fuse: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        _check_types(self)
         names = [name for siblings in self.fuse for name in siblings]
         if len(set(names)) < len(names) or any(len(siblings) < 2 for siblings in self.fuse):
             raise UsageError("fuse takes sets of two or more layer names, and each name once")
@@ -92,7 +94,10 @@ class Rules:
         """
         if self and not game.tensors:
             raise UsageError("rules go by tensor names, and this game has none")
-        return reduce_game(game, self._allowed(game), self._fusion(game))
+        allowed, fusion = self._allowed(game), self._fusion(game)
+        if allowed is not None:
+            self._check_fused(game, allowed)
+        return reduce_game(game, allowed, fusion)
 
     def restrict(self, game: BitGame, choices: npt.NDArray[np.uint8]) -> tuple[BitGame, npt.NDArray[np.uint8]]:
         """The game that is left under the rules, and what a profile of `game` is in it; the inverse of `apply`'s map.
@@ -128,24 +133,102 @@ class Rules:
                 allowed[tensor.span] &= ~np.isin(widths, forbidden)
         for tensor in game.tensors:
             if not allowed[tensor.start].any():
-                raise UsageError(f"{self}: no width is left for {tensor.name}")
+                raise UsageError(
+                    f"no width is left for {tensor.name} ({_agents(tensor)}, widths {list(game.strategies)}): "
+                    f"{' and '.join(self._bearing(tensor))} rule out all of them"
+                )
         return allowed
+
+    def _bearing(self, tensor: TensorLayout) -> list[str]:
+        """The options that say something of a tensor's widths, as they are typed."""
+        found = [f"--keep {pattern}={width}" for pattern, width in self.keep.items() if _matches(tensor, pattern)]
+        return found + [
+            f"--forbid {pattern}={','.join(map(str, widths))}"
+            for pattern, widths in self.forbid.items()
+            if _matches(tensor, pattern)
+        ]
+
+    def _check_fused(self, game: BitGame, allowed: npt.NDArray[np.bool_]) -> None:
+        """Refuse siblings that must share a width and have none in common; all agents of a tensor may play the same."""
+        for siblings in self.fuse:
+            for family in _families(game, siblings).values():
+                rows = [allowed[tensor.start] for tensor in family]
+                if np.logical_and.reduce(rows).any():
+                    continue
+                left = (
+                    f"{tensor.name} ({_agents(tensor)}) is left {_widths(game, row)} by "
+                    f"{' and '.join(self._bearing(tensor)) or 'no other rule'}"
+                    for tensor, row in zip(family, rows, strict=True)
+                )
+                raise UsageError(
+                    f"--fuse {','.join(siblings)}: there is no strategy left that its tensors share: {'; '.join(left)}"
+                )
 
     def _fusion(self, game: BitGame) -> npt.NDArray[np.int32] | None:
         if not self.fuse:
             return None
         fusion = np.full(game.agents, -1, np.int32)
         for siblings in self.fuse:
-            families: dict[str, list[TensorLayout]] = {}
-            for tensor in game.tensors:
-                parent, _, leaf = tensor.name.rpartition(".")
-                if leaf in siblings:
-                    families.setdefault(parent, []).append(tensor)
+            families = _families(game, siblings)
             if not families:
                 raise UsageError(f"fuse {','.join(siblings)}: no tensor has such a name; {_examples(game)}")
             for family in families.values():
                 _fuse(family, fusion)
         return fusion
+
+
+def check_rules(rules: object) -> None:
+    """Refuse what is neither rules nor `None`.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if rules is not None and not isinstance(rules, Rules):
+        raise UsageError(
+            f"rules must be nash_swarm.Rules(keep=..., forbid=..., fuse=...) or Rules.parse(...), not {shown(rules)}"
+        )
+
+
+def _check_types(rules: Rules) -> None:
+    """Refuse fields of other types than those of `Rules`, which would be found out deep inside a solver.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name, table in (("keep", rules.keep), ("forbid", rules.forbid)):
+        if not isinstance(table, Mapping) or not all(isinstance(pattern, str) for pattern in table):
+            raise UsageError(f"{name} must map patterns to widths, like {{'lm_head': 8}}, not {shown(table)}")
+    for pattern, width in rules.keep.items():
+        whole(f"keep {pattern}", width, 1)
+    for pattern, forbidden in rules.forbid.items():
+        widths(f"forbid {pattern}", forbidden)
+    if isinstance(rules.fuse, str) or not isinstance(rules.fuse, Iterable):
+        raise UsageError(f"fuse must hold sets of names, like (('q_proj', 'k_proj'),), not {shown(rules.fuse)}")
+    if not all(
+        isinstance(siblings, Iterable)
+        and not isinstance(siblings, str)
+        and all(isinstance(name, str) for name in siblings)
+        for siblings in rules.fuse
+    ):
+        raise UsageError(f"fuse must hold sets of names, like (('q_proj', 'k_proj'),), not {shown(rules.fuse)}")
+
+
+def _families(game: BitGame, siblings: tuple[str, ...]) -> dict[str, list[TensorLayout]]:
+    """Tensors that have one of the names, by their parent."""
+    families: dict[str, list[TensorLayout]] = {}
+    for tensor in game.tensors:
+        parent, _, leaf = tensor.name.rpartition(".")
+        if leaf in siblings:
+            families.setdefault(parent, []).append(tensor)
+    return families
+
+
+def _agents(tensor: TensorLayout) -> str:
+    return f"{tensor.agents:,} agent{'s' * (tensor.agents != 1)}"
+
+
+def _widths(game: BitGame, allowed: npt.NDArray[np.bool_]) -> str:
+    return f"{[width for width, fits in zip(game.strategies, allowed, strict=True) if fits]}"
 
 
 def _fuse(family: list[TensorLayout], fusion: npt.NDArray[np.int32]) -> None:
@@ -155,7 +238,7 @@ def _fuse(family: list[TensorLayout], fusion: npt.NDArray[np.int32]) -> None:
         if other.grid[1] != first.grid[1]:
             raise UsageError(
                 f"cannot fuse {first.name} and {other.name}: their grids of agents {first.grid} and "
-                f"{other.grid} have unequal numbers of columns; measure at layer granularity"
+                f"{other.grid} have unequal numbers of columns; leave one out, or measure at layer granularity"
             )
     if others:
         alike = all(other.grid == first.grid for other in others)
@@ -175,14 +258,15 @@ def _parse(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def _find(game: BitGame, pattern: str) -> list[TensorLayout]:
-    def matches(tensor: TensorLayout) -> bool:
-        names = (tensor.name, "lm_head") if tensor.kind == "tied" else (tensor.name,)
-        return any(fnmatchcase(name, glob) for name in names for glob in (pattern, f"*.{pattern}"))
-
-    found = [tensor for tensor in game.tensors if matches(tensor)]
+    found = [tensor for tensor in game.tensors if _matches(tensor, pattern)]
     if not found:
         raise UsageError(f"no tensor matches {pattern!r}; {_examples(game)}")
     return found
+
+
+def _matches(tensor: TensorLayout, pattern: str) -> bool:
+    names = (tensor.name, "lm_head") if tensor.kind == "tied" else (tensor.name,)
+    return any(fnmatchcase(name, glob) for name in names for glob in (pattern, f"*.{pattern}"))
 
 
 def _examples(game: BitGame) -> str:

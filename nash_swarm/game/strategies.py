@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nash_swarm import arguments
 from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS
 
@@ -14,6 +15,7 @@ def check_strategies(strategies: tuple[int, ...], granularity: str) -> tuple[int
     Raises:
         UsageError: empty, or a width that the packed format does not hold at this granularity.
     """
+    strategies = arguments.widths("strategies", strategies)
     known = [bits for bits in SUPPORTED_WIDTHS if granularity != "parameter" or bits != HALF]
     wrong = [bits for bits in strategies if bits not in known]
     if wrong or not strategies:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nash_swarm import extras
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.evaluation.intervals import Estimate
 
@@ -20,11 +20,10 @@ def require_harness(tasks: Sequence[str]) -> None:
     Raises:
         UsageError: lm-eval is not installed.
     """
-    missing = [module for module in ("lm_eval", "accelerate") if find_spec(module) is None]
-    if missing:
+    if missing := extras.missing(("lm_eval", "accelerate")):
         raise UsageError(
             f"the task{'s' * (len(tasks) > 1)} {', '.join(tasks)} need{'s' * (len(tasks) == 1)} "
-            f'{" and ".join(missing)}; run: pip install "nash-swarm[eval]"'
+            f"{' and '.join(missing)}; {extras.how_to_install('eval')}"
         )
 
 

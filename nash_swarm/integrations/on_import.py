@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import importlib.abc
 
 _WATCHED = "transformers.quantizers.auto"
 _REGISTRAR = "nash_swarm.integrations.transformers"
 
 
-class _Loader(importlib.abc.Loader):
+# importlib.abc is not imported, only for the base classes: it takes half the time that `import nash_swarm` takes
+class _Loader:
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self._loader = loader
 
@@ -26,7 +30,7 @@ class _Loader(importlib.abc.Loader):
         importlib.import_module(_REGISTRAR)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -35,7 +39,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
         return spec
 
 

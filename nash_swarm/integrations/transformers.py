@@ -14,7 +14,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from nash_swarm.errors import DataError, SlowerWarning
+from nash_swarm.errors import DataError, SlowerWarning, UsageError
 from nash_swarm.files.accounting import config_values
 from nash_swarm.files.checks import check_files
 from nash_swarm.files.packed_config import METHOD, PackedConfig, config_digest
@@ -22,6 +22,7 @@ from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.integrations.single_token.swap import quicken
 from nash_swarm.models.bounds import check_buffers
 from nash_swarm.models.experts import open_experts
+from nash_swarm.models.kinds import auto_class
 from nash_swarm.models.offload import stored_tensors
 from nash_swarm.names import ACTIVATIONS
 from nash_swarm.pipeline.packing import build_module, build_tied
@@ -84,6 +85,7 @@ class NashSwarmQuantizer(HfQuantizer):
             check_buffers(model, sum(Path(file).stat().st_size for file in files))
         dtype = next(iter(model.parameters())).dtype
         open_experts(model)
+        _check_class(model, packed)
         if getattr(model, "pooler", None) is not None and not _has(packed, "pooler"):
             model.pooler = None
         with torch.device("meta"):
@@ -122,6 +124,24 @@ class NashSwarmQuantizer(HfQuantizer):
 
 def _has(packed: PackedConfig, child: str) -> bool:
     return any(name.split(".")[0] == child for name in (*packed.tensors, *packed.dense))
+
+
+def _check_class(model: Any, packed: PackedConfig) -> None:
+    """Refuse to load a packed model as another class than it was saved as, where its matrices are under other names.
+
+    Raises:
+        UsageError: that is asked for.
+    """
+    saved = (getattr(model.config, "architectures", None) or [""])[0]
+    if saved in ("", type(model).__name__):
+        return
+    modules = {name for name, _ in model.named_modules()}
+    if not all(name in modules for name in (*packed.tensors, *packed.heads)):
+        loader = auto_class(model.config).__name__
+        raise UsageError(
+            f"this is a packed {saved}, which cannot be loaded as a {type(model).__name__}; use {loader} or "
+            "nash_swarm.load"
+        )
 
 
 def _check_place(model: Any, name: str, rows: int, columns: int) -> Any:

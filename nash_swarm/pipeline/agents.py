@@ -8,17 +8,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm import arguments
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import BudgetError
 from nash_swarm.files.accounting import fixed_bytes
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
-from nash_swarm.game.layout import TensorLayout
+from nash_swarm.game.layout import TensorLayout, check_cut
 from nash_swarm.game.rules import Rules
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
-from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope, default_levels
+from nash_swarm.names import (
+    DEFAULT_GRANULARITY,
+    DEFAULT_GROUP_SIZE,
+    SCOPES,
+    Granularity,
+    Levels,
+    Scope,
+    default_levels,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +92,10 @@ def find_agents(
     Raises:
         UsageError: unknown strategies, granularity or levels, or a model that cannot be walked.
     """
-    strategies = check_strategies(strategies, granularity)
     levels = default_levels(granularity) if levels is None else levels
+    check_cut(granularity, levels, group_size)
+    arguments.choice("scope", scope, SCOPES)
+    strategies = check_strategies(strategies, granularity)
     model = prepare(model)
     matrices = find_matrices(model, scope)
     tensors: list[TensorLayout] = []

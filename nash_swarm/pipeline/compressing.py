@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,22 +13,24 @@ import numpy as np
 import numpy.typing as npt
 
 import nash_swarm
-from nash_swarm import registry
+from nash_swarm import arguments, registry
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 from nash_swarm.files.atomic import check_new_folder, check_space
+from nash_swarm.files.named import require_source
 from nash_swarm.files.packed_model import counted_bytes, save
 from nash_swarm.files.places import source_places
 from nash_swarm.game.allocation import Allocation
-from nash_swarm.game.budget import Budget
-from nash_swarm.game.rules import Rules
+from nash_swarm.game.budget import Budget, parse_size
+from nash_swarm.game.layout import check_cut
+from nash_swarm.game.rules import Rules, check_rules
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.models.tasks import task_of
-from nash_swarm.names import DEFAULT_SOLVER, Granularity, Levels, Scope
+from nash_swarm.names import DEFAULT_SOLVER, SCOPES, Granularity, Levels, Scope
 from nash_swarm.pipeline.agents import find_agents
 from nash_swarm.pipeline.effort import Effort, find_effort
 from nash_swarm.pipeline.keeping import kept_game
@@ -71,7 +74,7 @@ class Compressed:
 
 
 def compress(
-    model: str | Source,
+    model: str | os.PathLike[str] | Source,
     *,
     out: str | Path,
     bits: float | None = None,
@@ -129,30 +132,45 @@ def compress(
         UsageError, BudgetError, DataError: see the stages.
     """
     # what can be refused is refused in the order of its price: names, files, the model, and only then the measuring
-    check_new_folder(
-        out, overwrite=overwrite, sources=source_places(model.model if isinstance(model, Source) else model, text)
-    )
+    out = arguments.place("out", out)
+    if not isinstance(model, (str, os.PathLike, Source)):
+        raise UsageError(f"compress takes a path, a hub id or a Source, not {arguments.shown(model)}")
+    check_rules(rules)
+    for name, value, least in (("seed", seed, 0), ("rounds", rounds, 0), ("eval_windows", eval_windows, 0)):
+        arguments.whole(name, value, least)
+    given = model.model if isinstance(model, Source) else model
+    check_new_folder(out, overwrite=overwrite, sources=source_places(given, text))
     Budget.of(1, bits, size)
-    chosen: Solver = registry.create("solvers", solver) if isinstance(solver, str) else solver
-    settled = find_effort(effort) if isinstance(effort, str) else effort
+    chosen: Solver = registry.resolve("solvers", solver, "solve")
+    settled = effort if isinstance(effort, Effort) else find_effort(effort)
     quantizer = settled.quantizer if quantizer is None else quantizer
-    rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
-    estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
+    rounding: Quantizer = registry.resolve("quantizers", quantizer, "round")
+    estimator: DamageEstimator = registry.resolve("damage", damage, "sensitivity")
     granularity = settled.granularity if granularity is None else granularity
     if levels is None:
         levels = "uniform" if granularity == "parameter" else settled.levels
     group_size = settled.group_size if group_size is None else group_size
-    strategies = check_strategies(strategies, granularity)
     rounding_windows = settled.rounding_windows if windows is None else windows
     windows = settled.windows if windows is None else windows
     contest = settled.contest if contest is None else contest
+    arguments.whole("the number of windows", windows, 1)
+    if max_memory is not None:
+        parse_size(max_memory)
+    check_cut(granularity, levels, group_size)
+    arguments.choice("scope", scope, SCOPES)
+    strategies = check_strategies(strategies, granularity)
     if settled.tuning is not None and granularity == "parameter":
         raise UsageError("this effort tunes the packed model, which cannot be done at parameter granularity")
+    if not isinstance(model, Source):
+        require_source(model)
     loaded = load_text(text)
     source = model
-    if isinstance(source, str):
+    if not isinstance(source, Source):
         source = load_source(
-            source, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=Path(out).absolute().parent
+            os.fspath(source),
+            trust_remote_code=trust_remote_code,
+            max_memory=max_memory,
+            scratch=Path(out).absolute().parent,
         )
     if rounds:
         require_in_memory(source.model, "rounds")
@@ -220,7 +238,10 @@ def compress(
                 measured["rounding_tokens"] = int(rounded_with.tokens.size)
             if tuned is not None:
                 measured |= {"tuning_kl": tuned.history, "tuning_kept": tuned.step, "tuning_precision": tuned.precision}
-        save(packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, overwrite=overwrite)
+        save(
+            packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, files=source.files,
+            overwrite=overwrite,
+        )  # fmt: skip
         file_bytes = counted_bytes(out)
         used = file_bytes * 8 if scope == "model" else allocation.certificate.used_bits
         return Compressed(

@@ -58,6 +58,6 @@ def find_effort(name: str) -> Effort:
     Raises:
         UsageError: there are none.
     """
-    if name not in EFFORTS:
+    if not isinstance(name, str) or name not in EFFORTS:
         raise UsageError(f"unknown effort {name!r}; choose one of {', '.join(EFFORTS)}")
     return EFFORTS[name]

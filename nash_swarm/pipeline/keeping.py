@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nash_swarm.errors import DataError, OutputError, UsageError
-from nash_swarm.files.atomic import clean_up
+from nash_swarm.files.atomic import clean_up, short_name
 from nash_swarm.files.game import load_game, save_game
 from nash_swarm.files.packed_config import checksum
 from nash_swarm.game.bitgame import BitGame
@@ -35,7 +35,7 @@ def kept_game(
     Raises:
         DataError: the file cannot be written.
     """
-    kept = out.parent / f".{out.name}.{_key(settings, model)}.npz"
+    kept = out.parent / f".{short_name(out.name)}.{_key(settings, model)}.npz"
     game = None
     if kept.is_file():
         with suppress(DataError):
@@ -71,8 +71,9 @@ def _forget(out: Path, but: Path | None = None) -> None:
         out: the output.
         but: a game that stays.
     """
-    ours = re.compile(rf"\.?(\.{re.escape(out.name)}\.[0-9a-f]{{{_DIGITS}}}\.npz)(\..*)?")
-    parts = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]{{{_DIGITS}}}{re.escape(SUFFIX)}")
+    stem = rf"\.{re.escape(short_name(out.name))}\.[0-9a-f]{{{_DIGITS}}}"
+    ours = re.compile(rf"\.?({stem}\.npz)(\..*)?")
+    parts = re.compile(rf"{stem}{re.escape(SUFFIX)}")
     for path in list(out.parent.iterdir()):
         if parts.fullmatch(path.name) and not path.is_symlink():
             remove_pieces(path)

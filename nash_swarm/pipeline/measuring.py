@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import nash_swarm
-from nash_swarm import registry
+from nash_swarm import arguments, registry
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.damage.coupling import couple
 from nash_swarm.damage.statistics import Statistics
@@ -25,7 +25,7 @@ from nash_swarm.game.stencil import Stencil
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.offload import resident
-from nash_swarm.models.streaming import check_tokens
+from nash_swarm.models.streaming import check_tokens, token_windows
 from nash_swarm.models.tasks import Prediction, task_of
 from nash_swarm.models.walk import check_weights, find_matrices
 from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope
@@ -94,7 +94,13 @@ def measure(
         CalibrationWarning: the text does not reach a matrix (an expert that no token is sent to, say), which is then
             judged by its weights alone, see `judge_unreached`.
     """
-    estimator: DamageEstimator = registry.create("damage", damage) if isinstance(damage, str) else damage
+    arguments.original(model)
+    arguments.tokenizer(tokenizer)
+    arguments.whole("the number of windows", windows, 1)
+    arguments.whole("length", length, 1)
+    arguments.whole("seed", seed, 0)
+    tokens = None if tokens is None else token_windows(tokens)
+    estimator: DamageEstimator = registry.resolve("damage", damage, "sensitivity")
     model = prepare(model)
     agents = find_agents(
         model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size,
@@ -113,7 +119,7 @@ def measure(
         calibration = Calibration(tokens, loaded.source)
         provenance = {"text": loaded.source, "text_digest": loaded.digest}
     elif tokens is not None:
-        calibration = Calibration(np.asarray(tokens, np.int32), "token ids")
+        calibration = Calibration(tokens, "token ids")
         check_tokens(calibration.tokens, model)
     elif estimator.needs != "weights":
         raise UsageError(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nash_swarm import registry
+from nash_swarm import arguments, registry
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.accounting import dense_tensors, half_dtype
@@ -72,7 +72,10 @@ def pack(
     from nash_swarm.files.packed_model import describe
     from nash_swarm.integrations.transformers import attach
 
-    rounding: Quantizer = registry.create("quantizers", quantizer) if isinstance(quantizer, str) else quantizer
+    arguments.original(model)
+    arguments.instance("the allocation", allocation, Allocation, "from solve or load_allocation")
+    arguments.number("propagation", propagation)
+    rounding: Quantizer = registry.resolve("quantizers", quantizer, "round")
     if not allocation.tensors:
         raise UsageError("this allocation comes from a synthetic game: there is no model to pack")
     if not 0 <= propagation <= 1:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.arrays import read_arrays
+from nash_swarm.files.atomic import short_name
 from nash_swarm.game.layout import TensorLayout
 
 SUFFIX = ".parts"
@@ -84,7 +85,7 @@ class Pieces:
             if tables <= min(room, room if self.largest is None else self.largest):
                 text = json.dumps(values, sort_keys=True, default=str)
                 key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-                return Finished(self.out.parent / f".{self.out.name}.{key}{SUFFIX}")
+                return Finished(self.out.parent / f".{short_name(self.out.name)}.{key}{SUFFIX}")
         return None
 
 

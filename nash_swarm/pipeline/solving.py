@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from nash_swarm import registry
+from nash_swarm import arguments, registry
 from nash_swarm.errors import UsageError
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
-from nash_swarm.game.rules import Rules
+from nash_swarm.game.rules import Rules, check_rules
 from nash_swarm.names import DEFAULT_SOLVER
 from nash_swarm.progress import watching
 from nash_swarm.solvers.base import Callback, Solver
@@ -42,7 +42,10 @@ def solve(
         UsageError: unknown solver, not exactly one of `bits` and `size`, or rules that do not fit the game.
         BudgetError: the budget is too small; the message names the smallest feasible one.
     """
-    chosen: Solver = registry.create("solvers", solver) if isinstance(solver, str) else solver
+    arguments.instance("the game", game, BitGame, "from measure or load_game")
+    arguments.whole("seed", seed, 0)
+    check_rules(rules)
+    chosen: Solver = registry.resolve("solvers", solver, "solve")
     budget = Budget.of(game.parameters, bits, size)
     return allocate(chosen, game, budget, seed=seed, callback=callback, rules=rules, quiet=quiet)
 

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nash_swarm import arguments
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.accounting import half_dtype
 from nash_swarm.game.layout import TILE_ROWS
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.memory import return_unused_memory
 from nash_swarm.models.offload import require_in_memory
-from nash_swarm.models.streaming import check_tokens
+from nash_swarm.models.streaming import check_tokens, token_windows
 from nash_swarm.progress import Work, working
 from nash_swarm.quantizers.base import Rounded
 from nash_swarm.quantizers.latent import Adam
@@ -114,6 +115,10 @@ def tune(
             own.
         DataError: fewer than two windows, or tokens outside the vocabulary.
     """
+    arguments.model(model)
+    arguments.model(packed)
+    arguments.whole("seed", seed, 0)
+    tokens = token_windows(tokens)
     settings = settings or Tuning()
     require_in_memory(model, "tuning")
     return_unused_memory()

@@ -91,4 +91,7 @@ def _introduce(backend: str) -> None:
             except ValueError:
                 Client()
     except ImportError as error:
-        raise UsageError(f"--backend {backend} needs a package that is not installed: {error.name}") from None
+        needed = (error.name or backend).partition(".")[0]
+        raise UsageError(
+            f"--backend {backend} needs {needed}, which is not installed; run: pip install {needed}"
+        ) from None

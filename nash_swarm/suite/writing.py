@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import warnings
 from pathlib import Path
 
-from nash_swarm.errors import OutputError
+from nash_swarm import extras
+from nash_swarm.errors import LeftOutWarning, OutputError
 from nash_swarm.files.atomic import new_file
 from nash_swarm.suite.folder import FILES
 from nash_swarm.suite.page import report_page
@@ -14,7 +15,7 @@ from nash_swarm.suite.results import Results, write_results
 from nash_swarm.suite.tables import latex, markdown
 
 FIGURES = "figures"
-MISSING = 'static figures are left out; they need matplotlib: pip install "nash-swarm[report]"'
+MISSING = f"static figures are left out: they need matplotlib; {extras.how_to_install('report')}"
 
 
 def write_report(results: Results, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
@@ -30,6 +31,9 @@ def write_report(results: Results, folder: str | Path, *, overwrite: bool = Fals
     Raises:
         UsageError: there is a file of such a name and `overwrite` is not set.
         DataError: a file cannot be written.
+
+    Warns:
+        LeftOutWarning: matplotlib is not installed.
     """
     target = Path(folder)
     if not overwrite and (there := [name for name in FILES if os.path.lexists(target / name)]):
@@ -41,6 +45,8 @@ def write_report(results: Results, folder: str | Path, *, overwrite: bool = Fals
 
         (target / FIGURES).mkdir(exist_ok=True)
         drawn = draw(results, target / FIGURES, overwrite=overwrite)
+    else:
+        warnings.warn(MISSING, LeftOutWarning, stacklevel=2)
     shown = [str(path.relative_to(target)) for path in drawn if path.suffix == ".svg"]
     texts = {
         "report.md": markdown(results, shown),
@@ -56,4 +62,4 @@ def write_report(results: Results, folder: str | Path, *, overwrite: bool = Fals
 
 def can_draw() -> bool:
     """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
+    return not extras.missing(("matplotlib",))

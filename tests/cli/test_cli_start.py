@@ -83,14 +83,3 @@ def test_errors_become_one_line_and_an_exit_code(
     monkeypatch.setattr(cli, "app", fail)
     told = command("anything")
     assert (told.code, told.err, told.out) == (code, line, "")
-
-
-def test_an_error_that_nobody_raised_on_purpose_keeps_its_traceback(
-    command: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(cli, "app", fail)
-    with pytest.raises(ZeroDivisionError):
-        command("anything")

@@ -12,6 +12,7 @@ import torch
 from support.bench import Bench
 from typer.testing import CliRunner
 
+from nash_swarm import extras
 from nash_swarm.cli.main import app
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.evaluation.cloze import CHOICES, CLOZE, LAST_WORD, Question, answer, make_questions, write_task_files
@@ -92,10 +93,13 @@ def test_a_model_against_itself(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_other_tasks_name_the_extra(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness, "find_spec", lambda module: None if module == "lm_eval" else module)
+    monkeypatch.setattr(extras, "find_spec", lambda module: None if module == "lm_eval" else module)
     done = CliRunner().invoke(app, ["eval", str(bench.model), "--tasks", "cloze,hellaswag"])
     assert isinstance(done.exception, UsageError)
-    assert str(done.exception) == 'the task hellaswag needs lm_eval; run: pip install "nash-swarm[eval]"'
+    assert str(done.exception) == (
+        'the task hellaswag needs lm_eval; run: pip install "nash-swarm[eval]" '
+        '(from a checkout: pip install -e ".[eval]")'
+    )
 
 
 @pytest.mark.parametrize(

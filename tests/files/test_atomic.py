@@ -16,7 +16,15 @@ from support.folders import packed_folder
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.files.atomic import check_new_file, check_new_folder, check_space, clean_up, new_file, new_folder
+from nash_swarm.files.atomic import (
+    check_new_file,
+    check_new_folder,
+    check_space,
+    clean_up,
+    new_file,
+    new_folder,
+    short_name,
+)
 from nash_swarm.game import Allocation, BitGame
 from nash_swarm.models.offload import mapped
 
@@ -192,3 +200,33 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot write"), new_file(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, "日" * 85, "n" * 241, "n" * 242])
+def test_names_as_long_as_file_systems_take(name: str, tmp_path: Path) -> None:
+    for write in (new_file, new_folder):
+        target = tmp_path / write.__name__ / name
+        target.parent.mkdir()
+        with write(target) as temporary:
+            assert len(os.fsencode(temporary.name)) <= 255 and temporary.name.startswith(".")
+            if write is new_file:
+                temporary.write_text("x")
+        assert [path.name for path in target.parent.iterdir()] == [name]
+
+
+def test_short_names_of_long_names_differ_and_leave_room() -> None:
+    assert short_name("x" * 200) == "x" * 200
+    first, second = short_name("x" * 240 + "a"), short_name("x" * 240 + "b")
+    assert first != second and len(first) == len(second) == 200
+    assert len(short_name("ä" * 125).encode()) <= 200
+
+
+def test_what_a_killed_process_left_under_a_long_name_goes(tmp_path: Path) -> None:
+    name = "a" * 250
+    left = tmp_path / f".{short_name(name)}.abcd1234.tmp"
+    other = tmp_path / f".{short_name(name[:-1] + 'b')}.abcd1234.tmp"
+    left.write_text("half")
+    other.write_text("half of another")
+    with new_file(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([other.name, name])

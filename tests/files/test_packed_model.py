@@ -186,3 +186,13 @@ def test_packed_buffers_settle_in_one_run_of_memory(folder: Path, tokens: Ids, t
     assert buffers[0]._version > buffers[1]._version
     again = ns.load(ns.save(loaded, tmp_path / "again"))
     assert torch.equal(logits(again, tokens), logits(loaded, tokens))
+
+
+def test_another_class_than_the_saved_one_is_named(packed: Any, tmp_path: Path) -> None:
+    ns.save(packed, tmp_path / "out")
+    kind = type(packed).__name__
+    for loader in (transformers.AutoModel, transformers.AutoModelForSequenceClassification):
+        with pytest.raises(
+            UsageError, match=f"a packed {kind}, which cannot .* use AutoModelForCausalLM or nash_swarm"
+        ):
+            loader.from_pretrained(tmp_path / "out")

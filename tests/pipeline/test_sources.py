@@ -62,7 +62,7 @@ def test_packed_models_are_not_packed_again(tmp_path: Path) -> None:
     game = ns.measure(model, damage="magnitude", text=None, quiet=True)
     packed = ns.pack(model, ns.solve(game, size=game.largest_bits() // 8, solver="greedy"), quiet=True)
     ns.save(packed, tmp_path / "out")
-    with pytest.raises(UsageError, match="already quantized"):
+    with pytest.raises(UsageError, match="already packed by nash-swarm; give the original"):
         load_source(str(tmp_path / "out"))
 
 

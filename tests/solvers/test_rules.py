@@ -135,6 +135,37 @@ def test_pins_that_do_not_fit_the_budget_are_named(model: BitGame) -> None:
         Lagrangian().solve(model, budget, rules=rules)
 
 
+def test_conflicts_name_the_tensor_its_agents_and_the_options(model: BitGame) -> None:
+    narrow, wide = model.strategies[0], model.strategies[-1]
+    tensor = next(one for one in model.tensors if one.name.endswith("layers.0.self_attn.q_proj"))
+    others = ",".join(map(str, model.strategies[1:]))
+    for rules, words in [
+        (
+            Rules(keep={"q_proj": narrow}, forbid={"*.0.*": (narrow,)}),
+            [f"no width is left for {tensor.name}", f"{tensor.agents:,} agent", f"widths {list(model.strategies)}",
+             f"--keep q_proj={narrow} and --forbid *.0.*={narrow} rule out all"],
+        ),
+        (
+            Rules(keep={"q_proj": narrow, "layers.0.*": wide}),
+            [tensor.name, f"--keep q_proj={narrow} and --keep layers.0.*={wide}"],
+        ),
+        (
+            Rules(keep={"q_proj": wide}, forbid={"k_proj": (wide,)}, fuse=VLLM_FUSION),
+            ["--fuse q_proj,k_proj,v_proj", f"{tensor.name} (", f"is left [{wide}] by --keep q_proj={wide}",
+             "k_proj (", f"is left {list(model.strategies[:-1])} by --forbid k_proj={wide}",
+             "v_proj (", f"{list(model.strategies)} by no other rule"],
+        ),
+        (
+            Rules(forbid={"gate_proj": model.strategies[1:], "up_proj": (narrow,)}, fuse=VLLM_FUSION),
+            ["--fuse gate_proj,up_proj", f"[{narrow}] by --forbid gate_proj={others}"],
+        ),
+    ]:  # fmt: skip
+        with pytest.raises(UsageError) as raised:
+            rules.apply(model)
+        message = str(raised.value)
+        assert all(word in message for word in words) and "\n" not in message, message
+
+
 def siblings(key_columns: int) -> tuple[BitGame, Rules]:
     """A layer whose keys have fewer rows than its queries, and the rule that fuses the two."""
     query = TensorLayout.cut("a.q_proj", "linear", (64, 192), "tile", group_size=64)

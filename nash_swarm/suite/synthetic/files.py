@@ -6,11 +6,13 @@ import csv
 import json
 import os
 import platform
+import warnings
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nash_swarm import extras
+from nash_swarm.errors import LeftOutWarning
 from nash_swarm.files.atomic import new_file
 from nash_swarm.suite.rows import library_versions
 from nash_swarm.suite.synthetic.cells import Row
@@ -45,6 +47,9 @@ def write_files(results: dict[str, Any], folder: Path, *, overwrite: bool = Fals
     Raises:
         UsageError: there is a file of such a name and `overwrite` is not set.
         DataError: a file cannot be written.
+
+    Warns:
+        LeftOutWarning: there is no matplotlib.
     """
     table, values, report = folder / CSV, folder / JSON, folder / REPORT
     with new_file(table, overwrite=overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
@@ -54,7 +59,9 @@ def write_files(results: dict[str, Any], folder: Path, *, overwrite: bool = Fals
     for file, text in ((values, json.dumps(results, indent=1) + "\n"), (report, markdown(results))):
         with new_file(file, overwrite=overwrite) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    if find_spec("matplotlib") is None:
+    if extras.missing(("matplotlib",)):
+        told = f"figures are left out: they need matplotlib; {extras.how_to_install('report')}"
+        warnings.warn(told, LeftOutWarning, stacklevel=2)
         return [table, values, report]
     from nash_swarm.suite.synthetic.figure import draw
 

@@ -42,6 +42,7 @@ def bench(
     eval_text: Annotated[
         str, typer.Option("--eval-text", help="Text that losses are of. [default: what is held out of --text]")
     ] = "",
+    chat_template: options.ChatTemplate = False,
     windows: Annotated[int | None, typer.Option("--windows", min=1, help="Calibration windows. [default: 16]")] = None,
     eval_windows: Annotated[
         int | None, typer.Option("--eval-windows", min=1, help="Windows that losses are of. [default: 16]")
@@ -82,6 +83,7 @@ def bench(
     import sys
     from dataclasses import replace
 
+    from nash_swarm.caveats import counted
     from nash_swarm.cli import show
     from nash_swarm.errors import UsageError
     from nash_swarm.suite.original.running import run_original
@@ -108,7 +110,7 @@ def bench(
         tuple(models), quantizers=_names(quantizer), damages=_names(damage),
         granularities=tuple(options.read_granularity(name) for name in _names(granularity)),
         scope=options.read_scope(scope), strategies=options.read_widths(strategies), group_size=group_size,
-        text=text, eval_text=eval_text, length=length, activations=activations, seed=seed,
+        text=text, eval_text=eval_text, chat_template=chat_template, length=length, activations=activations, seed=seed,
         trust_remote_code=trust_remote_code, **chosen,
     )  # fmt: skip
     others = () if peers is None else tuple(read_peers(peers))
@@ -131,7 +133,8 @@ def bench(
         return
     for title, rows in by_model(results.rows).items():
         shown = [[_cell(getattr(row, name)) for name in _SHOWN] for row in rows]
-        show.print_rich(show.table(title, [name.replace("_", " ") for name in _SHOWN], shown))
+        on = counted(rows[0].tokens, rows[0].eval_text)
+        show.print_rich(show.table(f"{title}, on {on}", [name.replace("_", " ") for name in _SHOWN], shown))
     for failure in results.failures:
         show.print_rich(f"{failure['method']} at {failure['bits']:g} bits: {failure['error']}")
     show.print_rich(f"{results.facts['seconds']:.0f} s; open {output / 'report.html'}")

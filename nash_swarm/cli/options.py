@@ -37,7 +37,20 @@ Widths = Annotated[
     ),
 ]
 TextSource = Annotated[
-    str, typer.Option("--text", help="Text file, 'python-docs' (on every machine), or data set ID:CONFIG:SPLIT:COLUMN.")
+    str,
+    typer.Option(
+        "--text",
+        help="Text file, JSON lines with text or messages, 'python-docs' (on every machine), or data set "
+        "ID:CONFIG:SPLIT:COLUMN.",
+    ),
+]
+ChatTemplate = Annotated[
+    bool,
+    typer.Option(
+        "--chat-template",
+        help="Put plain text through the model's chat template: turns begin with User: or Assistant:, or paragraphs "
+        "take turns. Messages of JSON lines always go through it.",
+    ),
 ]
 ScopeName = Annotated[
     str,

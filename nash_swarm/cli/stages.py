@@ -18,6 +18,7 @@ def measure(
     granularity: options.Grain = DEFAULT_GRANULARITY,
     strategies: options.Widths = "2,3,4,5,6,8",
     text: options.TextSource = "python-docs",
+    chat_template: options.ChatTemplate = False,
     scope: options.ScopeName = "model",
     group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
     levels: options.Spacing = None,
@@ -54,7 +55,7 @@ def measure(
     if coupling and grain == "parameter":
         estimator.check_couples()
     check_new_file(output)
-    loaded = load_text(text)
+    loaded = load_text(text, chat_template=chat_template)
     source = load_source(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
     )

@@ -42,6 +42,8 @@ from peer_tools.picture import draw
 from peer_tools.table import compare, markdown, markdown_comparisons, read_rows, write_rows
 from reporting import origin, write_json
 
+from nash_swarm.caveats import counted
+
 
 def main() -> None:
     arguments = _arguments()
@@ -55,7 +57,7 @@ def main() -> None:
     protocol = (
         f"{facts['model']}, scope linear, {contest.weights:,} weights; calibrated on at most "
         f"{facts['calibration_tokens']:,} tokens of {facts['calibration']}; "
-        f"{facts['test_tokens']:,} tokens of {facts['test']}"
+        f"{counted(facts['test_tokens'], facts['test'])}"
     )
     text = "\n\n".join([protocol, markdown(rows), markdown_comparisons(comparisons)])
     print(f"\n{text}")
@@ -64,7 +66,7 @@ def main() -> None:
     if arguments.csv:
         write_rows(rows, arguments.csv)
     if arguments.plot and rows:
-        draw(rows, arguments.plot, f"{facts['model']}: {facts['test_tokens']:,} tokens of {facts['test']}")
+        draw(rows, arguments.plot, f"{facts['model']}: {counted(facts['test_tokens'], facts['test'])}")
     values = {
         **origin("torch", "transformers", "numpy", "numba"), **contest.values,
         "measured": [asdict(row) for row in measured],

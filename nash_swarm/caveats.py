@@ -6,7 +6,7 @@ FEWEST_TOKENS = 2000
 """Figures on fewer say so."""
 
 
-def counted(tokens: int, text: str = "") -> str:
+def counted(tokens: int, text: str = "", what: str = "tokens") -> str:
     """How many tokens a figure is a mean over, of which text, and whether they are too few to judge by."""
-    of = f" of {text}" if text else ""
-    return f"{tokens:,} tokens{of}" if tokens >= FEWEST_TOKENS else f"{tokens:,} tokens{of} only: too few to judge"
+    told = f"{tokens:,} {what}{f' of {text}' if text else ''}"
+    return told if tokens >= FEWEST_TOKENS else f"{told} only: too few to judge"

@@ -138,7 +138,7 @@ def demo(
         )
         for name in models
     ]
-    on = counted(found["original"].tokens, "CPython's documentation, held out")
+    on = counted(found["original"].tokens, "CPython's documentation", "held-out tokens")
     title = f"SmolLM2-135M at {bits:g} bits/param, on {on}"
     show.print_rich(
         show.table(title, ("", "bytes", "bits/param", "perplexity", "KL", "top-1"), rows),

@@ -89,7 +89,7 @@ def compress(
     rows = show.certificate_rows(done.allocation)
     rows.insert(2, ("on disk", f"{done.file_bytes:,} bytes = {done.bits_per_parameter:.4f} bits/param"))
     if done.evaluation is not None and done.reference is not None:
-        rows += show.evaluation_rows(done.evaluation, done.reference, text)
+        rows += show.evaluation_rows(done.evaluation, done.reference, done.text)
     on = counted(done.trial_tokens, done.text)
     rows += [
         (f"trial {done.divergence} of {name}", f"{kl:.4f}{' (kept)' * (place == 0)} on {on}")

@@ -282,10 +282,9 @@ def shortage(
     count = _wanted(count, tokens, readable)
     if model is not None and readable == longest_window(model) < min(length, task_of(model).longest):
         lines.append(f"the model reads at most {readable} tokens: windows have no more, instead of {length}")
-    if windows.shape[1] < readable:
-        lines.append(f"the text {text.source} is short: windows have {windows.shape[1]} tokens instead of {readable}")
-    if len(windows) < count:
-        lines.append(f"the text {text.source} is short: {len(windows)} windows {_USES[part]} instead of {count}")
+    if windows.shape[1] < readable or len(windows) < count:
+        given = f"{len(windows)} windows of {windows.shape[1]} tokens {_USES[part]}"
+        lines.append(f"the text {text.source} is short: {given} instead of {count} of {readable}")
     return tuple(lines)
 
 

@@ -13,9 +13,11 @@ from nash_swarm.files.packed_config import PackedConfig
 from nash_swarm.game.allocation import Allocation
 
 _LONGEST = 100
-_LONGEST_LINE, _LEFT_OUT_BYTES = 160, 480
+_LONGEST_LINE, _LEFT_OUT_BYTES, _LEFT_OUT_CARD_BYTES = 160, 480, 240
+_GAME_KEPT = ("model", "text", "text_digest")
 _DROPPED = ("", "hyperparameters", "game", "agents_by_width", "measured", "left_out")
-"""What a report does without when there is no room, in this order; `left_out` has been shortened before."""
+"""What a report does without when there is no room, in this order; `left_out` has been shortened before, and of the
+game the text stays, because evaluations must know what was calibrated on."""
 
 
 def report_text(
@@ -38,22 +40,23 @@ def report_text(
             "game": {k: _rounded(v) for k, v in allocation.provenance.items()},
         }
     if left_out:
-        values["left_out"] = _shortened(left_out)
+        values["left_out"] = _shortened(left_out, _LEFT_OUT_BYTES)
     if measured is not None:
         values["measured"] = {k: _rounded(v) for k, v in measured.items()}
     for optional in _DROPPED:
-        values.pop(optional, None)
+        dropped = values.pop(optional, None)
+        if optional == "game" and isinstance(dropped, Mapping):
+            values["game"] = {name: dropped[name] for name in _GAME_KEPT if name in dropped}
         text = json.dumps(values) + "\n"
         if len(text.encode()) <= limit * 3 // 5:
             break
     return text
 
 
-def _shortened(lines: Sequence[str]) -> list[str]:
+def _shortened(lines: Sequence[str], room: int) -> list[str]:
     """The first of the lines, none of them long, and how many more there are."""
     short = [line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 3]}..." for line in lines]
     found: list[str] = []
-    room = _LEFT_OUT_BYTES
     for line in short:
         room -= len(json.dumps(line))
         if room < 0 and found:
@@ -91,7 +94,7 @@ def card_text(report: str, config: PackedConfig, name: str, loader: str, limit: 
     ]
     parts: list[str] = []
     if values.get("left_out"):
-        parts.append(f"Left out: {'; '.join(values['left_out'])}.")
+        parts.append(f"Left out: {'; '.join(_shortened(values['left_out'], _LEFT_OUT_CARD_BYTES))}.")
     if measured:
         found = (
             f"cosine of its embeddings to the original's {measured['cosine']}"
@@ -99,7 +102,7 @@ def card_text(report: str, config: PackedConfig, name: str, loader: str, limit: 
             else f"perplexity {measured.get('perplexity')} (original {measured.get('reference_perplexity')}), "
             f"KL to the original {measured.get('kl')} nats per token, top-1 agreement {measured.get('top1')}"
         )
-        on = counted(measured.get("tokens", 0), f"{measured.get('text')}, held out")
+        on = counted(measured.get("tokens", 0), measured.get("text", ""), "held-out tokens")
         parts.append(f"Measured on {on}: {found}.")
     if len(trial := measured.get("trial_kl", {})) > 1:
         ranking = ", ".join(f"{name} {kl}" for name, kl in trial.items())

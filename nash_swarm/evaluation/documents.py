@@ -141,9 +141,9 @@ def _marked(text: str) -> list[Dialogue]:
     turns: list[Message] = []
     if before := text[: marks[0].start() if marks else len(text)].strip():
         turns.append(Message("user", before))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
     turns += [
-        Message(ROLES[mark[1].lower()], text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)
+        Message(ROLES[mark[1].lower()], text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=False)
     ]
     found: list[Dialogue] = []
     start = 0

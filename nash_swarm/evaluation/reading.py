@@ -149,7 +149,7 @@ def _cut(document: Document, room: int) -> Document:
     if _size(document) <= room:
         return document
     if isinstance(document, str):
-        return document.encode()[:room].decode(errors="ignore")
+        return _aligned(document.encode()[:room].decode(errors="ignore"), begins=True)
     turns: list[Message] = []
     for message in document:
         room -= len(message.content.encode())

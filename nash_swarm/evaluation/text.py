@@ -87,13 +87,15 @@ def _named(source: str) -> Text:
             "file, or pass a list of strings or nash_swarm.Text"
         )
     path = Path(source)
+    folder = source.split(":")[0]
     try:
         if path.is_file():
             # reports go where the model goes: they name the file, not the folders of this machine
             return read_file(path)
+        known = Path(folder).is_dir()
     except OSError as error:
         raise DataError(f"cannot read {source}: {error}") from error
-    if path.suffix or path.is_absolute() or source.startswith(".") or " " in source.split(":")[0]:
+    if not known and (path.suffix or path.is_absolute() or source.startswith(".") or " " in folder):
         raise DataError(f"no text file at {source}")
     return read_dataset(source)
 

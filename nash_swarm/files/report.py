@@ -102,7 +102,8 @@ def card_text(report: str, config: PackedConfig, name: str, loader: str, limit: 
             else f"perplexity {measured.get('perplexity')} (original {measured.get('reference_perplexity')}), "
             f"KL to the original {measured.get('kl')} nats per token, top-1 agreement {measured.get('top1')}"
         )
-        on = counted(measured.get("tokens", 0), measured.get("text", ""), "held-out tokens")
+        of = measured.get("text", "")
+        on = counted(measured["tokens"], of, "held-out tokens") if "tokens" in measured else of
         parts.append(f"Measured on {on}: {found}.")
     if len(trial := measured.get("trial_kl", {})) > 1:
         ranking = ", ".join(f"{name} {kl}" for name, kl in trial.items())

@@ -27,6 +27,7 @@ from reporting import FIGURES, origin, own_file, take_up, write_json
 
 import nash_swarm as ns
 from nash_swarm import registry
+from nash_swarm.caveats import counted
 from nash_swarm.damage.fisher import Fisher
 from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
 from nash_swarm.game.layout import TensorLayout
@@ -68,7 +69,7 @@ class Ablation:
             "model": self.source.name, "note": self.source.note, "seed": arguments.seed,
             "damage": asdict(damage), "activations": arguments.activations,
             "calibration": f"{text.source}, {game.calibration.tokens.size} tokens" if game.calibration else "",
-            "evaluation": f"{other.source}, {self.windows.size} tokens",
+            "evaluation": counted(self.windows.size, other.source),
             "coupling": {name: game.provenance.get("coupling") for name, game in self.games.items()}.get("on"),
             "reference_loss": None, "rows": [],
         }  # fmt: skip
@@ -162,6 +163,7 @@ def main() -> None:
     ablation.run(arguments.solvers.split(","))
     best = min(ablation.rows, key=lambda row: row["kl"])
     print(f"\nreference loss {ablation.values['reference_loss']:.4f}; best row: {line(best)}")
+    print(f"kl and loss on {ablation.values['evaluation']}")
     print(f"{time.perf_counter() - started:.0f} s")
 
 

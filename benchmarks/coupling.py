@@ -21,6 +21,7 @@ from reporting import new_file, origin, write_json
 from scipy.stats import linregress, spearmanr
 
 import nash_swarm as ns
+from nash_swarm.caveats import counted
 from nash_swarm.damage.coupling import couple, random_profile
 from nash_swarm.damage.fisher import Fisher
 from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
@@ -62,7 +63,8 @@ def main() -> None:
             rows.append(row)
             print(f"{len(rows):3d} " + " ".join(f"{name} {value:.4f}" for name, value in row.items()), flush=True)
     table = {name: _fit(rows, name, arguments.target) for name in ("separable", "coupled")}
-    print(f"\nagainst {arguments.target}:\n| prediction | spearman | slope | residual | ratio |\n|---|---|---|---|---|")
+    print(f"\nagainst {arguments.target} on {counted(windows.size, text.source)}:")
+    print("| prediction | spearman | slope | residual | ratio |\n|---|---|---|---|---|")
     for name, fit in table.items():
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in fit.values()) + " |")
     values = {

@@ -42,6 +42,8 @@ from peer_tools.picture import draw
 from peer_tools.table import COLUMNS, compare, markdown, markdown_comparisons, read_rows, write_rows
 from reporting import FIGURES, new_pictures, origin, own_file, write_json
 
+from nash_swarm.caveats import counted
+
 _PROTOCOL = "weights; calibrated on at most"
 
 
@@ -57,7 +59,7 @@ def main() -> None:
     protocol = (
         f"{facts['model']}, scope linear, {contest.weights:,} {_PROTOCOL} "
         f"{facts['calibration_tokens']:,} tokens of {facts['calibration']}; "
-        f"{facts['test_tokens']:,} tokens of {facts['test']}"
+        f"{counted(facts['test_tokens'], facts['test'])}"
     )
     text = "\n\n".join([protocol, markdown(rows), markdown_comparisons(comparisons)])
     print(f"\n{text}")
@@ -66,7 +68,7 @@ def main() -> None:
     if arguments.csv:
         write_rows(rows, arguments.csv)
     if arguments.plot and rows:
-        draw(rows, arguments.plot, f"{facts['model']}: {facts['test_tokens']:,} tokens of {facts['test']}")
+        draw(rows, arguments.plot, f"{facts['model']}: {counted(facts['test_tokens'], facts['test'])}")
     values = {
         **origin("torch", "transformers", "numpy", "numba"), **contest.values,
         "measured": [asdict(row) for row in measured],

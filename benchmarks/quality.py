@@ -26,6 +26,7 @@ from reporting import FIGURES, origin, own_file, take_up, write_json
 
 import nash_swarm as ns
 from nash_swarm import registry
+from nash_swarm.caveats import counted
 from nash_swarm.damage.fisher import Fisher
 from nash_swarm.evaluation.text import Text, choose_windows, cut_windows, load_text
 from nash_swarm.game.bitgame import BitGame, Calibration
@@ -66,7 +67,7 @@ class Ladder:
             "damage": asdict(self.damage),
             "calibration": f"{self.text.source}: {arguments.game_windows}, {arguments.windows}, "
             f"{arguments.tuning_windows} windows of {self.unseen.shape[1]}",
-            "evaluation": f"{held_out.source}, {self.unseen.size} tokens", "reference_loss": None, "rows": [],
+            "evaluation": counted(self.unseen.size, held_out.source), "reference_loss": None, "rows": [],
         }  # fmt: skip
         take_up(arguments.json, self.values)
         self._draw(arguments.seed[0])

@@ -34,6 +34,7 @@ _HOMES = {
     "compress": "nash_swarm.pipeline.compressing",
     "couple": "nash_swarm.damage.coupling",
     "evaluate": "nash_swarm.evaluation",
+    "Text": "nash_swarm.evaluation",
     "save_game": "nash_swarm.files.game",
     "load_game": "nash_swarm.files.game",
     "save_allocation": "nash_swarm.files.allocation",
@@ -53,6 +54,7 @@ __all__ = [
     "Certificate",
     "NashSwarmError",
     "Rules",
+    "Text",
     "__version__",
     "compress",
     "couple",
@@ -73,7 +75,7 @@ __all__ = [
 if TYPE_CHECKING:
     from nash_swarm.damage.coupling import couple
     from nash_swarm.errors import NashSwarmError
-    from nash_swarm.evaluation import evaluate
+    from nash_swarm.evaluation import Text, evaluate
     from nash_swarm.files.allocation import load_allocation, save_allocation
     from nash_swarm.files.game import load_game, save_game
     from nash_swarm.files.packed_model import load, load_tokenizer, save

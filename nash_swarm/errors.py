@@ -43,3 +43,7 @@ class TimeLimitWarning(NashSwarmWarning):
 
 class SlowerWarning(NashSwarmWarning):
     """A slower way is taken than the one that was to be expected; the message names the reason."""
+
+
+class TextWarning(NashSwarmWarning):
+    """The calibration or evaluation text may be of another kind than what figures are taken to hold for."""

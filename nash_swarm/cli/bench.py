@@ -85,6 +85,7 @@ def bench(
         ),
     ] = PROTOCOLS[0],
     text: options.TextSource = "python-docs",
+    chat_template: options.ChatTemplate = False,
     eval_text: Annotated[
         str,
         typer.Option(
@@ -201,15 +202,16 @@ def bench(
     if activations not in ACTIVATIONS:
         raise UsageError(f"activations must be one of {', '.join(ACTIVATIONS)}, not {activations!r}")
 
-    import shlex
-    import sys
-    from dataclasses import replace
-
     from nash_swarm.files.named import require_source
 
     for model in models:
         require_source(model)
 
+    import shlex
+    import sys
+    from dataclasses import replace
+
+    from nash_swarm.caveats import counted
     from nash_swarm.cli import show
     from nash_swarm.files.places import check_no_input, source_places
     from nash_swarm.suite.folder import FILES, check_report_folder
@@ -228,7 +230,7 @@ def bench(
         tuple(models), quantizers=_names(quantizer), damages=_names(damage),
         granularities=grains,
         scope=within, strategies=widths, group_size=group_size,
-        text=text, eval_text=eval_text, length=length, activations=activations, seed=seed,
+        text=text, eval_text=eval_text, chat_template=chat_template, length=length, activations=activations, seed=seed,
         trust_remote_code=trust_remote_code, **chosen,
     )  # fmt: skip
     check_report_folder(output)
@@ -257,7 +259,8 @@ def bench(
         return
     for title, rows in by_model(results.rows).items():
         shown = [[_cell(getattr(row, name)) for name in _SHOWN] for row in rows]
-        show.print_rich(show.table(title, [name.replace("_", " ") for name in _SHOWN], shown))
+        on = counted(rows[0].tokens, rows[0].eval_text)
+        show.print_rich(show.table(f"{title}, on {on}", [name.replace("_", " ") for name in _SHOWN], shown))
     for failure in results.failures:
         show.print_rich(f"{failure['method']} at {failure['bits']:g} bits: {failure['error']}")
     show.print_rich(f"{results.facts['seconds']:.0f} s; open {output / 'report.html'}")

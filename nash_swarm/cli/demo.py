@@ -43,6 +43,7 @@ def demo(
     from rich.text import Text
 
     from nash_swarm import registry
+    from nash_swarm.caveats import counted
     from nash_swarm.cli import show
     from nash_swarm.evaluation.continuation import continue_text
     from nash_swarm.evaluation.measures import evaluate
@@ -146,8 +147,8 @@ def demo(
         )
         for name in models
     ]
-    tokens = found["original"].tokens
-    title = f"SmolLM2-135M at {bits:g} bits/param, {tokens:,} held-out tokens of CPython's documentation"
+    on = counted(found["original"].tokens, "CPython's documentation", "held-out tokens")
+    title = f"SmolLM2-135M at {bits:g} bits/param, on {on}"
     show.print_rich(
         show.table(title, ("", "bytes", "bits/param", "perplexity", "KL", "top-1"), rows),
         f"Note: {source.note}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nash_swarm.cli import options
-from nash_swarm.errors import UsageError
+from nash_swarm.errors import TextWarning, UsageError
 
 if TYPE_CHECKING:
     from nash_swarm.evaluation.intervals import Estimate
@@ -25,6 +26,7 @@ def evaluate(
         str | None, typer.Option(help="The original model, for KL and top-1 agreement.", metavar="MODEL")
     ] = None,
     text: options.TextSource = "python-docs",
+    chat_template: options.ChatTemplate = False,
     tokens: Annotated[
         int,
         typer.Option(
@@ -71,6 +73,8 @@ def evaluate(
     """
     _require_models(model, reference)
     if tasks is not None:
+        if chat_template:
+            raise UsageError("--chat-template goes with text, not with --tasks, which ask in plain words")
         _evaluate_tasks(model, reference, text, tasks, task_path, questions, save_tasks, overwrite, seed, json, quiet)
         return
     if task_path is not None or save_tasks is not None:
@@ -79,20 +83,22 @@ def evaluate(
 
     from nash_swarm.cli import show
     from nash_swarm.evaluation.measures import evaluate as run
-    from nash_swarm.evaluation.text import choose_windows, cut_windows
+    from nash_swarm.evaluation.text import sample_windows, shortage, warn_left_out
 
-    loaded = _load(model, reference, text)
-    windows = cut_windows(loaded.text, loaded.tokenizer, part=loaded.part, model=loaded.models["packed"])
-    count = max(1, tokens // windows.shape[1])
-    windows = choose_windows(windows, count, np.random.default_rng(seed))
+    loaded = _load(model, reference, text, chat_template)
+    subject = loaded.models["packed"]
+    windows = sample_windows(
+        loaded.text, loaded.tokenizer, np.random.default_rng(seed), tokens=tokens, part=loaded.part, model=subject
+    )
+    warn_left_out(shortage(windows, loaded.text, tokens=tokens, part=loaded.part, model=subject))
     found = run(loaded.models, windows, reference=loaded.models.get("reference"), quiet=quiet)
     if json:
         show.print_json(
-            {"model": model, "text": text, "part": loaded.part}
+            {"model": model, "text": text, "part": loaded.part, "chat_template": loaded.text.templated}
             | {name: show.evaluation_values(values) for name, values in found.items()}
         )
         return
-    rows = show.evaluation_rows(found["packed"], found.get("reference"), f"{text} ({loaded.part})")
+    rows = show.evaluation_rows(found["packed"], found.get("reference"), f"{loaded.text.source} ({loaded.part})")
     show.print_rich(show.table(model, ("", ""), rows))
 
 
@@ -117,7 +123,7 @@ def _require_models(model: str, reference: str | None) -> None:
         require_source(reference)
 
 
-def _load(model: str, reference: str | None, text: str) -> _Loaded:
+def _load(model: str, reference: str | None, text: str, chat_template: bool = False) -> _Loaded:
     from nash_swarm.evaluation.text import load_text
     from nash_swarm.files.folders import Kind
     from nash_swarm.files.named import look
@@ -125,11 +131,19 @@ def _load(model: str, reference: str | None, text: str) -> _Loaded:
     from nash_swarm.models.source import load_source
 
     place = look(model)
-    loaded = load_text(text)
+    loaded = load_text(text, chat_template=chat_template)
     original = load_source(reference) if reference else None
     if place.kind is Kind.PACKED and place.path is not None:
         subject, tokenizer = load(place.path), load_tokenizer(place.path)
-        seen = read_report(place.path).get("game", {}).get("text_digest") == loaded.digest
+        digest = str(read_report(place.path).get("game", {}).get("text_digest", ""))
+        seen = loaded.same_content(digest)
+        if seen and digest != loaded.digest and not loaded.total:
+            warnings.warn(
+                f"the model was calibrated on this text with{'out' * loaded.chat} --chat-template: what is held out "
+                "here it may have been calibrated on",
+                TextWarning,
+                stacklevel=2,
+            )
     else:
         source = load_source(model)
         subject, tokenizer, seen = source.model, source.tokenizer, False

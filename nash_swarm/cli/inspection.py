@@ -46,6 +46,7 @@ def inspect(
         rows.append(("solver", f"{contents.report['solver']}, budget {contents.report.get('budget')}"))
     for name, value in contents.report.get("certificate", {}).items():
         rows.append((name.replace("_", " "), value))
+    rows += [("left out", line) for line in contents.report.get("left_out", ())]
     if html is not None:
         with new_file(html, overwrite=overwrite) as temporary:
             temporary.write_text(heatmap_page(model.resolve().name, rows, found), encoding="utf-8")

@@ -84,12 +84,15 @@ def main() -> None:
 
 @contextmanager
 def _short_warnings() -> Iterator[None]:
-    """Our own warnings are one line, like our errors; others say where they come from."""
+    """Our own warnings are one line, like our errors, and shown once; others say where they come from."""
     before = warnings.showwarning
+    said: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, NashSwarmWarning):
-            say(f"nash-swarm: {message}")
+            if str(message) not in said:
+                say(f"nash-swarm: {message}")
+            said.add(str(message))
         else:
             before(message, category, *place, **more)
 

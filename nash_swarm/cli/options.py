@@ -102,7 +102,17 @@ TextSource = Annotated[
     typer.Option(
         "--text",
         metavar="TEXT",
-        help="File, 'python-docs' (on every machine), or data set ID:CONFIG:SPLIT:COLUMN.",
+        help="File, JSON lines with text or messages, 'python-docs' (on every machine), or data set "
+        "ID:CONFIG:SPLIT:COLUMN.",
+        rich_help_panel=TEXT,
+    ),
+]
+ChatTemplate = Annotated[
+    bool,
+    typer.Option(
+        "--chat-template",
+        help="Put plain text through the model's chat template: turns begin with User: or Assistant:, or paragraphs "
+        "take turns. Messages of JSON lines always go through it.",
         rich_help_panel=TEXT,
     ),
 ]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from nash_swarm.caveats import FEWEST_TOKENS, counted
 from nash_swarm.names import OUTSIDE
 
 if TYPE_CHECKING:
@@ -119,19 +120,22 @@ def certificate_values(allocation: Allocation) -> dict[str, Any]:
 def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation as JSON values."""
     values = {**asdict(evaluation), "perplexity": evaluation.perplexity}
+    if evaluation.tokens < FEWEST_TOKENS:
+        values["too_few_tokens"] = True
     return values if evaluation.cosine is not None else {k: v for k, v in values.items() if k != "cosine"}
 
 
 def evaluation_rows(packed: Evaluation, reference: Evaluation | None, text: str) -> list[tuple[str, str]]:
     """A model, beside its original if there is one, as a table's rows."""
-    rows = [("tokens", f"{packed.tokens:,} of {text}")]
+    on = counted(packed.tokens, text)
+    rows = [("measured on", on)]
     if packed.perplexity is not None:
         original = "" if reference is None else f" (original {reference.perplexity:.3f})"
         rows.append(("perplexity", f"{packed.perplexity:.3f}{original}"))
     if packed.kl is not None:
-        rows.append(("KL to the original", f"{packed.kl:.4f} nats per token"))
+        rows.append(("KL to the original", f"{packed.kl:.4f} nats per token on {on}"))
     if packed.cosine is not None:
-        rows.append(("cosine to the original", f"{packed.cosine:.5f}, mean of the windows' embeddings"))
+        rows.append(("cosine to the original", f"{packed.cosine:.5f}, mean of the windows' embeddings, on {on}"))
     if packed.top1 is not None:
         what = "top-1 agreement" if packed.cosine is None else "same nearest window"
         rows.append((what, f"{packed.top1:.2%}"))

@@ -15,6 +15,7 @@ def measure(
     model: options.Model,
     *,
     text: options.TextSource = "python-docs",
+    chat_template: options.ChatTemplate = False,
     windows: options.Windows = 16,
     scope: options.ScopeName = "model",
     granularity: options.Grain = DEFAULT_GRANULARITY,
@@ -68,7 +69,7 @@ def measure(
         estimator.check_couples()
     check_new_file(output, overwrite=overwrite, inputs=source_places(model, text))
     require_source(model)
-    loaded = load_text(text)
+    loaded = load_text(text, chat_template=chat_template)
     source = load_source(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
     )

@@ -38,6 +38,7 @@ def compress(
     size: options.Size = None,
     scope: options.ScopeName = "model",
     text: options.TextSource = "python-docs",
+    chat_template: options.ChatTemplate = False,
     windows: Annotated[
         int | None,
         typer.Option(
@@ -118,13 +119,14 @@ def compress(
     rules = options.read_rules(keep, forbid, fuse)
     chosen = options.read_solver(solver, time_limit)
 
+    from nash_swarm.caveats import counted
     from nash_swarm.cli import show
     from nash_swarm.pipeline.compressing import Compressed
     from nash_swarm.pipeline.compressing import compress as run
 
     done: Compressed = run(
         model, out=output, bits=bits, size=size, solver=chosen, quantizer=quantizer, damage=damage,
-        granularity=grain, strategies=widths, text=text,
+        granularity=grain, strategies=widths, text=text, chat_template=chat_template,
         scope=within, group_size=group_size, levels=spacing, effort=effort, windows=windows,
         eval_windows=eval_windows, rules=rules, rounds=rounds,
         contest=contest, seed=seed, overwrite=overwrite, max_memory=max_memory,
@@ -136,7 +138,10 @@ def compress(
         "bits_per_parameter": done.bits_per_parameter,
         "solver": done.allocation.solver,
         "trial_kl": dict(done.trial),
+        "trial_tokens": done.trial_tokens,
         "tuning_kl": {str(step): kl for step, kl in done.tuning.items()},
+        "tuning_tokens": done.tuning_tokens,
+        "left_out": list(done.left_out),
         "weights_by_width": show.weight_shares(done.allocation),
         "certificate": show.certificate_values(done.allocation),
     }
@@ -150,12 +155,15 @@ def compress(
     rows = show.certificate_rows(done.allocation)
     rows.insert(2, ("on disk", f"{done.file_bytes:,} bytes = {done.bits_per_parameter:.4f} bits/param"))
     if done.evaluation is not None and done.reference is not None:
-        rows += show.evaluation_rows(done.evaluation, done.reference, text)
+        rows += show.evaluation_rows(done.evaluation, done.reference, done.text)
+    on = counted(done.trial_tokens, done.text)
     rows += [
-        (f"trial {done.divergence} of {name}", f"{kl:.4f}{' (kept)' * (place == 0)}")
+        (f"trial {done.divergence} of {name}", f"{kl:.4f}{' (kept)' * (place == 0)} on {on}")
         for place, (name, kl) in enumerate(done.trial.items())
     ]
-    rows += [(f"held-out KL, {step} steps of tuning", f"{kl:.4f}") for step, kl in done.tuning.items()]
+    on = counted(done.tuning_tokens, done.text)
+    rows += [(f"held-out KL, {step} steps of tuning", f"{kl:.4f} on {on}") for step, kl in done.tuning.items()]
+    rows += [("left out", line) for line in done.left_out]
     show.print_rich(
         show.table(f"{model} -> {done.path}", ("", ""), rows), show.histogram(show.weight_shares(done.allocation))
     )

@@ -38,6 +38,7 @@ def save(
     allocation: Allocation | None = None,
     measured: Mapping[str, Any] | None = None,
     files: Sequence[Path] = (),
+    left_out: tuple[str, ...] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write a packed model; the folder appears complete or not at all.
@@ -49,6 +50,7 @@ def save(
             count towards the budget.
         allocation: taken from the model if `pack` made it in this process.
         measured: figures on held-out text for the report and the model card, JSON values.
+        left_out: what was given or asked for and is not in the model, a sentence each, for both too.
         files: small files of the original that are copied as they are (`Source.files`): a tokenizer's, a processor's,
             licences. They do not count towards the budget.
         overwrite: replace a folder that holds a packed model and nothing that nash-swarm does not write.
@@ -66,14 +68,15 @@ def save(
     config = describe(model)
     allocation = allocation or getattr(model, "nash_swarm_allocation", None)
     tensors = stored_tensors(model, config)
-    report = report_text(allocation, measured, getattr(model, "nash_swarm_report", None), REPORT_BYTES)
+    report = report_text(allocation, measured, getattr(model, "nash_swarm_report", None), REPORT_BYTES, left_out)
     with new_folder(path, overwrite=overwrite, sources=source_places(model)) as folder:
         _write_tensors(tensors, folder / WEIGHTS)
         (folder / "config.json").write_text(config_text(model, config), encoding="utf-8")
         if generation := generation_text(model):
             (folder / "generation_config.json").write_text(generation, encoding="utf-8")
         (folder / REPORT).write_text(report, encoding="utf-8")
-        card = card_text(report, config, Path(path).name, auto_class(model.config).__name__)
+        room = REPORT_BYTES - len(report.encode())
+        card = card_text(report, config, Path(path).name, auto_class(model.config).__name__, room)
         (folder / CARD).write_text(card, encoding="utf-8")
         if allocation is not None and config.scope == "model":
             used = counted_bytes(folder) * 8

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import nash_swarm
+from nash_swarm.caveats import counted
 from nash_swarm.files.packed_config import PackedConfig
 from nash_swarm.game.allocation import Allocation
 
 _LONGEST = 100
+_LONGEST_LINE, _LEFT_OUT_BYTES, _LEFT_OUT_CARD_BYTES = 160, 480, 240
+_GAME_KEPT = ("model", "text", "text_digest")
+_DROPPED = ("", "hyperparameters", "game", "agents_by_width", "measured", "left_out")
+"""What a report does without when there is no room, in this order; `left_out` has been shortened before, and of the
+game the text stays, because evaluations must know what was calibrated on."""
 
 
 def report_text(
-    allocation: Allocation | None, measured: Mapping[str, Any] | None, earlier: Mapping[str, Any] | None, limit: int
+    allocation: Allocation | None,
+    measured: Mapping[str, Any] | None,
+    earlier: Mapping[str, Any] | None,
+    limit: int,
+    left_out: Sequence[str] = (),
 ) -> str:
     """The text of `nash_swarm.json`, at most three fifths of `limit` bytes; the least needed facts go first."""
     values: dict[str, Any] = dict(earlier or {})
@@ -29,17 +39,33 @@ def report_text(
             "agents_by_width": allocation.histogram(),
             "game": {k: _rounded(v) for k, v in allocation.provenance.items()},
         }
+    if left_out:
+        values["left_out"] = _shortened(left_out, _LEFT_OUT_BYTES)
     if measured is not None:
         values["measured"] = {k: _rounded(v) for k, v in measured.items()}
-    for optional in ("", "hyperparameters", "game", "agents_by_width", "measured"):
-        values.pop(optional, None)
+    for optional in _DROPPED:
+        dropped = values.pop(optional, None)
+        if optional == "game" and isinstance(dropped, Mapping):
+            values["game"] = {name: dropped[name] for name in _GAME_KEPT if name in dropped}
         text = json.dumps(values) + "\n"
         if len(text.encode()) <= limit * 3 // 5:
             break
     return text
 
 
-def card_text(report: str, config: PackedConfig, name: str, loader: str) -> str:
+def _shortened(lines: Sequence[str], room: int) -> list[str]:
+    """The first of the lines, none of them long, and how many more there are."""
+    short = [line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 3]}..." for line in lines]
+    found: list[str] = []
+    for line in short:
+        room -= len(json.dumps(line))
+        if room < 0 and found:
+            return [*found, f"and {len(short) - len(found)} more"]
+        found.append(line)
+    return found
+
+
+def card_text(report: str, config: PackedConfig, name: str, loader: str, limit: int) -> str:
     """The model card: how to load the model, what was measured on what text, and the certificate.
 
     Args:
@@ -47,6 +73,7 @@ def card_text(report: str, config: PackedConfig, name: str, loader: str) -> str:
         config: the packed model's.
         name: of its folder.
         loader: the class of transformers that loads it.
+        limit: bytes; paragraphs that do not fit are left away.
     """
     values = json.loads(report)
     game, measured, proof = (values.get(key, {}) for key in ("game", "measured", "certificate"))
@@ -65,6 +92,9 @@ def card_text(report: str, config: PackedConfig, name: str, loader: str) -> str:
         "```",
         "",
     ]
+    parts: list[str] = []
+    if values.get("left_out"):
+        parts.append(f"Left out: {'; '.join(_shortened(values['left_out'], _LEFT_OUT_CARD_BYTES))}.")
     if measured:
         found = (
             f"cosine of its embeddings to the original's {measured['cosine']}"
@@ -72,20 +102,26 @@ def card_text(report: str, config: PackedConfig, name: str, loader: str) -> str:
             else f"perplexity {measured.get('perplexity')} (original {measured.get('reference_perplexity')}), "
             f"KL to the original {measured.get('kl')} nats per token, top-1 agreement {measured.get('top1')}"
         )
-        lines += [f"Measured on {measured.get('tokens')} held-out tokens of {measured.get('text')}: {found}.", ""]
+        of = measured.get("text", "")
+        on = counted(measured["tokens"], of, "held-out tokens") if "tokens" in measured else of
+        parts.append(f"Measured on {on}: {found}.")
     if len(trial := measured.get("trial_kl", {})) > 1:
         ranking = ", ".join(f"{name} {kl}" for name, kl in trial.items())
         divergence = "1 - cosine" if "cosine" in measured else "KL"
-        lines += [f"{divergence} on held-out calibration text at the same budget, the best kept: {ranking}.", ""]
+        on = f" ({counted(measured['trial_tokens'])})" if "trial_tokens" in measured else ""
+        parts.append(f"{divergence} on held-out calibration text{on} at the same budget, the best kept: {ranking}.")
     if proof:
-        lines += [
+        parts.append(
             f"Certificate: {proof.get('used_bits')} of {proof.get('budget_bits')} bits used (tokenizer files are not "
             f"counted), unilateral regret {proof.get('unilateral_regret')}, exchange regret "
             f"{proof.get('exchange_regret')}, predicted damage {proof.get('predicted_damage')}, "
-            f"lower bound {proof.get('lower_bound')}.",
-            "",
-        ]
-    return "\n".join(lines)
+            f"lower bound {proof.get('lower_bound')}."
+        )
+    text = "\n".join(lines)
+    for part in parts:
+        longer = f"{text}\n{part}\n"
+        text = longer if len(longer.encode()) <= limit else text
+    return text
 
 
 def _rounded(value: Any) -> Any:

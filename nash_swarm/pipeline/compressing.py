@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,16 @@ from nash_swarm import arguments, registry
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
-from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
+from nash_swarm.evaluation.text import (
+    BUILT_IN_TEXT,
+    Part,
+    TextSource,
+    hint_at_text,
+    load_text,
+    sample_windows,
+    shortage,
+    warn_left_out,
+)
 from nash_swarm.files.atomic import check_new_folder, check_space
 from nash_swarm.files.named import require_source
 from nash_swarm.files.packed_model import counted_bytes, save
@@ -36,7 +45,7 @@ from nash_swarm.pipeline.effort import Effort, find_effort
 from nash_swarm.pipeline.keeping import kept_game
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
-from nash_swarm.pipeline.playing import BASELINES, play, trial_windows
+from nash_swarm.pipeline.playing import BASELINES, play, trial_shortage, trial_windows
 from nash_swarm.pipeline.solving import solve
 from nash_swarm.pipeline.tuning import Tuned, tune
 from nash_swarm.quantizers.base import Quantizer
@@ -60,6 +69,9 @@ class Compressed:
         divergence: what `trial` holds: `KL`, or `1 - cosine` for an encoder.
         tuning: KL on calibration windows that tuning left out, by step; the state with the least is what was saved.
             Empty without tuning.
+        trial_tokens, tuning_tokens: what `trial` and `tuning` are means over.
+        text: what all of these are of.
+        left_out: what was given or asked for and is not in the result, a sentence each.
     """
 
     path: Path
@@ -71,6 +83,10 @@ class Compressed:
     trial: Mapping[str, float]
     divergence: str
     tuning: Mapping[int, float]
+    trial_tokens: int = 0
+    tuning_tokens: int = 0
+    text: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def compress(
@@ -84,7 +100,8 @@ def compress(
     damage: str | DamageEstimator = "fisher",
     granularity: Granularity | None = None,
     strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
-    text: str = BUILT_IN_TEXT,
+    text: TextSource = BUILT_IN_TEXT,
+    chat_template: bool = False,
     scope: Scope = "model",
     group_size: int | None = None,
     levels: Levels | None = None,
@@ -116,7 +133,8 @@ def compress(
         effort: name of settings that trade minutes for quality, see `effort.EFFORTS`, or such settings.
         windows: calibration windows that damage is measured on and matrices are rounded with; the effort's if not
             given.
-        text: calibration text; every fourth window of it is held out for the evaluation.
+        text: calibration text, see `load_text`; every fourth window of it is held out for the evaluation.
+        chat_template: make plain text into dialogues, shown through the tokenizer's chat template.
         eval_windows: held-out windows that are evaluated; 0 for none.
         rules: see `solve`.
         rounds: how often the damage is measured again at the packed model and the game played again, see `play`.
@@ -130,6 +148,10 @@ def compress(
 
     Raises:
         UsageError, BudgetError, DataError: see the stages.
+
+    Warns:
+        LeftOutWarning: something that was given or asked for is not in the result; `left_out` has the same sentences.
+        TextWarning: a model that talks is calibrated on the built-in text.
     """
     # what can be refused is refused in the order of its price: names, files, the model, and only then the measuring
     out = arguments.place("out", out)
@@ -163,7 +185,8 @@ def compress(
         raise UsageError("this effort tunes the packed model, which cannot be done at parameter granularity")
     if not isinstance(model, Source):
         require_source(model)
-    loaded = load_text(text)
+    loaded = load_text(text, chat_template=chat_template)
+    left_out: list[str] = list(loaded.left_out)
     source = model
     if not isinstance(source, Source):
         source = load_source(
@@ -172,6 +195,7 @@ def compress(
             max_memory=max_memory,
             scratch=Path(out).absolute().parent,
         )
+    left_out += source.left_out
     if rounds:
         require_in_memory(source.model, "rounds")
     if settled.tuning is not None:
@@ -196,27 +220,34 @@ def compress(
         name=source.name, quiet=quiet,
     )  # fmt: skip
 
-    def text_windows(part: Literal["calibration", "held-out"], count: int) -> npt.NDArray[np.int32]:
-        cut = cut_windows(loaded, source.tokenizer, part=part, model=source.model)
-        return choose_windows(cut, count, np.random.default_rng(seed))
+    def text_windows(part: Part, count: int) -> npt.NDArray[np.int32]:
+        asked: Any = {"count": count, "part": part, "model": source.model}
+        found = sample_windows(loaded, source.tokenizer, np.random.default_rng(seed), **asked)
+        left_out.extend(shortage(found, loaded, **asked))
+        return found
 
     with kept_game(Path(out), settings, source.model, budget.total_bits // 8, measured_game) as game:
         rng = np.random.default_rng(seed)
         rounded_with = game.calibration
+        if rounded_with is not None:
+            hint_at_text(loaded, source.tokenizer)
+            left_out += shortage(rounded_with.tokens, loaded, count=windows, part="calibration", model=source.model)
         if rounded_with is not None and source.tokenizer is not None and rounding_windows > windows:
             rounded_with = replace(rounded_with, tokens=text_windows("calibration", rounding_windows))
         if game.calibration is not None and source.tokenizer is not None and (contest or rounds):
+            tried = trial_windows(source.model, game, loaded, source.tokenizer, rng, rounding=rounded_with)
+            left_out += trial_shortage(tried, game, loaded, rounding=rounded_with)
             ranking = play(
                 source.model, game, budget, solver=chosen, quantizer=rounding, calibration=rounded_with,
                 propagation=settled.propagation, rounds=rounds, baselines=BASELINES if contest else (), rules=rules,
-                trial=trial_windows(source.model, game, loaded, source.tokenizer, rng, rounding=rounded_with),
-                seed=seed, quiet=quiet,
+                trial=tried, seed=seed, quiet=quiet,
             )  # fmt: skip
             trial = {candidate.name: candidate.kl for candidate in ranking}
             losses = {candidate.name: candidate.trial.loss for candidate in ranking}
             allocation, packed = ranking[0].allocation, ranking[0].packed
+            trial_tokens = ranking[0].trial.tokens
         else:
-            trial, losses = {}, {}
+            trial, losses, trial_tokens = {}, {}, 0
             allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules, quiet=quiet)
             allocation = replace(allocation, calibration=rounded_with)
             packed = pack(source.model, allocation, quantizer=rounding, propagation=settled.propagation, quiet=quiet)
@@ -233,20 +264,26 @@ def compress(
                 {"packed": packed, "reference": source.model}, held_out, reference=source.model, quiet=quiet
             )
             measured = figures(found["packed"], found["reference"], loaded.source)
-            measured |= {"trial_kl": trial, "trial_loss": losses}
+            measured |= {"trial_kl": trial, "trial_loss": losses, "trial_tokens": trial_tokens}
             if rounded_with is not None:
                 measured["rounding_tokens"] = int(rounded_with.tokens.size)
             if tuned is not None:
-                measured |= {"tuning_kl": tuned.history, "tuning_kept": tuned.step, "tuning_precision": tuned.precision}
+                measured |= {
+                    "tuning_kl": tuned.history, "tuning_kept": tuned.step, "tuning_precision": tuned.precision,
+                    "tuning_tokens": tuned.tokens,
+                }  # fmt: skip
+        left_out = list(dict.fromkeys(left_out))
+        warn_left_out(left_out)
         save(
             packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, files=source.files,
-            overwrite=overwrite,
+            left_out=tuple(left_out), overwrite=overwrite,
         )  # fmt: skip
         file_bytes = counted_bytes(out)
         used = file_bytes * 8 if scope == "model" else allocation.certificate.used_bits
         return Compressed(
             Path(out), allocation, file_bytes, used / game.parameters, found.get("packed"), found.get("reference"),
             trial, task_of(source.model).divergence, {} if tuned is None else tuned.history,
+            trial_tokens, 0 if tuned is None else tuned.tokens, loaded.source, tuple(left_out),
         )  # fmt: skip
 
 

@@ -18,7 +18,15 @@ from nash_swarm.damage.statistics import Statistics
 from nash_swarm.damage.table import damage_table, error_signs
 from nash_swarm.damage.unreached import judge_unreached, warn_of_unreached
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.evaluation.text import BUILT_IN_TEXT, Text, choose_windows, cut_windows, load_text
+from nash_swarm.evaluation.text import (
+    BUILT_IN_TEXT,
+    TextSource,
+    hint_at_text,
+    load_text,
+    sample_windows,
+    shortage,
+    warn_left_out,
+)
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.stencil import Stencil
@@ -40,7 +48,8 @@ def measure(
     model: Any,
     tokenizer: Any = None,
     *,
-    text: str | Text | None = BUILT_IN_TEXT,
+    text: TextSource | None = BUILT_IN_TEXT,
+    chat_template: bool = False,
     tokens: npt.NDArray[np.int32] | None = None,
     point: Any = None,
     orders: Mapping[str, npt.NDArray[np.int64]] | None = None,
@@ -63,7 +72,9 @@ def measure(
     Args:
         model: a transformers causal language model in float32; not changed.
         tokenizer: its tokenizer; not needed if `tokens` are given.
-        text: a file, ``python-docs``, a data set, or a loaded text; every fourth window of it is left for evaluation.
+        text: a file, ``python-docs``, a data set, a list of documents, or a loaded text, see `load_text`; every fourth
+            window of it is left for evaluation.
+        chat_template: make plain text into dialogues, shown through the tokenizer's chat template.
         tokens: calibration token ids (windows, length) instead of `text`.
         point: a model of the same shape, at whose weights activations and gradients are taken; `model` itself if not
             given.
@@ -93,6 +104,8 @@ def measure(
     Warns:
         CalibrationWarning: the text does not reach a matrix (an expert that no token is sent to, say), which is then
             judged by its weights alone, see `judge_unreached`.
+        LeftOutWarning: the text is too short for so many windows, or so long ones, or too large to be used whole.
+        TextWarning: a model that talks is calibrated on the built-in text.
     """
     arguments.original(model)
     arguments.tokenizer(tokenizer)
@@ -113,9 +126,11 @@ def measure(
     calibration: Calibration | None = None
     provenance: dict[str, Any] = {}
     if tokens is None and text is not None and tokenizer is not None:
-        loaded = load_text(text) if isinstance(text, str) else text
-        cut = cut_windows(loaded, tokenizer, length=length, part="calibration", model=model)
-        tokens = choose_windows(cut, windows, np.random.default_rng(seed))
+        loaded = load_text(text, chat_template=chat_template)
+        hint_at_text(loaded, tokenizer)
+        asked: Any = {"count": windows, "length": length, "part": "calibration", "model": model}
+        tokens = sample_windows(loaded, tokenizer, np.random.default_rng(seed), **asked)
+        warn_left_out(shortage(tokens, loaded, **asked))
         calibration = Calibration(tokens, loaded.source)
         provenance = {"text": loaded.source, "text_digest": loaded.digest}
     elif tokens is not None:

@@ -15,7 +15,7 @@ from nash_swarm import registry
 from nash_swarm.damage.coupling import scaled_to_damage
 from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
-from nash_swarm.evaluation.text import Text, choose_windows, cut_windows
+from nash_swarm.evaluation.text import Text, choose_windows, sample_windows, warn_left_out
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.budget import Budget
@@ -72,15 +72,37 @@ def trial_windows(
     """Windows of the calibration part of a text that nothing was measured on or rounded with, int32 (windows, length).
 
     If all were used, used ones are returned: a trial on seen text is better than none.
+
+    Warns:
+        LeftOutWarning: they are fewer than eight, or were used, see `trial_shortage`.
     """
+    used = _used(game, rounding)
+    fresh = sample_windows(
+        text, tokenizer, rng, count=_TRIAL_WINDOWS, length=used.shape[1], part="calibration", model=model,
+        apart_from=used,
+    )  # fmt: skip
+    found = fresh if len(fresh) else choose_windows(used, _TRIAL_WINDOWS, rng)
+    warn_left_out(trial_shortage(found, game, text, rounding=rounding))
+    return found
+
+
+def trial_shortage(
+    trial: npt.NDArray[np.int32], game: BitGame, text: Text, *, rounding: Calibration | None = None
+) -> tuple[str, ...]:
+    """What windows (windows, length) to try candidates on lack, a sentence each."""
+    seen = {window.tobytes() for window in _used(game, rounding)}
+    if len(trial) and trial[0].tobytes() in seen:
+        return (f"the text {text.source} is short: candidates are tried on windows that were calibrated on",)
+    if len(trial) < _TRIAL_WINDOWS:
+        told = f"{len(trial)} windows to try candidates on instead of {_TRIAL_WINDOWS}"
+        return (f"the text {text.source} is short: {told}",)
+    return ()
+
+
+def _used(game: BitGame, rounding: Calibration | None) -> npt.NDArray[np.int32]:
     assert game.calibration is not None
     used = game.calibration.tokens
-    if rounding is not None:
-        used = np.concatenate([used, rounding.tokens])
-    cut = cut_windows(text, tokenizer, length=used.shape[1], part="calibration", model=model)
-    seen = {window.tobytes() for window in used}
-    fresh = cut[[window.tobytes() not in seen for window in cut]]
-    return choose_windows(fresh if len(fresh) else used, _TRIAL_WINDOWS, rng)
+    return used if rounding is None else np.concatenate([used, rounding.tokens])
 
 
 def play(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from nash_swarm import arguments
+from nash_swarm.caveats import counted
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.accounting import half_dtype
 from nash_swarm.game.layout import TILE_ROWS
@@ -79,12 +80,14 @@ class Tuned:
         history: held-out KL to the original, nats per token, by step; computed in the precision of tuning.
         step: the one that was kept.
         precision: what was computed in, "bfloat16" or "float32".
+        tokens: held-out tokens that `history` is a mean over.
     """
 
     packed: Any
     history: dict[int, float]
     step: int
     precision: str
+    tokens: int
 
 
 def tune(
@@ -132,7 +135,8 @@ def tune(
     with working(settings.steps, label="tune", unit="step", quiet=quiet) as work:
         run = _Run(model, packed, windows[aside:], windows[:aside], settings, rng)
         run.train(work)
-    return Tuned(run.result(packed), run.history, run.kept, str(run.student.dtype).removeprefix("torch."))
+    precision = str(run.student.dtype).removeprefix("torch.")
+    return Tuned(run.result(packed), run.history, run.kept, precision, run.held_out.numel())
 
 
 class _Run:
@@ -221,7 +225,7 @@ class _Run:
             total += divergence(hidden, self.student.head, taught, self.student.original, gradient=False).kl
         kl = total / len(self.held_out)
         self.history[step] = kl
-        work.note(f"held-out KL {kl:.4f}")
+        work.note(f"held-out KL {kl:.4f} on {counted(self.held_out.numel())}")
         if step < self._whole_from:
             self.student.round_scales(False)
         if kl <= min(self.history.values()):

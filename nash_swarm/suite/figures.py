@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from nash_swarm.caveats import counted
 from nash_swarm.files.atomic import new_file
 from nash_swarm.suite.peers import beside
 from nash_swarm.suite.results import Results
@@ -92,7 +93,7 @@ def _series(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def _pareto(figure: Figure, rows: Sequence[Row], peers: Sequence[Mapping[str, Any]]) -> None:
     panels = [("perplexity", "perplexity")]
     if any(row.kl is not None for row in rows):
-        panels.insert(0, ("kl", "KL to the original, nats per token"))
+        panels.insert(0, ("kl", f"KL to the original, nats per token\non {counted(rows[0].tokens, rows[0].eval_text)}"))
     for axes, (name, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for place, (label, of) in enumerate(_series(rows).items()):
             points = [(row.bytes / 1e6, getattr(row, name)) for row in of if getattr(row, name) is not None]

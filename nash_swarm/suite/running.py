@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nash_swarm import registry
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import DataError
-from nash_swarm.evaluation.text import Text, choose_windows, cut_windows, load_text
+from nash_swarm.evaluation.text import Text, load_text, sample_windows, shortage, warn_left_out
 from nash_swarm.files.allocation import load_allocation
 from nash_swarm.files.game import load_game, save_game
 from nash_swarm.game.bitgame import BitGame
@@ -86,8 +86,8 @@ def run(
     check_report_folder(out)
     settings.check()
     check_backend(jobs, backend)
-    text = load_text(settings.text)
-    eval_text = load_text(settings.eval_text) if settings.eval_text else text
+    text = load_text(settings.text, chat_template=settings.chat_template)
+    eval_text = load_text(settings.eval_text, chat_template=settings.chat_template) if settings.eval_text else text
     # one name for one model, here and in workers that may be in other folders
     settings = replace(settings, models=tuple(_absolute(model) for model in settings.models))
     _check_budgets(settings)
@@ -128,13 +128,13 @@ def _measure(
     settings: Settings, folder: ReportFolder, model: str, text: Text, eval_text: Text, quiet: bool
 ) -> Iterator[_Game]:
     source, _ = source_of(model, settings.trust_remote_code)
-    part = cut_windows(text, source.tokenizer, length=settings.length, part="calibration", model=source.model)
-    tokens = choose_windows(part, settings.windows, np.random.default_rng(settings.seed))
-    same = eval_text.digest == text.digest
-    held_out = cut_windows(
-        eval_text, source.tokenizer, length=settings.length, part="held-out" if same else "all", model=source.model
-    )  # fmt: skip
-    windows = choose_windows(held_out, settings.eval_windows, np.random.default_rng(settings.seed))
+    asked: Any = {
+        "count": settings.windows, "length": settings.length, "part": "calibration", "model": source.model,
+    }  # fmt: skip
+    tokens = sample_windows(text, source.tokenizer, np.random.default_rng(settings.seed), **asked)
+    asked |= {"count": settings.eval_windows, "part": "held-out" if eval_text.digest == text.digest else "all"}
+    windows = sample_windows(eval_text, source.tokenizer, np.random.default_rng(settings.seed), **asked)
+    warn_left_out(shortage(windows, eval_text, **asked))
     weights = weights_digest(source.model)
     for damage, estimator in settings.estimators().items():
         for granularity in settings.granularities:

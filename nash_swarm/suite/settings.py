@@ -33,6 +33,7 @@ class Settings:
         text: calibration text.
         eval_text: text that losses are of; if it is the calibration text, the windows that are held out of it.
         eval_windows: windows that losses are of.
+        chat_template: make plain text into dialogues, see `load_text`.
         activations: see `set_activations`.
         seed: of everything random.
         trust_remote_code: let transformers run code that comes with a model.
@@ -49,6 +50,7 @@ class Settings:
     group_size: int = DEFAULT_GROUP_SIZE
     text: str = BUILT_IN_TEXT
     eval_text: str = ""
+    chat_template: bool = False
     windows: int = 16
     length: int = 512
     eval_windows: int = 16
@@ -72,6 +74,8 @@ class Settings:
             check_strategies(self.strategies, granularity)
         if min(self.windows, self.eval_windows) < 1:
             raise UsageError("windows must be positive")
+        if not isinstance(self.text, str) or not isinstance(self.eval_text, str):
+            raise UsageError("a benchmark names its texts: a file, python-docs or a data set, as a string")
         check_activations(self.activations)
         self.players(), self.roundings(), self.estimators()
 

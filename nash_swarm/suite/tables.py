@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nash_swarm.caveats import counted
 from nash_swarm.suite.results import Results
 from nash_swarm.suite.rows import Row, labels, library_versions
 
@@ -67,7 +68,7 @@ def about(rows: Sequence[Row]) -> str:
         if row.calibration_tokens
         else ""
     )
-    measured = f"measured on {row.tokens:,} tokens of {row.eval_text} (digest {row.eval_text_digest})"
+    measured = f"measured on {counted(row.tokens, f'{row.eval_text} (digest {row.eval_text_digest})')}"
     return (
         f"{row.parameters:,} parameters, scope {row.scope}, seed {row.seed}; {calibrated}{measured}. "
         f"Original: loss {row.reference_loss:.4f}, perplexity {row.reference_perplexity:.2f}."

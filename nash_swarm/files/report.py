@@ -27,8 +27,10 @@ def report_text(
             "budget": allocation.budget.label,
             "certificate": {k: _rounded(v) for k, v in asdict(allocation.certificate).items()},
             "agents_by_width": allocation.histogram(),
-            "game": {k: _rounded(v) for k, v in allocation.provenance.items()},
+            "game": {k: _rounded(v) for k, v in allocation.provenance.items() if k != "model_digest"},
         }
+        if digest := allocation.provenance.get("model_digest"):
+            values["source"] = {"name": _rounded(str(allocation.provenance.get("model", ""))), "digest": digest}
     if measured is not None:
         values["measured"] = {k: _rounded(v) for k, v in measured.items()}
     for optional in ("", "hyperparameters", "game", "agents_by_width", "measured"):

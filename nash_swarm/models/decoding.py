@@ -131,8 +131,8 @@ def decoded_tensors(stored: Stored, values: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def read_stored(file: Path, name: str) -> torch.Tensor:
-    """A tensor of a safetensors file, as it is there.
+def read_stored(file: Path, name: str, rows: list[int] | None = None) -> torch.Tensor:
+    """A tensor of a safetensors file, as it is there, or these rows of it.
 
     Raises:
         DataError: it cannot be read.
@@ -142,8 +142,11 @@ def read_stored(file: Path, name: str) -> torch.Tensor:
     try:
         # opened anew each time: pages of a file that stays open count as this process's memory
         with safe_open(file, framework="pt") as opened:
-            tensor: torch.Tensor = opened.get_tensor(name)
-            return tensor
+            if rows is None:
+                tensor: torch.Tensor = opened.get_tensor(name)
+                return tensor
+            part = opened.get_slice(name)
+            return torch.cat([part[row : row + 1] for row in rows])
     except Exception as error:  # safetensors raises its own kind
         raise DataError(f"{file} is damaged or cut short: {error}") from error
 

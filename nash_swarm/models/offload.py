@@ -63,6 +63,14 @@ class Checkpoint:
             raise DataError(f"{name.removesuffix('.weight')} holds NaN or infinite weights; the checkpoint is damaged")
         return tensor
 
+    def sample(self, name: str, rows: list[int] | None) -> torch.Tensor:
+        """Some rows of a tensor (all of it for `None`), of which no more is read where it is stored as it is."""
+        file, stored = self.places[name]
+        if rows is None or stored in self.coded:
+            whole = self.read(name)
+            return whole if rows is None else whole[rows]
+        return read_stored(file, stored, rows)
+
 
 def checkpoint_of(model: nn.Module) -> Checkpoint | None:
     """The checkpoint of a model whose weights stay on disk, `None` for one in memory."""

@@ -7,7 +7,7 @@ import importlib.util
 import io
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Source:
         tokenizer: its tokenizer, or `None` if the directory has none.
         name: what the user typed; of a local path only the last part, because reports go where the model goes.
         note: what a reader of figures must know about the weights, possibly empty.
-        left_out: what was stored under that name and is not part of the model, for people to read.
+        left_out: what was stored under that name and is not part of the model, a sentence each.
     """
 
     model: Any
@@ -68,15 +68,15 @@ def load_source(
         LeftOutWarning: tensors are stored under that name that the model has no place for.
     """
     source = _load(name, trust_remote_code, max_memory, scratch)
-    if source.left_out:
-        warnings.warn(
-            f"not part of the model that is loaded from {source.name}: {', '.join(source.left_out)}", LeftOutWarning,
-            stacklevel=2,
-        )  # fmt: skip
-    return source
+    if not source.left_out:
+        return source
+    sentence = f"not part of the model that is loaded from {source.name}: {', '.join(source.left_out)}"
+    warnings.warn(sentence, LeftOutWarning, stacklevel=2)
+    return replace(source, left_out=(sentence,))
 
 
 def _load(name: str, trust_remote_code: bool, max_memory: str | int | None, scratch: str | Path | None) -> Source:
+    """`load_source`, with groups of tensors in place of the sentence about them."""
     limit = None if max_memory is None else parse_size(max_memory)
     if limit is not None and not (Path(name) / "config.json").is_file():
         raise UsageError(f"{name} is no local model directory: only those can be held to a memory limit")

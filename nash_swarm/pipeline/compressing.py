@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import nash_swarm
 from nash_swarm import registry
 from nash_swarm.damage.base import DamageEstimator
-from nash_swarm.errors import UsageError
+from nash_swarm.errors import LeftOutWarning, UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 from nash_swarm.files.atomic import check_new_folder, check_space
@@ -32,8 +33,8 @@ from nash_swarm.pipeline.keeping import kept_game
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
 from nash_swarm.pipeline.playing import BASELINES, play, trial_windows
-from nash_swarm.pipeline.solving import solve
 from nash_swarm.pipeline.tuning import Tuned, tune
+from nash_swarm.pipeline.unmet import unmet_budget, unmet_rules
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.solvers.base import Solver
 from nash_swarm.tuning.student import check_head
@@ -160,6 +161,14 @@ def compress(
     )  # fmt: skip
     budget = Budget.of(agents.parameters, bits, size)
     agents.check(budget, rules)
+    left_out = list(source.left_out)
+    asked = unmet_rules(agents.tensors, rules)
+    asked += unmet_budget(
+        budget, agents.strategies, agents.fixed_bits + int(agents.memory[:, -1].sum()), agents.parameters, granularity
+    )
+    for line in asked:
+        warnings.warn(line, LeftOutWarning, stacklevel=2)
+    left_out += asked
     if scope == "model":
         check_space(out, budget.total_bits // 8)
     settings = {
@@ -194,7 +203,7 @@ def compress(
             allocation, packed = ranking[0].allocation, ranking[0].packed
         else:
             trial, losses = {}, {}
-            allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
+            allocation = chosen.solve(game, budget, rng=np.random.default_rng(seed), rules=rules)
             allocation = replace(allocation, calibration=rounded_with)
             packed = pack(source.model, allocation, quantizer=rounding, propagation=settled.propagation, quiet=quiet)
         tuned: Tuned | None = None

@@ -23,6 +23,7 @@ from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.stencil import Stencil
 from nash_swarm.models.architectures import prepare
+from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.offload import resident
 from nash_swarm.models.streaming import check_tokens
 from nash_swarm.models.tasks import Prediction, task_of
@@ -176,6 +177,7 @@ def measure(
             loss = []  # a random direction's, which says nothing
     provenance |= {
         "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
+        "model_digest": weights_digest(model),
         "damage": estimator.name,
         "damage_unit": unit,
         "damage_settings": asdict(estimator),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from nash_swarm import registry
+from nash_swarm.errors import LeftOutWarning
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
 from nash_swarm.names import DEFAULT_SOLVER
+from nash_swarm.pipeline.unmet import unmet_budget, unmet_rules
 from nash_swarm.solvers.base import Callback, Solver
 
 
@@ -37,7 +41,15 @@ def solve(
     Raises:
         UsageError: unknown solver, not exactly one of `bits` and `size`, or rules that do not fit the game.
         BudgetError: the budget is too small; the message names the smallest feasible one.
+
+    Warns:
+        LeftOutWarning: part of a set to fuse is not there or has no sibling, or the widths cannot use the budget.
     """
     chosen: Solver = registry.create("solvers", solver) if isinstance(solver, str) else solver
     budget = Budget.of(game.parameters, bits, size)
+    grain = str(game.provenance.get("granularity", ""))
+    lines = unmet_rules(game.tensors, rules) if game.tensors else []
+    lines += unmet_budget(budget, game.strategies, game.largest_bits(), game.parameters, grain) if game.tensors else []
+    for line in lines:
+        warnings.warn(line, LeftOutWarning, stacklevel=2)
     return chosen.solve(game, budget, rng=np.random.default_rng(seed), callback=callback, rules=rules)

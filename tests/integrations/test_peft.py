@@ -13,6 +13,7 @@ from support.models import allocate, logits, tiny_gpt2, tiny_llama
 import nash_swarm as ns
 from nash_swarm.errors import UsageError
 from nash_swarm.integrations.peft import add_adapters, load_adapters
+from nash_swarm.models.source import load_source
 from nash_swarm.quantizers.modules import PackedLinear
 
 peft = pytest.importorskip("peft")
@@ -111,7 +112,7 @@ def test_peft_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_smollm2_learns_in_twenty_steps(tmp_path: Path) -> None:
-    source = ns.models.source.load_source("smollm2")
+    source = load_source("smollm2")
     game = ns.measure(source.model, text=None, damage="magnitude", granularity="layer", quiet=True)
     model = ns.pack(source.model, ns.solve(game, bits=4.5, solver="greedy"), quantizer="rtn", quiet=True)
     torch.manual_seed(0)

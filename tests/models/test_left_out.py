@@ -44,6 +44,10 @@ def llava() -> Any:
     return transformers.LlavaForConditionalGeneration(config).eval()
 
 
+def said(folder: Path, *groups: str) -> str:
+    return f"not part of the model that is loaded from {folder.name}: {', '.join(groups)}"
+
+
 @pytest.mark.parametrize("make", [gemma3, llava])
 def test_the_language_model_of_a_multimodal_one(make: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -57,7 +61,8 @@ def test_the_language_model_of_a_multimodal_one(make: Any, tmp_path: Path) -> No
         expected = model(input_ids=torch.from_numpy(IDS.astype(np.int64))).logits
     assert torch.allclose(logits(source.model, IDS), expected, atol=1e-5)
     disk = _from_disk(tmp_path, str(tmp_path), False, None, tmp_path)
-    assert checkpoint_of(disk.model) is not None and disk.left_out == source.left_out
+    assert checkpoint_of(disk.model) is not None
+    assert source.left_out == (said(tmp_path, *disk.left_out),)
     assert torch.equal(logits(disk.model, IDS), logits(source.model, IDS))
     source.model.save_pretrained(tmp_path / "text")
     alone = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "text", dtype=torch.float32)
@@ -71,7 +76,7 @@ def test_layers_that_predict_further_tokens(tmp_path: Path) -> None:
     add_tensors(tmp_path, mtp)
     expected = ("model.layers.2 (2 tensors)", "mtp (1 tensor)")
     with pytest.warns(LeftOutWarning, match=r"model.layers.2 \(2 tensors\), mtp \(1 tensor\)"):
-        assert load_source(str(tmp_path)).left_out == expected
+        assert load_source(str(tmp_path)).left_out == (said(tmp_path, *expected),)
     assert _from_disk(tmp_path, str(tmp_path), False, None, tmp_path).left_out == expected
 
 
@@ -83,7 +88,7 @@ def test_those_that_transformers_passes_over_without_a_word(tmp_path: Path) -> N
     transformers.Glm4MoeForCausalLM(config).save_pretrained(tmp_path)
     add_tensors(tmp_path, {"model.layers.46.eh_proj.weight": torch.ones(40, 80)})
     with pytest.warns(LeftOutWarning):
-        assert load_source(str(tmp_path)).left_out == ("model.layers.46 (1 tensor)",)
+        assert load_source(str(tmp_path)).left_out == (said(tmp_path, "model.layers.46 (1 tensor)"),)
 
 
 def test_a_head_for_masked_tokens(tmp_path: Path) -> None:
@@ -94,7 +99,7 @@ def test_a_head_for_masked_tokens(tmp_path: Path) -> None:
     transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
     with pytest.warns(LeftOutWarning, match="cls"):
         source = load_source(str(tmp_path))
-    assert source.left_out == ("cls (5 tensors)",) and "cls" in source.note
+    assert source.left_out == (said(tmp_path, "cls (5 tensors)"),) and "cls" in source.note
 
 
 @pytest.mark.parametrize("make", [lambda: tiny_llama(tied=True), lambda: tiny_llama(tied=False), tiny_gpt2])

@@ -126,7 +126,7 @@ class PackedEmbedding(PackedWeight, nn.Embedding):  # type: ignore[override]
         self.embedding_dim = layout.columns
 
     @property
-    def num_embeddings(self) -> int:  # type: ignore[override]
+    def num_embeddings(self) -> int:
         """Rows of the matrix. Setting another number, as `resize_token_embeddings` does, is refused.
 
         Raises:
@@ -173,7 +173,7 @@ class TiedLookup(nn.Embedding):
         self.embedding_dim = embedding.embedding_dim
 
     @property
-    def num_embeddings(self) -> int:  # type: ignore[override]
+    def num_embeddings(self) -> int:
         """As `PackedEmbedding.num_embeddings`."""
         return self._embedding.num_embeddings
 

@@ -20,7 +20,7 @@ from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.integrations.single_token.swap import quicken
 from nash_swarm.models.bounds import check_buffers
 from nash_swarm.models.experts import open_experts
-from nash_swarm.models.offload import stored_tensors
+from nash_swarm.models.folders import stored_tensors
 from nash_swarm.pipeline.packing import build_module, build_tied
 from nash_swarm.quantizers.arena import settle
 from nash_swarm.quantizers.modules import ACTIVATIONS, PackedWeight, set_activations

@@ -9,8 +9,8 @@ from pathlib import Path
 from nash_swarm.errors import DataError
 from nash_swarm.models.bounds import bounded_modules, check_counts, check_weights_stored
 from nash_swarm.models.decoding import DECODED, decoded_shapes, quantized_by
+from nash_swarm.models.folders import stored_tensors
 from nash_swarm.models.kinds import text_part
-from nash_swarm.models.offload import stored_tensors
 from nash_swarm.models.skeletons import outline
 
 

@@ -42,7 +42,8 @@ def left_behind(model: Any, stored: Iterable[str], *, text_only: bool = False) -
     renamings, converters = conversions(model)
     own = set(model.state_dict())
     prefix = f"{model.base_model_prefix}."
-    unused, used_prefixes = [], set()
+    unused: list[str] = []
+    used_prefixes = {part for name in own for part in _prefixes(name)}
     for key in stored:
         name, _ = rename_source_key(text_name(key) if text_only else key, renamings, converters)
         if any(variant in own for variant in (name, name.removeprefix(prefix), prefix + name)):

@@ -30,7 +30,7 @@ def memory_needed(folder: Path) -> int:
     with suppress(OSError, ValueError, RecursionError):
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if quantized_by(values) in DECODED:
-        from nash_swarm.models.offload import stored_tensors
+        from nash_swarm.models.folders import stored_tensors
 
         shapes = decoded_shapes(stored_tensors(folder), values)
         return WORKING_MEMORY + sum(math.prod(shape) for _, shape in shapes.values()) * _BYTES_A_PARAMETER

@@ -6,7 +6,6 @@ Such a model does whatever one in memory does, only slower; who runs a block mor
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from torch import nn
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.models.decoding import Coded, find_coded, forget_quantization, read_stored
+from nash_swarm.models.folders import stored_tensors
 from nash_swarm.models.kinds import text_part
 from nash_swarm.models.leftovers import conversions, text_name
 from nash_swarm.models.skeletons import skeleton
@@ -27,7 +27,6 @@ from nash_swarm.models.walk import find_blocks
 
 _ATTRIBUTE = "nash_swarm_checkpoint"
 _LARGE = 1 << 24
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,34 +212,6 @@ def largest_part(model: nn.Module) -> int:
         if not path.startswith(f"{name}.")
     ]
     return max(sizes)
-
-
-def stored_tensors(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
-    """File and shape of every tensor in a directory's safetensors files, from their headers.
-
-    Raises:
-        DataError: there are none, they are damaged, or the index names files outside the directory.
-    """
-    from safetensors import safe_open
-
-    files = {_SINGLE}
-    if not (folder / _SINGLE).is_file():
-        try:
-            files = set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-        except FileNotFoundError:
-            raise DataError(f"{folder} has no safetensors weights") from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise DataError(f"{folder / _INDEX} cannot be read: {error}") from error
-    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
-    for file in sorted(files, key=str):
-        if not isinstance(file, str) or Path(file).name != file:
-            raise DataError(f"{folder / _INDEX}: {file!r} is no file of this directory")
-        try:
-            with safe_open(folder / file, framework="pt") as opened:
-                found |= {name: (folder / file, tuple(opened.get_slice(name).get_shape())) for name in opened.keys()}  # noqa: SIM118
-        except Exception as error:  # safetensors raises its own kind
-            raise DataError(f"{folder / file} is damaged or cut short: {error}") from error
-    return found
 
 
 _Absent = list[tuple[dict[str, Any], str, torch.Tensor]]

@@ -147,8 +147,9 @@ def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None
 
     from nash_swarm.models.claims import check_claims
     from nash_swarm.models.decoding import decoded_shapes, require_decodable
+    from nash_swarm.models.folders import read_generation, stored_tensors
     from nash_swarm.models.leftovers import left_behind
-    from nash_swarm.models.offload import largest_part, offloaded, stored_tensors
+    from nash_swarm.models.offload import largest_part, offloaded
 
     try:
         with quiet_transformers():
@@ -158,7 +159,7 @@ def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None
                 raise UsageError(f"{name} is in MXFP4, which cannot be read block by block: it must fit into memory")
             stored, text_only = decoded_shapes(stored_tensors(path), config), text_part(config) is not None
             model = offloaded(path, config, scratch)
-            _read_generation(model, path)
+            read_generation(model, path)
     except (UsageError, DataError):
         raise
     except Exception as error:  # transformers raises many kinds for what is one thing to a user
@@ -175,9 +176,9 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
     from transformers import AutoConfig
 
     from nash_swarm.models.claims import check_claims
-    from nash_swarm.models.decoding import decoded_shapes, decoded_tensors, forget_quantization, require_decodable
+    from nash_swarm.models.decoding import decoded_tensors, forget_quantization, require_decodable
+    from nash_swarm.models.folders import folder_of, read_generation, stored_names, stored_tensors
     from nash_swarm.models.leftovers import left_behind, text_name
-    from nash_swarm.models.offload import stored_tensors
     from nash_swarm.models.skeletons import outline
     from nash_swarm.models.tasks import Embedding, task_of
 
@@ -186,11 +187,12 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
             with quiet_transformers():
                 check_claims(Path(name))
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        text, quantization = text_part(config), {"quantization_config": getattr(config, "quantization_config", None)}
+        text = text_part(config)
         given: dict[str, Any] = {}
         if require_decodable(config, name) or text is not None:
-            folder = _folder_of(name, ("*.safetensors", "*.json"))
+            folder = folder_of(name)
             tensors = decoded_tensors(stored_tensors(folder), config)
+            names = list(tensors)
             tensors = tensors if text is None else {text_name(key): tensor for key, tensor in tensors.items()}
             forget_quantization(config)
             config = config if text is None else text
@@ -207,14 +209,14 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
                 **given,
             )
         if given:
-            _read_generation(model, folder)
+            read_generation(model, folder)
         missing = set(info["missing_keys"])
         if missing and all(key.startswith("pooler.") for key in missing):
             # random in an encoder that was trained without one, and no part of what it is judged by
             model.pooler, missing = None, set()
         if missing:
             raise DataError(f"{name} is incomplete: it has no weights {min(missing)!r}")
-        stored = decoded_shapes(stored_tensors(_folder_of(name)), quantization)
+        stored = names if given else stored_names(name, info)
         left_out = left_behind(model, stored, text_only=text is not None)
     except (UsageError, DataError):
         raise
@@ -228,23 +230,6 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
         heads = sorted({key.partition(".")[0] for key in info["unexpected_keys"]})
     note = f"without its {', '.join(heads)}: only the encoder is packed" if heads else ""
     return Source(model.eval(), _tokenizer(name, trust_remote_code), _public(name), note, left_out)
-
-
-def _read_generation(model: Any, folder: Path) -> None:
-    """What `from_pretrained` does with a directory's settings for generation."""
-    from transformers import GenerationConfig
-
-    if (folder / "generation_config.json").is_file() and model.can_generate():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
-
-
-def _folder_of(name: str, patterns: tuple[str, ...] = ("*.json",)) -> Path:
-    """The directory of a model: itself, or where the hub's files of these patterns are kept on this machine."""
-    if (Path(name) / "config.json").is_file():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(name, allow_patterns=list(patterns)))
 
 
 def _tokenizer(name: str, trust_remote_code: bool) -> Any:

@@ -21,6 +21,7 @@ Stored = Mapping[str, tuple[Path, tuple[int, ...]]]
 _FP8_SCALES = ("_scale_inv", "_scale")
 """What the name of an FP8 tensor's scales adds to its own."""
 _OF_ACTIVATIONS = (".input_scale", ".activation_scale", ".k_scale", ".v_scale")
+_USUAL_BLOCK = (128, 128)
 _BLOCKS, _SCALES = "_blocks", "_scales"
 _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 """Values of E2M1 codes (OCP Microscaling Formats 1.0, table 5.3.3)."""
@@ -101,6 +102,9 @@ def find_coded(stored: Stored, values: Any) -> tuple[dict[str, Coded], Stored]:
     Args:
         stored: the directory's tensors.
         values: its configuration.
+
+    Raises:
+        DataError: the configuration does not say how large blocks are.
     """
     method = quantized_by(values)
     if method == "mxfp4":
@@ -197,8 +201,11 @@ def decode_fp8(codes: torch.Tensor, scales: torch.Tensor, block: tuple[int, int]
     rows, columns = values.shape[-2:] if values.ndim > 1 else (0, 0)
     if steps.ndim == values.ndim and steps.shape[:-2] == values.shape[:-2]:
         down, across = steps.shape[-2:]
-        even = (rows // down, columns // across) if down and across else (0, 0)
+        even = (
+            (rows // down, columns // across) if down and across and not (rows % down or columns % across) else (0, 0)
+        )
         height, width = block or even
+        height, width = min(height, rows), min(width, columns)
         if height and width and (-(-rows // height), -(-columns // width)) == (down, across):
             grid = steps.repeat_interleave(height, -2)[..., :rows, :]
             return values.mul_(grid.repeat_interleave(width, -1)[..., :columns])
@@ -219,8 +226,7 @@ def _find_mxfp4(stored: Stored) -> tuple[dict[str, Coded], Stored]:
 
 
 def _find_fp8(stored: Stored, values: Any) -> tuple[dict[str, Coded], Stored]:
-    given = _get(_get(values, "quantization_config") or _get(_get(values, "text_config"), "quantization_config"), _SIZE)
-    block = (int(given[0]), int(given[1])) if isinstance(given, list | tuple) and len(given) == 2 else None
+    block = _block(_get(values, "quantization_config") or _get(_get(values, "text_config"), "quantization_config"))
     coded: dict[str, Coded] = {}
     scales: set[str] = set()
     for key, (file, shape) in stored.items():
@@ -233,7 +239,17 @@ def _find_fp8(stored: Stored, values: Any) -> tuple[dict[str, Coded], Stored]:
     return coded, {key: place for key, place in stored.items() if key not in left}
 
 
-_SIZE = "weight_block_size"
+def _block(quantization: Any) -> tuple[int, int] | None:
+    """Rows and columns that share a scale; `None` where the configuration says that there are no blocks."""
+    if isinstance(quantization, Mapping) and "weight_block_size" not in quantization:
+        return _USUAL_BLOCK
+    given = _get(quantization, "weight_block_size")
+    if given is None:
+        return None
+    sides = list(given) if isinstance(given, list | tuple) else []
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise DataError(f"config.json: weight_block_size = {str(given)[:40]} is no block")
+    return sides[0], sides[1]
 
 
 def _scale_names(key: str) -> Iterator[str]:

@@ -149,7 +149,35 @@ def test_scales_of_other_shapes() -> None:
     stacked = torch.stack((codes.float(), codes.float())).to(torch.float8_e4m3fn)
     scales = torch.tensor([1.0, 2.0])[:, None, None].expand(2, 2, 3)
     assert torch.equal(decode_fp8(stacked, scales, (4, 4))[1], 2 * codes.float())
-    with pytest.raises(DataError, match="no FP8"):
-        decode_fp8(codes, torch.ones(3, 5), None)
+    for shape in ((3, 5), (3, 3), (0, 3)):  # 8 rows are not three blocks of one height
+        with pytest.raises(DataError, match="no FP8"):
+            decode_fp8(codes, torch.ones(shape), None)
     with pytest.raises(DataError, match="no MXFP4"):
         decode_mxfp4(torch.zeros(2, 3, 16, dtype=torch.uint8), torch.zeros(2, 2, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    "block", [[0, 0], ["32", 32], [10**15, 10**15], [10**15, 32], [-1, 5], 7, {"a": 1}, [32], [True, 1e9]]
+)
+def test_absurd_blocks_are_one_line_and_take_no_memory(tmp_path: Path, block: Any) -> None:
+    write_fp8(tiny_llama(tied=True), tmp_path, (32, 32))
+    set_quantization(tmp_path, {"quant_method": "fp8", "weight_block_size": block})
+    with pytest.raises(DataError) as error:
+        load_source(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("values", ["fp8", ["fp8"], {"quant_method": ["fp8"]}, {"quant_method": 3}, {"bits": 4}])
+def test_absurd_kinds_are_refused(tmp_path: Path, values: Any) -> None:
+    write_fp8(tiny_llama(tied=True), tmp_path, (32, 32))
+    set_quantization(tmp_path, values)
+    with pytest.raises((DataError, UsageError)) as error:
+        load_source(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_blocks_of_128_where_none_are_named(tmp_path: Path) -> None:
+    model = tiny_llama(tied=True)
+    decoded = write_fp8(model, tmp_path, (128, 128))
+    set_quantization(tmp_path, {"quant_method": "fp8"})
+    holds(load_source(str(tmp_path)).model, decoded)

@@ -15,10 +15,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from pathlib import Path
 
 import numpy as np
-from reporting import origin, write_json
+from reporting import new_file, origin, write_json
 from scipy.stats import linregress, spearmanr
 
 import nash_swarm as ns
@@ -125,7 +124,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--eval-windows", type=int, default=8)
     parser.add_argument("--target", default="loss_rise", choices=("loss_rise", "kl"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=new_file)
     return parser.parse_args()
 
 

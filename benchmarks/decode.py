@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from reporting import origin, write_json
+from reporting import new_file, origin, write_json
 
 HELD_OUT = 8192
 Row = dict[str, Any]
@@ -357,7 +357,7 @@ def main() -> None:
     parser.add_argument("--text", help="held-out text, by default the built-in one")
     parser.add_argument("--llama-python", help="interpreter that has llama-cpp-python")
     parser.add_argument("--only", choices=tuple(COLUMNS), help="one of the three parts")
-    parser.add_argument("--json", metavar="FILE", help="write all figures here")
+    parser.add_argument("--json", metavar="FILE", type=new_file, help="write all figures here")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

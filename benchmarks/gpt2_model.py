@@ -19,6 +19,7 @@ import importlib.util
 from pathlib import Path
 
 import torch
+from reporting import new_folder
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -80,7 +81,7 @@ def sample(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, each: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=new_folder)
     parser.add_argument("--each", type=int, default=64, help="sequences of every chain and species")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

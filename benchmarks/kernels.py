@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from numba import njit
-from reporting import origin, write_json
+from reporting import new_file, origin, write_json
 
 from nash_swarm.game.layout import TensorLayout
 from nash_swarm.names import Levels
@@ -387,7 +387,7 @@ def show(title: str, rows: Sequence[Row]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", metavar="FILE", help="write all figures here")
+    parser.add_argument("--json", metavar="FILE", type=new_file, help="write all figures here")
     parser.add_argument("--path", choices=paths.NAMES, help="instructions; the best ones by default")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each table or batch size")
     parser.add_argument("--only", choices=("vector", "long", "batch", "threads"), help="one of the four parts")

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from reporting import origin, write_json
+from reporting import new_file, new_folder, origin, write_json
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
@@ -122,13 +122,13 @@ def measured(code: str, *arguments: object) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=new_folder)
     parser.add_argument("--hidden", type=int, default=4096)
     parser.add_argument("--intermediate", type=int, default=11008)
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--vocabulary", type=int, default=32000)
     parser.add_argument("--max-memory", default="6GB")
-    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--json", metavar="FILE", type=new_file)
     chosen = parser.parse_args()
     config = LlamaConfig(
         vocab_size=chosen.vocabulary, hidden_size=chosen.hidden, intermediate_size=chosen.intermediate,

@@ -39,8 +39,10 @@ from pathlib import Path
 
 from peer_tools.contest import Contest
 from peer_tools.picture import draw
-from peer_tools.table import compare, markdown, markdown_comparisons, read_rows, write_rows
-from reporting import origin, write_json
+from peer_tools.table import COLUMNS, compare, markdown, markdown_comparisons, read_rows, write_rows
+from reporting import FIGURES, new_pictures, origin, own_file, write_json
+
+_PROTOCOL = "weights; calibrated on at most"
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
     comparisons = compare(rows)
     facts = contest.protocol
     protocol = (
-        f"{facts['model']}, scope linear, {contest.weights:,} weights; calibrated on at most "
+        f"{facts['model']}, scope linear, {contest.weights:,} {_PROTOCOL} "
         f"{facts['calibration_tokens']:,} tokens of {facts['calibration']}; "
         f"{facts['test_tokens']:,} tokens of {facts['test']}"
     )
@@ -90,10 +92,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--game", type=Path, help="measured before on the calibration file, instead of measuring")
     parser.add_argument("--solver", default="nash-swarm")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--csv", type=Path)
-    parser.add_argument("--plot", type=Path, metavar="STEM")
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--json", type=own_file(FIGURES))
+    parser.add_argument("--csv", type=own_file(",".join(COLUMNS)))
+    parser.add_argument("--plot", type=new_pictures, metavar="STEM")
+    parser.add_argument("--markdown", type=own_file(_PROTOCOL))
     return parser.parse_args()
 
 

@@ -19,11 +19,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from reporting import origin, take_up, write_json
+from reporting import FIGURES, origin, own_file, take_up, write_json
 
 import nash_swarm as ns
 from nash_swarm import registry
@@ -239,7 +238,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=2, help="windows a step of tuning")
     parser.add_argument("--check", type=int, default=25, help="steps between two looks at held-out windows")
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=own_file(FIGURES))
     return parser.parse_args()
 
 

@@ -19,10 +19,10 @@ import argparse
 import copy
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from reporting import new_folder
 from transformers import LlamaForCausalLM
 
 from nash_swarm.models.source import load_source
@@ -77,7 +77,7 @@ def turned(model: Any, seed: int = SEED) -> LlamaForCausalLM:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=new_folder)
     arguments = parser.parse_args()
     source = load_source("smollm2")
     made = turned(source.model)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,45 @@ def origin(*packages: str) -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in ("nash-swarm", *packages)},
     }
+
+
+def new_file(text: str) -> Path:
+    """The path of an output, for argparse: refused where there is something, before the work."""
+    path = Path(text)
+    if os.path.lexists(path):
+        raise argparse.ArgumentTypeError(f"{path} exists; name another file, or remove it")
+    return path
+
+
+def new_pictures(text: str) -> Path:
+    """The path of pictures without its suffix, for argparse: refused where there is one of them."""
+    for suffix in (".png", ".svg"):
+        new_file(str(Path(text).with_suffix(suffix)))
+    return Path(text)
+
+
+def new_folder(text: str) -> Path:
+    """The path of an output, for argparse: refused where there is anything but an empty folder."""
+    path = Path(text)
+    if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
+        raise argparse.ArgumentTypeError(f"{path} is no empty folder; name another one")
+    return path
+
+
+def own_file(mark: str) -> Callable[[str], Path]:
+    """The path of an output that an earlier run may have written, for argparse: such a file has `mark` in it."""
+
+    def read(text: str) -> Path:
+        path = Path(text)
+        if not path.is_file() or path.is_symlink() or mark not in path.read_text(encoding="utf-8", errors="replace"):
+            return new_file(text)
+        return path
+
+    return read
+
+
+FIGURES = '"command": "python '
+"""The mark of every file that `write_json` writes."""
 
 
 def take_up(path: Path | None, values: dict[str, Any]) -> None:

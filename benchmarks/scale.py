@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reporting import origin, write_json
+from reporting import new_file, origin, write_json
 
 from nash_swarm import registry
 from nash_swarm.game import BitGame, Stencil
@@ -232,7 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=(*COLUMNS, "report"))
     parser.add_argument("files", nargs="*", help="for report: files that --json wrote")
-    parser.add_argument("--json", metavar="FILE", help="write all figures here")
+    parser.add_argument("--json", metavar="FILE", type=new_file, help="write all figures here")
     parser.add_argument("--quick", action="store_true", help="no more than 10^7 agents in memory")
     parser.add_argument("--largest", type=float, default=1e9, help="agents of the largest streamed game")
     parser.add_argument("--damage", default="fisher", help="estimator that measures the demo model")

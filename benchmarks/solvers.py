@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from reporting import origin, write_json
+from reporting import new_file, origin, write_json
 
 from nash_swarm import registry
 from nash_swarm.game import BitGame
@@ -150,7 +150,7 @@ def show(title: str, rows: Sequence[Row], columns: dict[str, str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", metavar="FILE", help="write all figures here")
+    parser.add_argument("--json", metavar="FILE", type=new_file, help="write all figures here")
     parser.add_argument(
         "--quick", action="store_true", help="games up to 10^6 agents, a minute for the integer program"
     )

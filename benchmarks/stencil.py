@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from reporting import origin, write_json
+from reporting import new_file, origin, write_json
 
 from nash_swarm.damage.neighbours import chain_order, neighbour_correlation
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--matrix", action="append", help="part of a matrix's name (default: seven of three blocks)")
     parser.add_argument("--bits", type=float, default=3.0, help="bits per weight, codes alone")
     parser.add_argument("--windows", type=int, default=16)
-    parser.add_argument("--json", metavar="FILE", help="write all figures here")
+    parser.add_argument("--json", metavar="FILE", type=new_file, help="write all figures here")
     arguments = parser.parse_args()
     source = load_source(arguments.model)
     text = load_text(BUILT_IN_TEXT)

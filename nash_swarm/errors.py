@@ -17,6 +17,10 @@ class BudgetError(UsageError):
     """The budget cannot be met; the message names the smallest one that can."""
 
 
+class OutputError(UsageError):
+    """What stands where an output should go is not for nash-swarm to replace."""
+
+
 class DataError(NashSwarmError, ValueError):
     """A model, text or file is missing, damaged, or not what it claims to be."""
 
@@ -31,6 +35,10 @@ class CalibrationWarning(NashSwarmWarning):
 
 class LeftOutWarning(NashSwarmWarning):
     """Something that was given or asked for is not in the result (tensors, files, text, rules without a match)."""
+
+
+class TimeLimitWarning(NashSwarmWarning):
+    """A solver ran out of time; the message names the gap to the optimum that its allocation is certified to keep."""
 
 
 class SlowerWarning(NashSwarmWarning):

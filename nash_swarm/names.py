@@ -17,6 +17,15 @@ Scope = Literal["model", "linear"]
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
+EFFORTS = ("fast", "default", "best")
+"""How much time a compression may take, see `nash_swarm.pipeline.effort`."""
+
+PROTOCOLS = ("nash-swarm", "original")
+"""What a benchmark runs."""
+
+ACTIVATIONS = ("int8", "fp32")
+"""How inputs of packed matrices are rounded; the first unless told otherwise."""
+
 DEFAULT_SOLVER = "nash-swarm"
 """Who allocates unless somebody else is asked for."""
 DEFAULT_GRANULARITY: Granularity = "tile"

@@ -33,6 +33,16 @@ def names(room: Room) -> list[str]:
     return sorted({*_installed(room), *(name for where, name in _registered if where == room)})
 
 
+def check_name(room: Room, name: str) -> None:
+    """Refuse an unknown name without importing what known ones stand for.
+
+    Raises:
+        UsageError: no such name; the message lists what there is.
+    """
+    if name not in names(room):
+        raise UsageError(f"no {room.removesuffix('s')} named {name!r}; there are: {', '.join(names(room))}")
+
+
 def load(room: Room, name: str) -> type[Any]:
     """The class registered under `name`.
 
@@ -41,10 +51,8 @@ def load(room: Room, name: str) -> type[Any]:
     """
     if (room, name) in _registered:
         return _registered[room, name]
-    point = _installed(room).get(name)
-    if point is None:
-        raise UsageError(f"no {room.removesuffix('s')} named {name!r}; there are: {', '.join(names(room))}")
-    kind: type[Any] = point.load()
+    check_name(room, name)
+    kind: type[Any] = _installed(room)[name].load()
     return kind
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import TensorLayout
+from nash_swarm.names import ACTIVATIONS
 from nash_swarm.quantizers import buffers, ops
 from nash_swarm.quantizers.lazy import DenseOnDemand
 from nash_swarm.quantizers.packing import PackedTensor, description
@@ -18,7 +19,6 @@ from nash_swarm.quantizers.packing import PackedTensor, description
 if TYPE_CHECKING:
     from nash_swarm.quantizers.latent_modules import LatentEmbedding
 
-ACTIVATIONS = ("int8", "fp32")
 """What users choose from, see `set_activations`."""
 
 

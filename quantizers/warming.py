@@ -39,13 +39,13 @@ class Warmed:
         seconds: by kind of kernel; next to nothing where it had been compiled before.
         compiled: functions that were compiled, not read from the cache.
         path: the instructions that the products are made of, see `kernels.simd.paths`.
-        cache: folder of the compiled products.
+        cache: folder of the compiled products; None if they can be kept nowhere.
     """
 
     seconds: dict[str, float]
     compiled: tuple[str, ...]
     path: str
-    cache: str
+    cache: str | None
 
 
 def warm_up() -> Warmed:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.arena import Arena, Members, dot
 from nash_swarm.solvers._random import chance
 from nash_swarm.solvers._response import Sweep

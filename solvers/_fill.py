@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.demand import Point, totals
 from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import PRECISION, Tables

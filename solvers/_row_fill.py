@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.interaction import Choices
 from nash_swarm.game.row_exchange import best_row_exchange
 from nash_swarm.game.rows import NOISE, Patch, Rows, error_of, field_at, play_errors

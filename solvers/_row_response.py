@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.interaction import Choices
 from nash_swarm.game.rows import Rows, best_response, error_of, field_at, play_errors
 

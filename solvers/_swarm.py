@@ -12,6 +12,7 @@ from nash_swarm.game.arena import Arena, Members
 from nash_swarm.game.market import clear
 from nash_swarm.solvers._coupled_market import Record, fit
 from nash_swarm.solvers._flight import Particle, Pull, fly, neighbours
+from nash_swarm.solvers.base import Progress, ignore_progress
 
 _COMMUNITIES = 64
 """Communities that agents without coupling are divided into."""
@@ -51,7 +52,14 @@ class Found(NamedTuple):
         return math.exp(float(self.prices.mean()))
 
 
-def explore(arena: Arena, capacity: int, flight: Flight, rng: np.random.Generator, record: Record) -> list[Found]:
+def explore(
+    arena: Arena,
+    capacity: int,
+    flight: Flight,
+    rng: np.random.Generator,
+    record: Record,
+    progress: Progress = ignore_progress,
+) -> list[Found]:
     """Let particles fly; returns the best profile of each, the best one first."""
     if not arena.vectors.shape[2]:
         arena = _divide(arena)
@@ -70,8 +78,9 @@ def explore(arena: Arena, capacity: int, flight: Flight, rng: np.random.Generato
         prices = np.full(count, start) + (number > 0) * flight.spread * rng.normal(size=count)
         particles.append(Particle(clearing.narrow.copy(), prices, *(np.zeros(count) for _ in range(3))))
         bests.append(best._replace(prices=prices.copy()))
-    for _ in range(flight.rounds):
+    for turn in range(flight.rounds):
         for number, particle in enumerate(particles):
+            progress((turn * len(particles) + number) / (flight.rounds * len(particles)))
             pull = Pull(
                 bests[number].prices, best.prices, best.choices,
                 flight.momentum, flight.attraction, flight.attraction, flight.imitation,

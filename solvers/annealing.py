@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import demand, totals
@@ -17,7 +17,7 @@ from nash_swarm.game.tables import Tables
 from nash_swarm.solvers._fill import fill
 from nash_swarm.solvers._random import chance
 from nash_swarm.solvers._single import never_worse
-from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress
 
 _STAGES = 50
 
@@ -57,7 +57,15 @@ class Annealing(Solver):
         if min(self.tries, self.most_tries) < 1 or not 0 < self.cold <= self.hot:
             raise UsageError("annealing: tries must be positive and 0 < cold <= hot")
 
-    def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
+    def play(
+        self,
+        game: BitGame,
+        capacity: int,
+        *,
+        rng: np.random.Generator,
+        callback: Callback,
+        progress: Progress = ignore_progress,
+    ) -> Play:
         """See `Solver.play`; the tries are random."""
         tables = Tables.of(game)
         choices = np.empty(game.agents, np.uint8)
@@ -73,6 +81,7 @@ class Annealing(Solver):
             point = totals(tables, choices)
             trace.append({"temperature": temperature, "memory": float(point.memory), "damage": point.damage})
             callback(trace[-1])
+            progress((stage + 1) / _STAGES)
         fill(tables, choices, slack)
         return Play(never_worse(game, capacity, choices), trace=tuple(trace))
 

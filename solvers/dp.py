@@ -7,15 +7,18 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import totals
 from nash_swarm.game.tables import Tables
 from nash_swarm.solvers._fill import fill
 from nash_swarm.solvers._single import never_worse
-from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress
+
+_CELLS_AT_ONCE = 1 << 24
+"""Cells of the table that are filled between two words on the progress."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,15 @@ class Dp(Solver):
         if (self.grid is not None and self.grid < 1) or self.most_cells < 1:
             raise UsageError("dp: grid and most_cells must be positive")
 
-    def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
+    def play(
+        self,
+        game: BitGame,
+        capacity: int,
+        *,
+        rng: np.random.Generator,
+        callback: Callback,
+        progress: Progress = ignore_progress,
+    ) -> Play:
         """See `Solver.play`; nothing is random.
 
         Raises:
@@ -68,7 +79,7 @@ class Dp(Solver):
                 f"dp: a grid of {grid} bits needs {game.agents * (room // grid + 1)} cells, more than the limit "
                 f"{self.most_cells}; take a grid of {finest} bits or more, or raise most_cells"
             )
-        choices = _solve(tables.damage, -(-above // grid), room // grid)
+        choices = _solve(tables.damage, -(-above // grid), room // grid, progress)
         fill(tables, choices, capacity - totals(tables, choices).memory)
         choices = never_worse(game, capacity, choices)
         end = totals(tables, choices)
@@ -82,22 +93,33 @@ class Dp(Solver):
         return Play(choices, trace=(record,))
 
 
-def _solve(damage: npt.NDArray[np.float32], units: npt.NDArray[np.int64], capacity: int) -> npt.NDArray[np.uint8]:
-    chosen = np.zeros((len(damage), capacity + 1), np.uint8)
-    _tabulate(damage, units, chosen)
-    choices = np.empty(len(damage), np.uint8)
+def _solve(
+    damage: npt.NDArray[np.float32], units: npt.NDArray[np.int64], capacity: int, progress: Progress
+) -> npt.NDArray[np.uint8]:
+    agents = len(damage)
+    chosen = np.zeros((agents, capacity + 1), np.uint8)
+    before, after = np.zeros(capacity + 1), np.empty(capacity + 1)
+    # some agents at a time, so that it can be told how far it is
+    part = max(1, _CELLS_AT_ONCE // (capacity + 1))
+    for start in range(0, agents, part):
+        stop = min(start + part, agents)
+        before, after = _tabulate(damage, units, start, stop, before, after, chosen)
+        progress(stop / agents)
+    choices = np.empty(agents, np.uint8)
     _trace_back(units, chosen, choices)
     return choices
 
 
 @njit(nogil=True, cache=True)
-def _tabulate(damage, units, chosen):  # type: ignore[no-untyped-def]
-    """For each agent and k units: what it plays if it and all agents before it share at most k units at best."""
+def _tabulate(damage, units, start, stop, before, after, chosen):  # type: ignore[no-untyped-def]
+    """For agents from `start` to `stop` and k units: what each plays if it and all before share at most k at best.
+
+    `before` is the least damage of the agents before `start`, by units; returns that of those before `stop`, and the
+    other array.
+    """
     step = 0 if units.shape[0] == 1 else 1
-    agents, width = chosen.shape
-    before = np.zeros(width)
-    after = np.empty(width)
-    for i in range(agents):
+    width = chosen.shape[1]
+    for i in range(start, stop):
         row = i * step
         for k in range(width):
             after[k] = before[k] + damage[i, 0]
@@ -110,6 +132,7 @@ def _tabulate(damage, units, chosen):  # type: ignore[no-untyped-def]
                     after[k] = total
                     chosen[i, k] = s
         before, after = after, before
+    return before, after
 
 
 @njit(nogil=True, cache=True)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +13,7 @@ from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import totals
 from nash_swarm.game.market import clear
 from nash_swarm.game.tables import Tables
+from nash_swarm.solvers._branching import Program, branch_and_bound
 from nash_swarm.solvers._fill import close_bracket, fill
 from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers.base import Callback, Play, Solver
@@ -31,14 +28,15 @@ class Milp(Solver):
     With `reduce`, a Lagrangian solution comes first: at the clearing price, a strategy whose damage and price exceed
     the agent's best by more than that solution's distance to the dual bound cannot be part of a better solution (R.
     Dembo & P. Hammer 1980), so only the few agents that are nearly indifferent are left to decide. Without it the
-    program is what a textbook would write down. HiGHS works to a relative accuracy of about 1e-9; where the time runs
-    out or rounding would break the budget, the Lagrangian solution stands. With a time limit that is reached, results
-    depend on the machine.
+    program is what a textbook would write down. HiGHS works to a relative accuracy of about 1e-9. Where the time runs
+    out, the best solution found so far is the result; where there is none, or where rounding would break the budget,
+    the Lagrangian solution stands. The trace has the gap to the best bound that was proven. With a time limit that is
+    reached, results depend on the machine.
 
     Coupling is ignored when choosing.
 
     Attributes:
-        time_limit: seconds that HiGHS may take.
+        time_limit: seconds that HiGHS may take; a large program is stopped a tenth and five seconds later at the most.
         reduce: leave out strategies that cannot be part of a better solution than the Lagrangian one.
     """
 
@@ -68,74 +66,66 @@ class Milp(Solver):
             above -= above.min(axis=1, keepdims=True)
             possible = above <= (known.damage - clearing.bound) * (1 + 1e-9)
             possible[np.arange(game.agents), choices] = True
-        better, proven = _branch_and_bound(game, capacity, choices, possible, self.time_limit)
-        point = totals(tables, better)
+        found = _better(game, capacity, choices, possible, self.time_limit)
+        point = totals(tables, found.choices)
         if point.memory <= capacity and point.damage < known.damage:
-            choices = better
+            choices = found.choices
             fill(tables, choices, capacity - point.memory)
         end = totals(tables, choices)
+        # what was left out cannot be part of a better solution than the known one
+        bound = max(clearing.bound, min(found.bound, known.damage))
         record = {
             "memory": float(end.memory),
             "damage": end.damage,
             "variables": float(np.count_nonzero(possible)),
-            "proven": float(proven),
+            "proven": float(found.proven),
+            "gap": max(0.0, end.damage - bound) / max(abs(bound), 1e-30),
         }
         callback(record)
-        return Play(choices, trace=(record,))
+        return Play(choices, trace=(record,), out_of_time=not found.proven)
 
 
-def _branch_and_bound(
+class _Found(NamedTuple):
+    """What branch and bound ended with.
+
+    Attributes:
+        choices: uint8 (agents,).
+        bound: no possible choices within the capacity have a smaller damage.
+        proven: whether these are the best of them.
+    """
+
+    choices: npt.NDArray[np.uint8]
+    bound: float
+    proven: bool
+
+
+def _better(
     game: BitGame,
     capacity: int,
     choices: npt.NDArray[np.uint8],
     possible: npt.NDArray[np.bool_],
     time_limit: float,
-) -> tuple[npt.NDArray[np.uint8], bool]:
-    """The best choices HiGHS finds among the possible ones, and whether it proved them so."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import csr_array
-
+) -> _Found:
+    """The best choices HiGHS finds among the possible ones."""
     undecided = np.flatnonzero(possible.sum(axis=1) > 1)
     choices = np.where(possible.sum(axis=1) > 1, choices, possible.argmax(axis=1)).astype(np.uint8)
     if not len(undecided):
-        return choices, True
+        return _Found(choices, game.total_damage(choices), True)
     agent, strategy = np.nonzero(possible[undecided])
     memory, damage = game.memory[undecided], game.damage[undecided].astype(np.float64)
-    # above each agent's least, so that numbers of very different size meet as little as possible
-    bits = (memory - memory[:, :1])[agent, strategy]
-    cost = (damage - damage.min(axis=1, keepdims=True))[agent, strategy]
+    least = damage.min(axis=1, keepdims=True)
     settled = np.delete(np.arange(game.agents), undecided)
-    room = capacity - int(game.memory[settled, choices[settled]].sum()) - int(memory[:, 0].sum())
-    unit = max(1, int(np.gcd.reduce(bits)))
-    columns = np.arange(len(agent))
-    one_each = csr_array((np.ones(len(agent)), (agent, columns)), shape=(len(undecided), len(agent)))
-    with _stdout_to_stderr():
-        result = milp(
-            cost / max(cost.max(), 1e-300),
-            integrality=np.ones(len(agent)),
-            bounds=Bounds(0, 1),
-            constraints=[
-                LinearConstraint(one_each, 1, 1),
-                LinearConstraint(csr_array(bits[None, :] / unit), -np.inf, room // unit),
-            ],
-            options={"time_limit": time_limit, "mip_rel_gap": 0},
-        )
-    if result.x is not None:
+    # above each agent's least, so that numbers of very different size meet as little as possible
+    program = Program(
+        agent,
+        (damage - least)[agent, strategy],
+        (memory - memory[:, :1])[agent, strategy],
+        capacity - int(game.memory[settled, choices[settled]].sum()) - int(memory[:, 0].sum()),
+    )
+    answer = branch_and_bound(program, time_limit)
+    if len(answer.chosen):
         table = np.full((len(undecided), possible.shape[1]), -1.0)
-        table[agent, strategy] = result.x
+        table[agent, strategy] = answer.chosen
         choices[undecided] = table.argmax(axis=1)
-    return choices, result.status == 0
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Some HiGHS versions print from C++ even when told not to, which would break machine-readable output."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+    rest = float(game.damage[settled, choices[settled]].sum(dtype=np.float64)) + float(least.sum())
+    return _Found(choices, rest + answer.bound, answer.proven)

@@ -21,10 +21,13 @@ from nash_swarm.game.views import view_of
 from nash_swarm.solvers._coupled_market import finish, play_coupled
 from nash_swarm.solvers._row_market import play_rows
 from nash_swarm.solvers._swarm import explore
-from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress, part_of
 from nash_swarm.solvers.lagrangian import Lagrangian
 from nash_swarm.solvers.nash import Nash
 from nash_swarm.solvers.swarm import Swarm
+
+_FIRST, _EXPLORED = 0.2, 0.65
+"""Shares of the time that have passed, about, when `nash` has played and when the particles have."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,15 @@ class NashSwarm(Solver):
         if min(self.particles, self.rounds, self.descents, self.max_sweeps) < 1 or self.max_trades < 0:
             raise UsageError("nash-swarm: all settings must be positive, max_trades not negative")
 
-    def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
+    def play(
+        self,
+        game: BitGame,
+        capacity: int,
+        *,
+        rng: np.random.Generator,
+        callback: Callback,
+        progress: Progress = ignore_progress,
+    ) -> Play:
         """See `Solver.play`; where particles start, how they are drawn and who moves first is random."""
         trace: list[Mapping[str, float]] = []
 
@@ -85,13 +96,17 @@ class NashSwarm(Solver):
         elif game.coupling is not None:
             arena = Arena.of(game)
             flight = Swarm(particles=self.particles, rounds=self.rounds).flight
-            found = explore(arena, capacity, flight, deepcopy(rng), record)
+            progress(_FIRST)
+            found = explore(arena, capacity, flight, deepcopy(rng), record, part_of(progress, _FIRST, _EXPLORED))
+            progress(_EXPLORED)
             starts = [(plays[1].choices, plays[0].price or 0.0), (found[0].choices, found[0].price)]
             plays += [finish(arena, capacity, [start], price, self.max_trades, record) for start, price in starts]
-            plays += [
-                play_coupled(arena, capacity, nash.dynamics, rng, record, particle.choices, particle.price)
-                for particle in found[: self.descents]
-            ]
+            descend = part_of(progress, _EXPLORED, 1.0)
+            for number, particle in enumerate(found[: self.descents], 1):
+                plays.append(
+                    play_coupled(arena, capacity, nash.dynamics, rng, record, particle.choices, particle.price)
+                )
+                descend(number / self.descents)
         view = view_of(game)
         damage, _, best = min((view.total(play.choices).damage, place, play) for place, play in enumerate(plays))
         tell({"price": best.price or 0.0, "damage": damage})

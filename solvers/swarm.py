@@ -14,7 +14,7 @@ from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import Point
 from nash_swarm.solvers._coupled_market import finish
 from nash_swarm.solvers._swarm import Flight, explore
-from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,15 @@ class Swarm(Solver):
                 "swarm: momentum and imitation must lie in [0, 1), attraction in [0, 2], spread in [0, inf)"
             )
 
-    def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
+    def play(
+        self,
+        game: BitGame,
+        capacity: int,
+        *,
+        rng: np.random.Generator,
+        callback: Callback,
+        progress: Progress = ignore_progress,
+    ) -> Play:
         """See `Solver.play`; where particles start and how they are drawn is random."""
         trace: list[dict[str, float]] = []
 
@@ -74,7 +82,7 @@ class Swarm(Solver):
             callback(trace[-1])
 
         arena = Arena.of(game)
-        best = explore(arena, capacity, self.flight, rng, record)[0]
+        best = explore(arena, capacity, self.flight, rng, record, progress)[0]
         play = finish(arena, capacity, [best.choices], best.price, self.max_trades, record)
         return Play(play.choices, play.price, tuple(trace))
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.tables import Tables
 from nash_swarm.solvers._single import strategy_memory

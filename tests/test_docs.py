@@ -208,7 +208,13 @@ def test_every_option_that_a_document_names_exists() -> None:
     known = {option for command in _commands().values() for each in command.params for option in _options_of(each)}
     for file in BENCHMARKS.glob("*.py"):
         known |= set(re.findall(r"add_argument\(\s*\"(--[a-z-]+)", file.read_text(encoding="utf-8")))
-    known |= {"--help", "--no-deps", "--check", "--strict"}  # our command's own; pip's, ruff's and mypy's or mkdocs's
+    known |= {
+        "--help",
+        "--version",
+        "--no-deps",
+        "--check",
+        "--strict",
+    }  # our command's own; pip's, ruff's and mypy's or mkdocs's
     known |= {"--maxprocesses", "--dist"}  # of pytest-xdist
     for document in DOCUMENTS:
         named = {option for code in re.findall(r"`[^`]+`", _text(document)) for option in _OPTION.findall(code)}

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from nash_swarm.cli import options
-from nash_swarm.names import DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER
+from nash_swarm.cli import early, options
+from nash_swarm.errors import UsageError
+from nash_swarm.names import ACTIVATIONS, DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, PROTOCOLS
 
+_COMPARED = "What is compared"
 _SHOWN = ("method", "bits", "bytes", "delta_loss", "perplexity", "kl", "top1")
 
 
@@ -18,58 +20,157 @@ def bench(
         list[str],
         typer.Argument(metavar="MODEL...", help="Directories, hub ids, .gguf files, or the demo model 'smollm2'."),
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="REPORT", help="Folder of the report; a killed run goes on in it."),
-    ],
+    *,
     solvers: Annotated[
-        str | None, typer.Option("--solvers", help="Names with commas between, or 'all'. [default: all]")
+        str | None,
+        typer.Option(
+            "--solvers",
+            metavar="NAME,NAME",
+            help="Names with commas between, or 'all'.",
+            show_default="all",
+            rich_help_panel=_COMPARED,
+        ),
     ] = None,
     bits: Annotated[
-        str | None, typer.Option("--bits", help="Budgets in bits per parameter. [default: 2.5,3,3.5,4]")
+        str | None,
+        typer.Option(
+            "--bits",
+            metavar="N,N",
+            help="Budgets in bits per parameter.",
+            show_default="2.5,3,3.5,4",
+            rich_help_panel=_COMPARED,
+        ),
     ] = None,
     quantizer: Annotated[
-        str, typer.Option("--quantizer", help="Rounding methods, with commas between.")
+        str,
+        typer.Option(
+            "--quantizer",
+            metavar="NAME,NAME",
+            help="Rounding methods, with commas between.",
+            rich_help_panel=_COMPARED,
+        ),
     ] = DEFAULT_QUANTIZER,
-    damage: Annotated[str, typer.Option("--damage", help="Damage estimators, with commas between.")] = "fisher",
+    damage: Annotated[
+        str,
+        typer.Option(
+            "--damage",
+            metavar="NAME,NAME",
+            help="Damage estimators, with commas between.",
+            rich_help_panel=_COMPARED,
+        ),
+    ] = "fisher",
     granularity: Annotated[
-        str, typer.Option("--granularity", help="What an agent is, of layer,block,tile,parameter; commas between.")
+        str,
+        typer.Option(
+            "--granularity",
+            metavar="NAME,NAME",
+            help="What an agent is: layer, block, tile or parameter, with commas between.",
+            rich_help_panel=_COMPARED,
+        ),
     ] = "block",
-    strategies: options.Widths = "2,3,4,5,6,8",
-    scope: options.ScopeName = "model",
-    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
-    text: options.TextSource = "python-docs",
-    eval_text: Annotated[
-        str, typer.Option("--eval-text", help="Text that losses are of. [default: what is held out of --text]")
-    ] = "",
-    windows: Annotated[int | None, typer.Option("--windows", min=1, help="Calibration windows. [default: 16]")] = None,
-    eval_windows: Annotated[
-        int | None, typer.Option("--eval-windows", min=1, help="Windows that losses are of. [default: 16]")
-    ] = None,
-    length: Annotated[int, typer.Option("--length", help="Tokens of a window.")] = 512,
-    activations: Annotated[
-        str, typer.Option("--activations", help="Inputs of packed matrices: int8, int16 or fp32.")
-    ] = "int8",
     peers: Annotated[
-        Path | None, typer.Option("--peers", metavar="CSV", help="Results of other tools, shown beside ours.")
+        Path | None,
+        typer.Option(
+            "--peers", metavar="CSV", help="Results of other tools, shown beside ours.", rich_help_panel=_COMPARED
+        ),
     ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Minutes: two budgets, three solvers and 4 windows unless told otherwise.")
-    ] = False,
     protocol: Annotated[
         str,
         typer.Option(
             "--protocol",
+            metavar="NAME",
             help="'nash-swarm', or 'original': first the methods of the document this project began with, as they were "
             "and with everything counted; solvers nash,quantile,uniform and bits 3,4 unless told otherwise.",
+            rich_help_panel=_COMPARED,
         ),
-    ] = "nash-swarm",
-    jobs: Annotated[int, typer.Option("--jobs", help="Cells at a time; each holds the model. -1: one a core.")] = 1,
+    ] = PROTOCOLS[0],
+    text: options.TextSource = "python-docs",
+    eval_text: Annotated[
+        str,
+        typer.Option(
+            "--eval-text",
+            metavar="TEXT",
+            help="Text that losses are of.",
+            show_default="what is held out of --text",
+            rich_help_panel=options.TEXT,
+        ),
+    ] = "",
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            "--windows",
+            min=1,
+            metavar="N",
+            help="Calibration windows.",
+            show_default="16",
+            rich_help_panel=options.TEXT,
+        ),
+    ] = None,
+    eval_windows: Annotated[
+        int | None,
+        typer.Option(
+            "--eval-windows",
+            min=1,
+            metavar="N",
+            help="Windows that losses are of.",
+            show_default="16",
+            rich_help_panel=options.TEXT,
+        ),
+    ] = None,
+    length: Annotated[
+        int, typer.Option("--length", metavar="N", help="Tokens of a window.", rich_help_panel=options.TEXT)
+    ] = 512,
+    scope: options.ScopeName = "model",
+    strategies: options.Widths = "2,3,4,5,6,8",
+    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Minutes: two budgets, three solvers and 4 windows unless told otherwise.",
+            rich_help_panel=options.QUALITY,
+        ),
+    ] = False,
+    activations: Annotated[
+        str,
+        typer.Option(
+            "--activations",
+            metavar="NAME",
+            help=f"Inputs of packed matrices: {' or '.join(ACTIVATIONS)}.",
+            rich_help_panel=options.QUALITY,
+        ),
+    ] = ACTIVATIONS[0],
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            help="Cells at a time; each holds the model. -1: one a core.",
+            rich_help_panel=options.QUALITY,
+        ),
+    ] = 1,
     backend: Annotated[
-        str, typer.Option("--backend", help="Of joblib: loky, threading, multiprocessing, dask, ray.")
+        str,
+        typer.Option(
+            "--backend",
+            metavar="NAME",
+            help="Of joblib: loky, threading, multiprocessing, dask, ray.",
+            rich_help_panel=options.QUALITY,
+        ),
     ] = "loky",
     seed: options.Seed = 0,
     trust_remote_code: options.TrustRemoteCode = False,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="REPORT",
+            help="Folder of the report; a killed run goes on in it.",
+            callback=options.not_dash,
+            rich_help_panel=options.OUTPUT,
+        ),
+    ],
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -78,12 +179,35 @@ def bench(
     Every finished cell is kept in REPORT: a run that was killed repeats nothing. Writes results.csv, results.json,
     report.md, table.tex, report.html and figures.
     """
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"no protocol named {protocol!r}; there are {', '.join(PROTOCOLS)}")
+    given: dict[str, Any] = {
+        "solvers": None if solvers is None else _names(solvers),
+        "bits": None if bits is None else options.read_budgets(bits),
+        "windows": windows,
+        "eval_windows": eval_windows,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    grains = tuple(options.read_granularity(name) for name in _names(granularity))
+    within = options.read_scope(scope)
+    widths = options.read_widths(strategies)
+    if given.get("solvers") != ("all",):
+        early.check_names("solvers", given.get("solvers", ()))
+    early.check_names("quantizers", _names(quantizer))
+    early.check_names("damage", _names(damage))
+    early.check_budgets(given.get("bits", ()))
+    for grain in grains:
+        early.check_agents(widths, grain, group_size, None)
+    if activations not in ACTIVATIONS:
+        raise UsageError(f"activations must be one of {', '.join(ACTIVATIONS)}, not {activations!r}")
+
     import shlex
     import sys
     from dataclasses import replace
 
     from nash_swarm.cli import show
-    from nash_swarm.errors import UsageError
+    from nash_swarm.files.places import check_no_input, source_places
+    from nash_swarm.suite.folder import FILES, check_report_folder
     from nash_swarm.suite.original.running import run_original
     from nash_swarm.suite.peers import read_peers
     from nash_swarm.suite.running import run
@@ -91,31 +215,28 @@ def bench(
     from nash_swarm.suite.tables import by_model
     from nash_swarm.suite.writing import write_report
 
-    protocols = {"nash-swarm": run, "original": run_original}
-    if protocol not in protocols:
-        raise UsageError(f"no protocol named {protocol!r}; there are {', '.join(protocols)}")
     chosen: dict[str, Any] = dict(QUICK) if quick else {}
     if protocol == "original":
         chosen |= BESIDE_ORIGINAL
-    given = {
-        "solvers": None if solvers is None else _names(solvers),
-        "bits": None if bits is None else options.read_budgets(bits),
-        "windows": windows,
-        "eval_windows": eval_windows,
-    }
-    chosen |= {name: value for name, value in given.items() if value is not None}
+    chosen |= given
     settings = Settings(
         tuple(models), quantizers=_names(quantizer), damages=_names(damage),
-        granularities=tuple(options.read_granularity(name) for name in _names(granularity)),
-        scope=options.read_scope(scope), strategies=options.read_widths(strategies), group_size=group_size,
+        granularities=grains,
+        scope=within, strategies=widths, group_size=group_size,
         text=text, eval_text=eval_text, length=length, activations=activations, seed=seed,
         trust_remote_code=trust_remote_code, **chosen,
     )  # fmt: skip
+    check_report_folder(output)
+    for name in FILES:
+        if (output / name).is_file():
+            check_no_input(output / name, source_places(text, eval_text, peers))
     others = () if peers is None else tuple(read_peers(peers))
     command = shlex.join(["nash-swarm", *sys.argv[1:]])
-    found = protocols[protocol](settings, output, jobs=jobs, backend=backend, command=command, quiet=quiet)
+    found = (run_original if protocol == "original" else run)(
+        settings, output, jobs=jobs, backend=backend, command=command, quiet=quiet
+    )
     results = replace(found, peers=others)
-    files = write_report(results, output)
+    files = write_report(results, output, overwrite=True)
     if json:
         show.print_json(
             {

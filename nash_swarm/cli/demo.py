@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from nash_swarm.cli import options
+from nash_swarm.cli import early, options
 from nash_swarm.names import DEFAULT_SOLVER
 
+_MARK = "demo"
+"""What the report of a model that the demo made says of who made it."""
 _PROMPT = "What is the Python language used for?"
 
 
@@ -22,6 +24,7 @@ def demo(
     windows: options.Windows = 16,
     steps: Annotated[int, typer.Option("--tune", min=0, help="Steps of tuning, two windows each; 0 for none.")] = 0,
     seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -30,6 +33,9 @@ def demo(
     Matrices are rounded with twice as many windows as damage is measured on. With `--tune` the solver's model is then
     tuned, on its grid and at the same bytes, on three times as many.
     """
+    early.check_budgets([bits])
+    early.check_names("solvers", [solver])
+
     import time
     from dataclasses import replace
 
@@ -41,7 +47,8 @@ def demo(
     from nash_swarm.evaluation.measures import evaluate
     from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
     from nash_swarm.files.atomic import check_new_folder
-    from nash_swarm.files.packed_model import counted_bytes, is_packed, load, save
+    from nash_swarm.files.packed_model import counted_bytes, is_packed, load, read_report, save
+    from nash_swarm.files.places import source_places
     from nash_swarm.game.bitgame import Calibration
     from nash_swarm.game.budget import Budget
     from nash_swarm.models.source import load_source
@@ -54,8 +61,9 @@ def demo(
     from nash_swarm.pipeline.tuning import tune
 
     started = time.perf_counter()
-    again = is_packed(output)
-    check_new_folder(output, overwrite=again)
+    # what an earlier demo wrote is replaced without a word, what took more is not
+    again = overwrite or (is_packed(output) and read_report(output).get("measured", {}).get("by") == _MARK)
+    check_new_folder(output, overwrite=again, sources=source_places("smollm2"))
     names = list(dict.fromkeys((solver, "quantile", "uniform")))
     players = {name: registry.create("solvers", name) for name in names}
     estimator = registry.create("damage", "fisher")
@@ -76,7 +84,7 @@ def demo(
 
     rounding = Calibration(chosen("calibration", 2 * windows), text.source)
     allocations = {
-        name: replace(solve(game, bits=bits, solver=player, seed=seed), calibration=rounding)
+        name: replace(solve(game, bits=bits, solver=player, seed=seed, quiet=quiet), calibration=rounding)
         for name, player in players.items()
     }
     models: dict[str, Any] = {"original": source.model}
@@ -94,7 +102,7 @@ def demo(
     found = evaluate(models, chosen("held-out", windows), reference=source.model, quiet=quiet)
     save(
         models[best], output, tokenizer=source.tokenizer, overwrite=again,
-        measured=figures(found[best], found["original"], BUILT_IN_TEXT),
+        measured=figures(found[best], found["original"], BUILT_IN_TEXT) | {"by": _MARK},
     )  # fmt: skip
     chat = bool(source.tokenizer.chat_template)
     answer = continue_text(load(output), source.tokenizer, _PROMPT, tokens=32, chat=chat)

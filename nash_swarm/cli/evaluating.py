@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nash_swarm.evaluation.intervals import Estimate
     from nash_swarm.evaluation.text import Text
 
+_TASKS = "Tasks instead of a text"
 Part = Literal["held-out", "all"]
 
 
@@ -26,23 +27,42 @@ def evaluate(
         str | None, typer.Option(help="The original model, for KL and top-1 agreement.", metavar="MODEL")
     ] = None,
     text: options.TextSource = "python-docs",
-    tokens: Annotated[int, typer.Option(min=2, help="At most so many tokens, in windows of 512.")] = 8192,
+    tokens: Annotated[
+        int,
+        typer.Option(
+            min=2, metavar="N", help="At most so many tokens, in windows of 512.", rich_help_panel=options.TEXT
+        ),
+    ] = 8192,
     tasks: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME,NAME",
             help="Tasks instead, comma-separated: last-word and cloze are made from --text; all others are run by "
-            "lm-eval (the extra `eval`)."
+            "lm-eval (the extra `eval`).",
+            rich_help_panel=_TASKS,
         ),
     ] = None,
     task_path: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Local task files (YAML) for lm-eval; no hub is asked for others."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Local task files (YAML) for lm-eval; no hub is asked for others.",
+            rich_help_panel=_TASKS,
+        ),
     ] = None,
-    questions: Annotated[int, typer.Option(min=1, help="Questions of each task at most.")] = 200,
+    questions: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Questions of each task at most.", rich_help_panel=_TASKS),
+    ] = 200,
     save_tasks: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also write last-word and cloze as task files that lm-eval reads."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Also write last-word and cloze as task files that lm-eval reads.",
+            rich_help_panel=_TASKS,
+        ),
     ] = None,
+    overwrite: options.Overwrite = False,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -52,7 +72,7 @@ def evaluate(
     If the model was calibrated on the same text, only the windows that calibration never sees are used.
     """
     if tasks is not None:
-        _evaluate_tasks(model, reference, text, tasks, task_path, questions, save_tasks, seed, json, quiet)
+        _evaluate_tasks(model, reference, text, tasks, task_path, questions, save_tasks, overwrite, seed, json, quiet)
         return
     if task_path is not None or save_tasks is not None:
         raise UsageError("--task-path and --save-tasks go with --tasks")
@@ -139,7 +159,7 @@ def check_reference(packed: str, report: Mapping[str, Any], reference: str, orig
 
 def _evaluate_tasks(
     model: str, reference: str | None, text: str, tasks: str, task_path: Path | None, questions: int,
-    save_tasks: Path | None, seed: int, json: bool, quiet: bool,
+    save_tasks: Path | None, overwrite: bool, seed: int, json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     import numpy as np
 
@@ -148,6 +168,8 @@ def _evaluate_tasks(
     from nash_swarm.evaluation.intervals import accuracy, difference, sign_test
     from nash_swarm.evaluation.text import cut_windows
     from nash_swarm.files.atomic import check_new_folder
+    from nash_swarm.files.known import TASK_FILES
+    from nash_swarm.files.places import source_places
     from nash_swarm.integrations.harness import require_harness, run_tasks
     from nash_swarm.models.tasks import require_predictions
 
@@ -159,7 +181,8 @@ def _evaluate_tasks(
     if others:
         require_harness(others)
     if save_tasks is not None:
-        check_new_folder(save_tasks)
+        places = source_places(model, reference, text, task_path)
+        check_new_folder(save_tasks, overwrite=overwrite, kind=TASK_FILES, sources=places)
     loaded = _load(model, reference, text)
     if loaded.tokenizer is None:
         raise UsageError("this model has no tokenizer; it cannot read a question")
@@ -171,7 +194,7 @@ def _evaluate_tasks(
         pieces = loaded.tokenizer.batch_decode(cut_windows(loaded.text, loaded.tokenizer, part=loaded.part))
         asked = cloze.make_questions(pieces, questions, np.random.default_rng(seed))
         if save_tasks is not None:
-            cloze.write_task_files(asked, save_tasks)
+            cloze.write_task_files(asked, save_tasks, overwrite=overwrite)
         right = {
             name: cloze.answer(one, loaded.tokenizer, asked, quiet=quiet) for name, one in loaded.models.items() if own
         }

@@ -1,4 +1,4 @@
-"""`nash-swarm generate`, `inspect` and `solvers`: looking at what there is."""
+"""`nash-swarm inspect` and `solvers`: looking at what there is."""
 
 from __future__ import annotations
 
@@ -10,34 +10,12 @@ import typer
 from nash_swarm.cli import options
 
 
-def generate(
-    model: options.Packed,
-    prompt: Annotated[str, typer.Argument(help="Text to continue.")],
-    tokens: Annotated[int, typer.Option(min=1, help="New tokens at most.")] = 40,
-    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")] = False,
-    sample: Annotated[bool, typer.Option("--sample", help="Sample instead of taking the likeliest token.")] = False,
-    seed: options.Seed = 0,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Continue a text with a packed model."""
-    from nash_swarm.cli import show
-    from nash_swarm.evaluation.continuation import continue_text
-    from nash_swarm.files.packed_model import load, load_tokenizer
-
-    subject, tokenizer = load(model), load_tokenizer(model)
-    answer = continue_text(subject, tokenizer, prompt, tokens=tokens, chat=chat, sample=sample, seed=seed)
-    if json:
-        show.print_json({"model": str(model), "prompt": prompt, "text": answer})
-    else:
-        print(answer)
-
-
 def inspect(
     model: options.Packed,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write the heat map as a page of its own.")
     ] = None,
+    overwrite: options.Overwrite = False,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -46,11 +24,12 @@ def inspect(
     from nash_swarm.cli import show
     from nash_swarm.files.atomic import check_new_file, new_file
     from nash_swarm.files.contents import read_contents
+    from nash_swarm.files.places import source_places
     from nash_swarm.suite.heatmap import of_contents
     from nash_swarm.suite.page import heatmap_page
 
     if html is not None:
-        check_new_file(html)
+        check_new_file(html, overwrite=overwrite, inputs=source_places(model))
     contents = read_contents(model)
     found = of_contents(contents)
     rows: list[tuple[str, Any]] = [
@@ -64,7 +43,7 @@ def inspect(
     for name, value in contents.report.get("certificate", {}).items():
         rows.append((name.replace("_", " "), value))
     if html is not None:
-        with new_file(html) as temporary:
+        with new_file(html, overwrite=overwrite) as temporary:
             temporary.write_text(heatmap_page(model.resolve().name, rows, found), encoding="utf-8")
     if json:
         show.print_json(contents.to_dict())

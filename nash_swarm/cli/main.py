@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import _thread
+import inspect
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Timer
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from nash_swarm.cli import bench, demo, evaluating, inspection, solver_bench, stages, warming, whole
+from nash_swarm import __version__
+from nash_swarm.cli import bench, demo, evaluating, generating, inspection, solver_bench, stages, warming, whole
 from nash_swarm.errors import NashSwarmError, NashSwarmWarning
+from nash_swarm.files.temporary import settle_temporary_folder
+from nash_swarm.progress import plain_downloads
 
 _INTERRUPTED = 130
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"nash-swarm {__version__}")
+        raise typer.Exit
+
+
+def _unwrapped(command: Callable[..., None]) -> str:
+    """What a command's docstring says, every paragraph in one line, for the help to break where its columns end."""
+    return "\n\n".join(" ".join(part.split()) for part in (inspect.getdoc(command) or "").split("\n\n"))
+
 
 app = typer.Typer(
     name="nash-swarm",
@@ -25,17 +41,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", is_eager=True, callback=_print_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (
-    whole.compress, stages.measure, stages.solve, stages.certify, stages.pack, evaluating.evaluate, inspection.generate,
+    whole.compress, stages.measure, stages.solve, stages.certify, stages.pack, evaluating.evaluate, generating.generate,
     inspection.inspect, inspection.solvers, bench.bench, solver_bench.bench_solvers, warming.warmup, demo.demo,
 ):  # fmt: skip
-    app.command("eval" if command is evaluating.evaluate else None)(command)
+    app.command("eval" if command is evaluating.evaluate else None, help=_unwrapped(command))(command)
 
 
 def main() -> None:
     """Entry point: exit code 0 done, 1 bad data, 2 bad usage, 130 interrupted."""
     try:
-        with _insistent_interrupts(), _short_warnings():
+        with _insistent_interrupts(), _short_warnings(), plain_downloads():
+            settle_temporary_folder()
             app()
     except NashSwarmError as error:
         print(f"nash-swarm: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -12,88 +13,200 @@ from nash_swarm.names import GRANULARITIES, LEVELS, SCOPES, Granularity, Levels,
 
 if TYPE_CHECKING:
     from nash_swarm.game.rules import Rules
+    from nash_swarm.solvers.base import Solver
+
+LOADING = "Loading the model"
+BUDGET = "Budget"
+TEXT = "Text"
+AGENTS = "What an agent is"
+QUALITY = "Speed and quality"
+OUTPUT = "Output"
+"""Groups of options in the help of commands that have many."""
+
+
+def not_dash(value: Path) -> Path:
+    """The path of an output.
+
+    Raises:
+        UsageError: it is the dash that stands for standard output elsewhere.
+    """
+    if str(value) == "-":
+        raise UsageError("results are files and folders, not a stream: name one (./- for one that is called -)")
+    return value
+
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Directory, hub id, .gguf file, or the built-in demo model 'smollm2'.")
 ]
 Packed = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a packed model.")]
-Out = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where to write.")]
+Out = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="OUT", help="Where to write.", callback=not_dash, rich_help_panel=OUTPUT),
+]
 Bits = Annotated[
     float | None,
-    typer.Option(help="Budget in bits per parameter, everything on disk included (tokenizer files are not)."),
+    typer.Option(
+        metavar="N",
+        help="Bits per parameter, everything on disk included (tokenizer files are not).",
+        rich_help_panel=BUDGET,
+    ),
 ]
-Size = Annotated[str | None, typer.Option(help="Budget as a file size instead, e.g. 60MB.")]
-SolverName = Annotated[str, typer.Option("--solver", help="Who allocates; see `nash-swarm solvers`.")]
-QuantizerName = Annotated[str, typer.Option("--quantizer", help="How weights are rounded; see `nash-swarm solvers`.")]
-DamageName = Annotated[str, typer.Option("--damage", help="How damage is estimated; see `nash-swarm solvers`.")]
-GRAINS = "What an agent is: layer, block (a column group), tile, or parameter"
-Grain = Annotated[str, typer.Option("--granularity", help=f"{GRAINS}.")]
+Size = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="A file size instead, e.g. 60MB.", rich_help_panel=BUDGET)
+]
+SolverName = Annotated[
+    str,
+    typer.Option("--solver", metavar="NAME", help="Who allocates; see `nash-swarm solvers`.", rich_help_panel=QUALITY),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        metavar="SECONDS",
+        help="Of a solver that has one (milp); the gap it reached is told.",
+        rich_help_panel=QUALITY,
+    ),
+]
+QuantizerName = Annotated[
+    str,
+    typer.Option(
+        "--quantizer",
+        metavar="NAME",
+        help="How weights are rounded; see `nash-swarm solvers`.",
+        rich_help_panel=QUALITY,
+    ),
+]
+DamageName = Annotated[
+    str,
+    typer.Option(
+        "--damage",
+        metavar="NAME",
+        help="How damage is estimated; see `nash-swarm solvers`.",
+        rich_help_panel=QUALITY,
+    ),
+]
+GRAINS = "Layer, block (a column group), tile, or parameter"
+Grain = Annotated[str, typer.Option("--granularity", metavar="NAME", help=f"{GRAINS}.", rich_help_panel=AGENTS)]
 Widths = Annotated[
     str,
     typer.Option(
         "--strategies",
+        metavar="N,N",
         help="Bit-widths agents may choose from, of 2,3,4,5,6,8,16. Leaving out 3, 5 and 6 is costly: "
         "with 2,4,8 alone a mix at 3.2 bits does worse than uniform 3 bits.",
+        rich_help_panel=AGENTS,
     ),
 ]
 TextSource = Annotated[
-    str, typer.Option("--text", help="Text file, 'python-docs' (on every machine), or data set ID:CONFIG:SPLIT:COLUMN.")
+    str,
+    typer.Option(
+        "--text",
+        metavar="TEXT",
+        help="File, 'python-docs' (on every machine), or data set ID:CONFIG:SPLIT:COLUMN.",
+        rich_help_panel=TEXT,
+    ),
 ]
 ScopeName = Annotated[
     str,
-    typer.Option("--scope", help="What is quantized and counted: model, or linear (block linears only, as in papers)."),
+    typer.Option(
+        "--scope",
+        metavar="NAME",
+        help="What is quantized and counted: model, or linear (block linears only, as in papers).",
+        rich_help_panel=BUDGET,
+    ),
 ]
 SPACING = "Where the values of codes lie: uniform, or normal, as suits normally distributed weights"
-Spacing = Annotated[str | None, typer.Option("--levels", help=f"{SPACING}; normal by default, but for single weights.")]
-GroupSize = Annotated[int, typer.Option("--group-size", help="Columns that share a scale and zero-point per row.")]
-Windows = Annotated[int, typer.Option("--windows", min=1, help="Calibration windows of 512 tokens.")]
+Spacing = Annotated[
+    str | None,
+    typer.Option(
+        "--levels",
+        metavar="NAME",
+        help=f"{SPACING}; normal by default, but for single weights.",
+        rich_help_panel=AGENTS,
+    ),
+]
+GROUPS = "Columns that share a scale and zero-point per row"
+GroupSize = Annotated[int, typer.Option("--group-size", metavar="N", help=f"{GROUPS}.", rich_help_panel=AGENTS)]
+Windows = Annotated[
+    int,
+    typer.Option("--windows", min=1, metavar="N", help="Calibration windows of 512 tokens.", rich_help_panel=TEXT),
+]
 EvalWindows = Annotated[
-    int, typer.Option("--eval-windows", min=0, help="Held-out windows of 512 tokens to evaluate on; 0 for none.")
+    int,
+    typer.Option(
+        "--eval-windows",
+        min=0,
+        metavar="N",
+        help="Held-out windows of 512 tokens to evaluate on; 0 for none.",
+        rich_help_panel=TEXT,
+    ),
 ]
 Keep = Annotated[
-    list[str] | None, typer.Option("--keep", metavar="NAME=BITS", help="Pin tensors to a width, e.g. lm_head=8.")
+    list[str] | None,
+    typer.Option("--keep", metavar="NAME=N", help="Pin tensors to a width, e.g. lm_head=8.", rich_help_panel=AGENTS),
 ]
 Forbid = Annotated[
-    list[str] | None, typer.Option("--forbid", metavar="NAME=BITS,BITS", help="Widths tensors may not get.")
+    list[str] | None,
+    typer.Option("--forbid", metavar="NAME=N,N", help="Widths tensors may not get.", rich_help_panel=AGENTS),
 ]
 Fuse = Annotated[
     list[str] | None,
-    typer.Option("--fuse", metavar="NAME,NAME", help="Siblings that must share widths, e.g. gate_proj,up_proj."),
+    typer.Option(
+        "--fuse",
+        metavar="NAME,NAME",
+        help="Siblings that must share widths, e.g. gate_proj,up_proj.",
+        rich_help_panel=AGENTS,
+    ),
 ]
 Rounds = Annotated[
-    int, typer.Option("--rounds", min=0, help="Measure again at the packed model and play again, so often.")
-]
-EffortName = Annotated[
-    str,
+    int,
     typer.Option(
-        "--effort",
-        help="Minutes for quality: fast (8 windows, no contest), default (16, rounded with 32), or best (32, rounded "
-        "with 128, no contest, the packed model tuned against the original).",
+        "--rounds",
+        min=0,
+        metavar="N",
+        help="Measure again at the packed model and play again, so often.",
+        rich_help_panel=QUALITY,
     ),
 ]
-Contest = Annotated[
-    bool | None,
+Seed = Annotated[
+    int,
     typer.Option(
-        "--contest/--no-contest",
-        help="Also pack uniform and quantile, try all on calibration text held out from the game, keep the best; "
-        "the effort's choice by default.",
-        show_default=False,
+        "--seed",
+        min=0,
+        metavar="N",
+        help="Seed of everything random; every command takes it.",
+        rich_help_panel=QUALITY,
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random; every command takes it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars; every command takes it.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output folder that is not empty.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress; every command takes it.", rich_help_panel=OUTPUT),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace an existing output: a file, or a folder that nash-swarm wrote.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 MaxMemory = Annotated[
     str | None,
     typer.Option(
         "--max-memory",
         metavar="SIZE",
         help="Read a model that needs more memory (default: than is free) from its directory block by block, e.g. 6GB.",
+        rich_help_panel=LOADING,
     ),
 ]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let transformers run Python code that comes with the model.")
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Let transformers run Python code that comes with the model.",
+        rich_help_panel=LOADING,
+    ),
 ]
 
 
@@ -130,6 +243,21 @@ def read_rules(keep: list[str] | None, forbid: list[str] | None, fuse: list[str]
     from nash_swarm.game.rules import Rules
 
     return Rules.parse(keep or (), forbid or (), fuse or ())
+
+
+def read_solver(name: str, time_limit: float | None) -> Solver | str:
+    """The solver as an instance that keeps to the time limit, or its name where no limit is given.
+
+    Raises:
+        UsageError: the limit is not positive, or the solver has none.
+    """
+    if time_limit is None:
+        return name
+    if not 0 < time_limit < math.inf:
+        raise UsageError(f"--time-limit must be a positive number of seconds, not {time_limit:g}")
+    from nash_swarm.pipeline.solving import make_solver
+
+    return make_solver(name, time_limit)
 
 
 def read_granularity(value: str) -> Granularity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nash_swarm.cli import options
+from nash_swarm.cli import early, options
 from nash_swarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,17 +36,24 @@ def bench_solvers(
     results.csv, results.json and report.md, and a figure, solvers.png and solvers.svg, if matplotlib is installed (the
     extra `report`).
     """
+    names = None if solvers == "all" else solvers.split(",")
+    numbers = _read_sizes(sizes)
+    early.check_names("solvers", names or ())
+    early.check_size(memory)
+    if not 0 < limit < math.inf:
+        raise UsageError(f"--limit must be a positive number of seconds, not {limit:g}")
+
     from nash_swarm.cli import show
-    from nash_swarm.game.budget import Budget
-    from nash_swarm.suite.folder import ReportFolder
+    from nash_swarm.game.budget import parse_size
+    from nash_swarm.suite.folder import ReportFolder, check_report_folder
     from nash_swarm.suite.synthetic.contest import KINDS, check_question, compare_solvers
-    from nash_swarm.suite.synthetic.files import results_of, write_files
+    from nash_swarm.suite.synthetic.files import CSV, FIGURES, JSON, REPORT, results_of, write_files
     from nash_swarm.suite.synthetic.games import FAMILIES
 
-    names = None if solvers == "all" else solvers.split(",")
     families = tuple(FAMILIES) if games == "all" else games.split(",")
-    numbers, most_memory = _read_sizes(sizes), Budget.of_size(memory).total_bits / 8
+    most_memory = parse_size(memory)
     check_question(names, families, numbers, limit)
+    check_report_folder(output, kinds=KINDS, files=(CSV, JSON, REPORT, *FIGURES))
     folder = ReportFolder(output, kinds=KINDS)
     rows = compare_solvers(
         names, families=families, sizes=numbers, limit=limit, most_memory=most_memory, seed=seed, folder=folder,
@@ -53,7 +61,7 @@ def bench_solvers(
     )  # fmt: skip
     command = shlex.join(["nash-swarm", *sys.argv[1:]])
     results = results_of(rows, command, seed=seed, limit=limit)
-    written = [path.name for path in write_files(results, folder.path)]
+    written = [path.name for path in write_files(results, folder.path, overwrite=True)]
     if json:
         show.print_json({"output": str(output), "files": written, **results})
         return

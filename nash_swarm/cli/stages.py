@@ -7,65 +7,78 @@ from typing import Annotated
 
 import typer
 
-from nash_swarm.cli import options
+from nash_swarm.cli import early, options
 from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, DEFAULT_SOLVER
 
 
 def measure(
     model: options.Model,
-    output: options.Out,
-    damage: options.DamageName = "fisher",
+    *,
+    text: options.TextSource = "python-docs",
+    windows: options.Windows = 16,
+    scope: options.ScopeName = "model",
     granularity: options.Grain = DEFAULT_GRANULARITY,
     strategies: options.Widths = "2,3,4,5,6,8",
-    text: options.TextSource = "python-docs",
-    scope: options.ScopeName = "model",
     group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
     levels: options.Spacing = None,
-    windows: options.Windows = 16,
+    damage: options.DamageName = "fisher",
     coupling: Annotated[
         bool,
         typer.Option(
             "--coupling/--no-coupling",
             help="Also measure how the damage of agents interacts (single weights: in a row).",
+            rich_help_panel=options.QUALITY,
         ),
     ] = False,
     seed: options.Seed = 0,
     max_memory: options.MaxMemory = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    output: options.Out,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure what every agent of MODEL would suffer and cost with every width; write the game (.npz)."""
+    """Measure what every agent of MODEL would suffer and cost with every width; write the game (.npz).
+
+    A run that was killed leaves the matrices it has finished in a hidden folder beside OUT; the same command takes them
+    up.
+    """
+    grain = options.read_granularity(granularity)
+    within = options.read_scope(scope)
+    spacing = None if levels is None else options.read_levels(levels)
+    widths = options.read_widths(strategies)
+    early.check_agents(widths, grain, group_size, spacing)
+    early.check_names("damage", [damage])
+    early.check_size(max_memory)
+
     from nash_swarm import registry
     from nash_swarm.cli import show
     from nash_swarm.evaluation.text import load_text
     from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.game import save_game
+    from nash_swarm.files.places import source_places
     from nash_swarm.models.offload import require_in_memory
     from nash_swarm.models.source import load_source
-    from nash_swarm.pipeline.agents import check_strategies
+    from nash_swarm.pipeline.keeping import kept_pieces
     from nash_swarm.pipeline.measuring import measure as run
 
-    grain = options.read_granularity(granularity)
-    widths = check_strategies(options.read_widths(strategies), grain)
-    within = options.read_scope(scope)
-    spacing = None if levels is None else options.read_levels(levels)
     estimator = registry.create("damage", damage)
     if coupling and grain == "parameter":
         estimator.check_couples()
-    check_new_file(output)
+    check_new_file(output, overwrite=overwrite, inputs=source_places(model, text))
     loaded = load_text(text)
     source = load_source(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
     )
     if coupling and grain != "parameter":
         require_in_memory(source.model, "coupling")
-    game = run(
-        source.model, source.tokenizer, text=loaded, damage=estimator, granularity=grain, strategies=widths,
-        scope=within, group_size=group_size, levels=spacing, windows=windows, coupling=coupling, seed=seed,
-        name=source.name, quiet=quiet,
-    )  # fmt: skip
-    save_game(game, output)
+    with kept_pieces(output) as pieces:
+        game = run(
+            source.model, source.tokenizer, text=loaded, damage=estimator, granularity=grain, strategies=widths,
+            scope=within, group_size=group_size, levels=spacing, windows=windows, coupling=coupling, seed=seed,
+            name=source.name, pieces=pieces, quiet=quiet,
+        )  # fmt: skip
+        save_game(game, output, overwrite=overwrite)
     per = 1 / game.parameters
     values = {
         "output": str(output),
@@ -92,30 +105,36 @@ def measure(
 
 def solve(
     game: Annotated[Path, typer.Argument(metavar="GAME.npz", help="From `nash-swarm measure`.")],
-    output: options.Out,
+    *,
     bits: options.Bits = None,
     size: options.Size = None,
-    solver: options.SolverName = DEFAULT_SOLVER,
     keep: options.Keep = None,
     forbid: options.Forbid = None,
     fuse: options.Fuse = None,
+    solver: options.SolverName = DEFAULT_SOLVER,
+    time_limit: options.TimeLimit = None,
     seed: options.Seed = 0,
+    output: options.Out,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Allocate a budget by any solver; write the allocation (.json). Nothing is measured again."""
-    from nash_swarm import registry
+    early.check_budget(bits, size)
+    early.check_names("solvers", [solver])
+    rules = options.read_rules(keep, forbid, fuse)
+    chosen = options.read_solver(solver, time_limit)
+
     from nash_swarm.cli import show
     from nash_swarm.files.allocation import save_allocation
     from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.game import load_game
+    from nash_swarm.files.places import source_places
     from nash_swarm.pipeline.solving import solve as run
 
-    chosen = registry.create("solvers", solver)
-    rules = options.read_rules(keep, forbid, fuse)
-    check_new_file(output)
-    allocation = run(load_game(game), bits=bits, size=size, solver=chosen, seed=seed, rules=rules)
-    save_allocation(allocation, output)
+    check_new_file(output, overwrite=overwrite, inputs=source_places(game))
+    allocation = run(load_game(game), bits=bits, size=size, solver=chosen, seed=seed, rules=rules, quiet=quiet)
+    save_allocation(allocation, output, overwrite=overwrite)
     if json:
         show.print_json({"output": str(output), "solver": solver, "certificate": show.certificate_values(allocation)})
     elif not quiet:
@@ -156,15 +175,19 @@ def pack(
     quiet: options.Quiet = False,
 ) -> None:
     """Round MODEL to an allocation, pack it, and save it."""
+    early.check_names("quantizers", [quantizer])
+    early.check_size(max_memory)
+
     from nash_swarm import registry
     from nash_swarm.cli import show
     from nash_swarm.files.allocation import load_allocation
     from nash_swarm.files.atomic import check_new_folder
     from nash_swarm.files.packed_model import counted_bytes, save
+    from nash_swarm.files.places import source_places
     from nash_swarm.models.source import load_source
     from nash_swarm.pipeline.packing import pack as run
 
-    check_new_folder(output, overwrite=overwrite)
+    check_new_folder(output, overwrite=overwrite, sources=source_places(model, allocation))
     rounding = registry.create("quantizers", quantizer)
     chosen = load_allocation(allocation)
     source = load_source(

@@ -6,61 +6,127 @@ from typing import Annotated, Any
 
 import typer
 
-from nash_swarm.cli import options
+from nash_swarm.cli import early, options
 from nash_swarm.names import DEFAULT_SOLVER
+
+_Effort = Annotated[
+    str,
+    typer.Option(
+        "--effort",
+        metavar="NAME",
+        help="Minutes for quality: fast (8 windows, no contest), default (16, rounded with 32), or best (32, rounded "
+        "with 128, no contest, the packed model tuned against the original).",
+        rich_help_panel=options.QUALITY,
+    ),
+]
+_Contest = Annotated[
+    bool | None,
+    typer.Option(
+        "--contest/--no-contest",
+        help="Also pack uniform and quantile, try all on calibration text held out from the game, keep the best; "
+        "the effort's choice by default.",
+        show_default=False,
+        rich_help_panel=options.QUALITY,
+    ),
+]
 
 
 def compress(
     model: options.Model,
-    output: options.Out,
+    *,
     bits: options.Bits = None,
     size: options.Size = None,
-    solver: options.SolverName = DEFAULT_SOLVER,
-    quantizer: Annotated[str | None, typer.Option("--quantizer", help="Rounding; the effort's by default.")] = None,
-    damage: options.DamageName = "fisher",
+    scope: options.ScopeName = "model",
+    text: options.TextSource = "python-docs",
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            "--windows",
+            min=1,
+            metavar="N",
+            help="Calibration windows of 512 tokens; the effort's by default.",
+            rich_help_panel=options.TEXT,
+        ),
+    ] = None,
+    eval_windows: options.EvalWindows = 16,
     granularity: Annotated[
-        str | None, typer.Option("--granularity", help=f"{options.GRAINS}; the effort's by default.")
+        str | None,
+        typer.Option(
+            "--granularity",
+            metavar="NAME",
+            help=f"{options.GRAINS}; the effort's by default.",
+            rich_help_panel=options.AGENTS,
+        ),
     ] = None,
     strategies: options.Widths = "2,3,4,5,6,8",
-    text: options.TextSource = "python-docs",
-    scope: options.ScopeName = "model",
     group_size: Annotated[
         int | None,
         typer.Option(
-            "--group-size", help="Columns that share a scale and zero-point per row; the effort's by default."
+            "--group-size",
+            metavar="N",
+            help=f"{options.GROUPS}; the effort's by default.",
+            rich_help_panel=options.AGENTS,
         ),
     ] = None,
-    levels: Annotated[str | None, typer.Option("--levels", help=f"{options.SPACING}; the effort's by default.")] = None,
-    effort: options.EffortName = "default",
-    windows: Annotated[
-        int | None, typer.Option("--windows", min=1, help="Calibration windows of 512 tokens; the effort's by default.")
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            "--levels",
+            metavar="NAME",
+            help=f"{options.SPACING}; the effort's by default.",
+            rich_help_panel=options.AGENTS,
+        ),
     ] = None,
-    eval_windows: options.EvalWindows = 16,
     keep: options.Keep = None,
     forbid: options.Forbid = None,
     fuse: options.Fuse = None,
+    effort: _Effort = "default",
+    solver: options.SolverName = DEFAULT_SOLVER,
+    time_limit: options.TimeLimit = None,
+    quantizer: Annotated[
+        str | None,
+        typer.Option(
+            "--quantizer",
+            metavar="NAME",
+            help="How weights are rounded; the effort's by default.",
+            rich_help_panel=options.QUALITY,
+        ),
+    ] = None,
+    damage: options.DamageName = "fisher",
     rounds: options.Rounds = 0,
-    contest: options.Contest = None,
+    contest: _Contest = None,
     seed: options.Seed = 0,
-    overwrite: options.Overwrite = False,
     max_memory: options.MaxMemory = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    output: options.Out,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Fit MODEL into a budget: measure, solve, pack, evaluate on held-out text, save."""
+    early.check_budget(bits, size)
+    early.check_names("solvers", [solver])
+    early.check_names("quantizers", [quantizer])
+    early.check_names("damage", [damage])
+    early.check_effort(effort)
+    early.check_size(max_memory)
+    widths = options.read_widths(strategies)
+    grain = None if granularity is None else options.read_granularity(granularity)
+    spacing = None if levels is None else options.read_levels(levels)
+    within = options.read_scope(scope)
+    early.check_agents(widths, grain, group_size, spacing)
+    rules = options.read_rules(keep, forbid, fuse)
+    chosen = options.read_solver(solver, time_limit)
+
     from nash_swarm.cli import show
     from nash_swarm.pipeline.compressing import Compressed
     from nash_swarm.pipeline.compressing import compress as run
 
-    widths = options.read_widths(strategies)
-    grain = None if granularity is None else options.read_granularity(granularity)
-    spacing = None if levels is None else options.read_levels(levels)
     done: Compressed = run(
-        model, out=output, bits=bits, size=size, solver=solver, quantizer=quantizer, damage=damage,
+        model, out=output, bits=bits, size=size, solver=chosen, quantizer=quantizer, damage=damage,
         granularity=grain, strategies=widths, text=text,
-        scope=options.read_scope(scope), group_size=group_size, levels=spacing, effort=effort, windows=windows,
-        eval_windows=eval_windows, rules=options.read_rules(keep, forbid, fuse), rounds=rounds,
+        scope=within, group_size=group_size, levels=spacing, effort=effort, windows=windows,
+        eval_windows=eval_windows, rules=rules, rounds=rounds,
         contest=contest, seed=seed, overwrite=overwrite, max_memory=max_memory,
         trust_remote_code=trust_remote_code, quiet=quiet,
     )  # fmt: skip

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
-from tqdm import tqdm
 
+from nash_swarm.compiling import njit
 from nash_swarm.damage.table import in_stored_order
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
@@ -22,6 +21,7 @@ from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.passes import Placed, stream_of
 from nash_swarm.models.walk import Matrix, find_matrices
+from nash_swarm.progress import working
 from nash_swarm.quantizers.grid import dequantize, row_widths
 from nash_swarm.quantizers.kernels.threads import share_rows
 from nash_swarm.quantizers.rtn import RoundToNearest
@@ -58,21 +58,21 @@ def sequence_deltas(model: Any, game: BitGame, *, quiet: bool = False) -> Floats
     placed = Placed.on(stream, matrices)
     with (
         inference(model),
-        tqdm(total=len(stream.blocks) + 2, desc="measure coupling", unit="block", disable=quiet) as bar,
+        working(len(stream.blocks) + 2, label="measure coupling", unit="block", quiet=quiet) as work,
     ):
         stream.keep_all()
         with _Deltas(stream, game, layouts, placed.outside, deltas).multiplying():
             stream.head_backward()
-        bar.update()
+        work.update()
         for index in reversed(range(len(stream.blocks))):
             with _Deltas(stream, game, layouts, placed.inside[index], deltas).multiplying():
                 stream.block_backward(index)
-            bar.update()
+            work.update()
         # without a table in scope nothing before the first block asks for a gradient
         if placed.tables:
             with _Deltas(stream, game, layouts, placed.tables, deltas).looked_up():
                 stream.embed_backward()
-        bar.update()
+        work.update()
     return deltas
 
 

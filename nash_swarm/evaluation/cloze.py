@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_folder
+from nash_swarm.files.known import QUESTIONS, TASK_FILES
 from nash_swarm.models.modes import inference
+from nash_swarm.progress import over
 
 LAST_WORD, CLOZE = "last-word", "cloze"
 TASKS = (LAST_WORD, CLOZE)
@@ -105,7 +106,7 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[Question], *, quiet: 
     """
     right: dict[str, npt.NDArray[np.bool_]] = {task: np.zeros(len(questions), np.bool_) for task in TASKS}
     with inference(model):
-        for place, question in enumerate(tqdm(questions, desc="questions", unit="question", disable=quiet)):
+        for place, question in enumerate(over(questions, label="questions", unit="question", quiet=quiet)):
             likelihood, greedy = _score(model, tokenizer, question)
             right[LAST_WORD][place] = greedy[question.answer]
             right[CLOZE][place] = int(np.argmax(likelihood)) == question.answer
@@ -131,17 +132,22 @@ def _score(model: Any, tokenizer: Any, question: Question) -> tuple[npt.NDArray[
 def write_task_files(questions: Sequence[Question], folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write both tasks as local task files of lm-eval, with their questions beside them.
 
+    Args:
+        questions: what is asked.
+        folder: new folder.
+        overwrite: replace a folder of such task files.
+
     Raises:
-        UsageError: the folder is not empty.
+        UsageError: the folder is not empty, or holds something else.
         DataError: it cannot be written.
     """
-    with new_folder(folder, overwrite=overwrite) as new:
+    with new_folder(folder, overwrite=overwrite, kind=TASK_FILES) as new:
         lines = [
             json.dumps({"context": question.context, "choices": question.choices, "answer": question.answer})
             for question in questions
         ]
-        (new / "questions.jsonl").write_text("\n".join([*lines, ""]), encoding="utf-8")
-        data = json.dumps({"test": str((Path(folder) / "questions.jsonl").resolve())})
+        (new / QUESTIONS).write_text("\n".join([*lines, ""]), encoding="utf-8")
+        data = json.dumps({"test": str((Path(folder) / QUESTIONS).resolve())})
         for task, kind, target in (
             (LAST_WORD, "loglikelihood", "\"{{' ' + choices[answer]}}\""),
             (CLOZE, "multiple_choice", "answer"),

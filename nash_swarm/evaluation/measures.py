@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.models.modes import inference
 from nash_swarm.models.tasks import Embedding, Prediction, task_of
+from nash_swarm.progress import over
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _evaluate_predictions(
         logits, target = task.predicted(task.answer(model(**task.inputs(ids))), ids)
         return torch.log_softmax(logits[0].float(), dim=-1), target[0, :, None]
 
-    for window in tqdm(windows, desc="evaluate", unit="window", disable=quiet):
+    for window in over(windows, label="evaluate", unit="window", quiet=quiet):
         ids = torch.from_numpy(window.astype(np.int64))[None]
         known = None if reference is None else log_probabilities(reference, ids)
         for name, model in models.items():
@@ -126,7 +126,7 @@ def _evaluate_embeddings(
 ) -> dict[str, Evaluation]:
     everyone = [*models.values(), reference]
     vectors: list[list[torch.Tensor]] = [[] for _ in everyone]
-    for window in tqdm(windows, desc="evaluate", unit="window", disable=quiet):
+    for window in over(windows, label="evaluate", unit="window", quiet=quiet):
         ids = torch.from_numpy(window.astype(np.int64))[None]
         for model, rows in zip(everyone, vectors, strict=True):
             rows.append(task.vectors(task.answer(model(**task.inputs(ids))))[0].double())

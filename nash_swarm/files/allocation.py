@@ -29,13 +29,19 @@ _MOST_TIMES = 1032
 """What deflate makes of one byte at the most; all agents of a large model may play one width."""
 
 
-def save_allocation(allocation: Allocation, path: str | Path) -> Path:
+def save_allocation(allocation: Allocation, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write an allocation; the file appears complete or not at all.
 
+    Args:
+        allocation: what is written.
+        path: the file.
+        overwrite: replace a plain file of that name.
+
     Raises:
+        UsageError: there is a file of that name and `overwrite` is not set.
         DataError: the file cannot be written.
     """
-    with new_file(path) as temporary:
+    with new_file(path, overwrite=overwrite) as temporary:
         temporary.write_text(json.dumps(allocation_values(allocation), indent=1) + "\n", encoding="utf-8")
     return Path(path)
 

@@ -2,6 +2,9 @@
 
 They are written under a hidden name beside the target, locked for as long as they are being written. What a killed
 process left is not locked any more, and goes the next time something is written to the same place.
+
+What stands at the target is replaced only when that is asked for: a plain file, or a folder in which every entry is one
+that nash-swarm writes (`nash_swarm.files.known`).
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nash_swarm.errors import DataError, UsageError
+from nash_swarm.errors import DataError, OutputError, UsageError
+from nash_swarm.files.known import PACKED_MODEL, TASK_FILES, FolderKind
+from nash_swarm.files.places import check_apart, check_no_input
 
 try:
     import fcntl
@@ -25,14 +30,21 @@ _NEW, _OLD = ".tmp", ".old"
 
 
 @contextmanager
-def new_file(path: str | Path) -> Iterator[Path]:
+def new_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that is renamed to it when the block ends well and removed when it does not.
 
+    Args:
+        path: the file.
+        overwrite: replace a plain file of that name.
+
     Raises:
-        DataError: the folder does not exist or cannot be written, or the disk is full.
+        UsageError: there is such a file and `overwrite` is not set, or what is there is no plain file.
+        DataError: the folder does not exist or cannot be written, the disk is full, or a file of that name has appeared
+            in the meantime.
     """
     target = Path(path)
     clean_up(target)
+    _refuse_file(target, overwrite)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=_NEW, dir=target.parent)
     except OSError as error:
@@ -44,6 +56,8 @@ def new_file(path: str | Path) -> Iterator[Path]:
         _lock(handle)
         yield temporary
         temporary.chmod(0o644)
+        with _appeared():
+            _refuse_file(target, overwrite)
         temporary.replace(target)
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror}") from error
@@ -53,30 +67,45 @@ def new_file(path: str | Path) -> Iterator[Path]:
             os.close(handle)
 
 
-def check_new_file(path: str | Path) -> None:
+def check_new_file(path: str | Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
     """Refuse an output file before the work that would fill it.
 
+    Args:
+        path: the file.
+        overwrite: whether a plain file of that name may be replaced.
+        inputs: files and folders that are read; they and what they hold are never replaced, see `source_places`.
+
     Raises:
-        UsageError: it is a folder.
+        UsageError: it is a folder, or there is a file that may not be replaced.
         DataError: its parent does not exist or cannot be written.
     """
     target = Path(path)
     if target.is_dir():
         raise UsageError(f"{target} is a folder; give the name of a file")
+    if target.exists():
+        check_no_input(target, inputs)
+    _refuse_file(target, overwrite)
     _check_parent(target)
 
 
 @contextmanager
-def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(
+    path: str | Path, *, overwrite: bool = False, kind: FolderKind = PACKED_MODEL, sources: Iterable[Path] = ()
+) -> Iterator[Path]:
     """A temporary folder beside `path` that is renamed to it when the block ends well and removed when it does not.
 
+    Args:
+        path, overwrite, kind, sources: see `check_new_folder`.
+
     Raises:
-        UsageError: the folder exists, is not empty, and `overwrite` is not set.
-        DataError: the parent folder does not exist or cannot be written, or the disk is full.
+        UsageError: the folder may not be written, see `check_new_folder`.
+        DataError: the parent folder does not exist or cannot be written, the disk is full, or something that may not be
+            replaced has appeared in the meantime.
     """
     target = Path(path)
+    sources = tuple(sources)
     clean_up(target)
-    check_new_folder(target, overwrite=overwrite)
+    check_new_folder(target, overwrite=overwrite, kind=kind, sources=sources)
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_NEW, dir=target.parent))
     except OSError as error:
@@ -86,6 +115,8 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         _lock(handle)
         yield temporary
         temporary.chmod(0o755)
+        with _appeared():
+            check_new_folder(target, overwrite=overwrite, kind=kind, sources=sources)
         if target.exists():
             _exchange(temporary, target)
         else:
@@ -98,18 +129,36 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             os.close(handle)
 
 
-def check_new_folder(path: str | Path, *, overwrite: bool = False) -> None:
+def check_new_folder(
+    path: str | Path, *, overwrite: bool = False, kind: FolderKind = PACKED_MODEL, sources: Iterable[Path] = ()
+) -> None:
     """Refuse an output folder before the work that would fill it.
 
+    Args:
+        path: the folder.
+        overwrite: whether a folder of that kind may be replaced, if every entry in it is one that nash-swarm writes.
+        kind: what is to be written.
+        sources: files and folders that are read; neither they nor what holds them is replaced, see `source_places`.
+
     Raises:
-        UsageError: it is a file, or a non-empty folder and `overwrite` is not set.
+        UsageError: it is a file or a symbolic link; it is or holds the working directory, the user's home or a source;
+            or it is not empty and `overwrite` is not set, or it holds what nash-swarm did not write.
         DataError: its parent does not exist or cannot be written.
     """
     target = Path(path)
-    if target.is_file():
-        raise UsageError(f"{target} is a file; choose a folder for the packed model")
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
-        raise UsageError(f"{target} is not empty; choose another folder or allow overwriting (--overwrite)")
+    if target.is_symlink():
+        raise OutputError(f"{target} is a symbolic link to {target.readlink()}; name a folder, or remove the link")
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file; choose a folder for the {kind.noun}")
+    if target.is_dir():
+        check_apart(target, sources)
+        if os.path.ismount(target):
+            raise OutputError(f"{target} is a mount point, which cannot be replaced; choose a folder inside it")
+        try:
+            if any(target.iterdir()):
+                _refuse_folder(target, overwrite, kind)
+        except OSError as error:
+            raise DataError(f"cannot read {target}: {error.strerror}") from error
     _check_parent(target)
 
 
@@ -133,12 +182,50 @@ def clean_up(path: str | Path) -> None:
     # without a listing there is nothing to clean up; what matters is found out by writing
     with suppress(OSError):
         for left in sorted(target.parent.iterdir()):
-            if not ours.fullmatch(left.name) or _in_use(left):
+            if not ours.fullmatch(left.name) or in_use(left):
                 continue
-            if left.suffix == _OLD and not target.exists():
+            if left.suffix == _OLD and not _was_ours(left):
+                continue
+            if left.suffix == _OLD and not os.path.lexists(target):
                 left.replace(target)
             else:
                 _remove(left)
+
+
+def _refuse_file(target: Path, overwrite: bool) -> None:
+    if target.is_symlink():
+        raise OutputError(f"{target} is a symbolic link to {target.readlink()}; give the name of a plain file")
+    if target.exists() and not target.is_dir():
+        if not target.is_file():
+            raise OutputError(f"{target} is no plain file; give the name of one")
+        if not overwrite:
+            raise OutputError(f"{target} exists; give another name or allow overwriting (--overwrite)")
+
+
+def _refuse_folder(target: Path, overwrite: bool, kind: FolderKind) -> None:
+    if not overwrite:
+        raise OutputError(
+            f"{target} is not empty; choose another folder or allow overwriting (--overwrite), which replaces nothing "
+            f"but a {kind.noun} of nash-swarm"
+        )
+    if objection := kind.objection(target):
+        raise OutputError(f"{target} is not replaced: {objection}; choose another folder or remove it yourself")
+
+
+@contextmanager
+def _appeared() -> Iterator[None]:
+    """What may not be replaced and was not there before the work is no fault of who asked for it."""
+    try:
+        yield
+    except OutputError as error:
+        raise DataError(f"in the meantime something else was written to the output: {error}") from error
+
+
+def _was_ours(left: Path) -> bool:
+    """Whether a folder that was being replaced holds nothing but what nash-swarm writes."""
+    if left.is_symlink() or not left.is_dir():
+        return False
+    return not any(left.iterdir()) or any(not kind.objection(left) for kind in (PACKED_MODEL, TASK_FILES))
 
 
 def _exchange(temporary: Path, target: Path) -> None:
@@ -167,8 +254,8 @@ def _lock(handle: int | None) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _in_use(left: Path) -> bool:
-    """Whether a living process writes it; always if that cannot be told."""
+def in_use(left: Path) -> bool:
+    """Whether a living process writes what has a temporary name; always if that cannot be told."""
     if not fcntl:
         return True
     try:
@@ -185,6 +272,8 @@ def _in_use(left: Path) -> bool:
 
 
 def _check_parent(target: Path) -> None:
+    if target.is_mount():  # a container's volume, say
+        raise UsageError(f"{target} is a mount point, which nothing can be put in the place of; give a name inside it")
     if not target.parent.is_dir():
         raise DataError(f"the folder {target.parent} does not exist")
     if not os.access(target.parent, os.W_OK):

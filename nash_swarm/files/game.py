@@ -33,10 +33,16 @@ _DAMAGE = (
 """What NumPy and zipfile raise on bytes that are no game; RuntimeError: encrypted, or an unknown compression."""
 
 
-def save_game(game: BitGame, path: str | Path) -> Path:
+def save_game(game: BitGame, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write a game; the file appears complete or not at all.
 
+    Args:
+        game: what is written.
+        path: the file.
+        overwrite: replace a plain file of that name.
+
     Raises:
+        UsageError: there is a file of that name and `overwrite` is not set.
         DataError: the file cannot be written.
     """
     # at parameter granularity all agents have the same memory: one row is enough
@@ -57,7 +63,7 @@ def save_game(game: BitGame, path: str | Path) -> Path:
         "provenance": dict(game.provenance),
     }
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    with new_file(path) as temporary, temporary.open("wb") as stream:
+    with new_file(path, overwrite=overwrite) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
     return Path(path)
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from nash_swarm.errors import DataError
+from nash_swarm.files.known import METHOD as METHOD
 from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.names import SCOPES
 from nash_swarm.quantizers.packing import layout_text
 
-METHOD = "nash_swarm"
 FORMAT = 3
 FORMATS = (1, 2, FORMAT)
 """Version 1 had no digest of the configuration, version 2 no 4-bit scales."""

@@ -12,14 +12,15 @@ import torch
 from nash_swarm.errors import BudgetError, DataError, UsageError
 from nash_swarm.files.accounting import REPORT_BYTES, config_text, dense_tensors, generation_text, half_dtype
 from nash_swarm.files.atomic import new_folder
-from nash_swarm.files.packed_config import METHOD, PackedConfig, PackedEntry, check_digest, checksum
+from nash_swarm.files.known import REPORT, holds_packed_model
+from nash_swarm.files.packed_config import PackedConfig, PackedEntry, check_digest, checksum
+from nash_swarm.files.places import source_places
 from nash_swarm.files.report import card_text, report_text
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.models.bounds import bounded_modules, check_counts
 from nash_swarm.models.kinds import auto_class
 
 WEIGHTS = "model.safetensors"
-REPORT = "nash_swarm.json"
 CARD = "README.md"
 COUNTED = (WEIGHTS, "config.json", "generation_config.json", REPORT, CARD)
 """Files whose size the budget covers: all that is written for the model; tokenizer files are not among them."""
@@ -42,10 +43,10 @@ def save(
         tokenizer: saved beside the model if given; its files do not count towards the budget.
         allocation: taken from the model if `pack` made it in this process.
         measured: figures on held-out text for the report and the model card, JSON values.
-        overwrite: replace a folder that is not empty.
+        overwrite: replace a folder that holds a packed model and nothing that nash-swarm does not write.
 
     Raises:
-        UsageError: the model is not packed, or the folder is not empty.
+        UsageError: the model is not packed, or the folder may not be replaced, see `check_new_folder`.
         DataError: the folder cannot be written.
         BudgetError: the files would be larger than the allocation's budget.
     """
@@ -53,7 +54,7 @@ def save(
     allocation = allocation or getattr(model, "nash_swarm_allocation", None)
     tensors = stored_tensors(model, config)
     report = report_text(allocation, measured, getattr(model, "nash_swarm_report", None), REPORT_BYTES)
-    with new_folder(path, overwrite=overwrite) as folder:
+    with new_folder(path, overwrite=overwrite, sources=source_places(model)) as folder:
         _write_tensors(tensors, folder / WEIGHTS)
         (folder / "config.json").write_text(config_text(model, config), encoding="utf-8")
         if generation := generation_text(model):
@@ -151,12 +152,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 def is_packed(path: str | Path) -> bool:
     """Whether a folder says it holds a packed model."""
-    try:
-        return bool(
-            (_read_json(Path(path) / "config.json").get("quantization_config") or {}).get("quant_method") == METHOD
-        )
-    except (DataError, AttributeError):
-        return False
+    return holds_packed_model(Path(path))
 
 
 def counted_bytes(path: str | Path) -> int:

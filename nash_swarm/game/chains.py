@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.demand import Point, totals
 from nash_swarm.game.interaction import Bound, Choices
 from nash_swarm.game.market import FREE, PROHIBITIVE, Bracket

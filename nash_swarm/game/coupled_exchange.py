@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.arena import Arena, Sums, dot
 from nash_swarm.game.bitgame import pick
 from nash_swarm.game.exchange import best_exchange

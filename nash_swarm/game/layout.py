@@ -80,14 +80,7 @@ class TensorLayout:
             UsageError: unknown granularity or levels, levels other than even ones at `parameter` granularity, or a
                 group size that is no positive multiple of 32.
         """
-        if granularity not in GRANULARITIES:
-            raise UsageError(f"unknown granularity {granularity!r}; choose one of {', '.join(GRANULARITIES)}")
-        if levels not in LEVELS:
-            raise UsageError(f"unknown levels {levels!r}; choose one of {', '.join(LEVELS)}")
-        if granularity == "parameter" and levels != "uniform":
-            raise UsageError("at parameter granularity levels are uniform: weights of one scale have many widths")
-        if group_size <= 0 or group_size % BLOCK_COLUMNS:
-            raise UsageError(f"the group size must be a positive multiple of {BLOCK_COLUMNS}, not {group_size}")
+        check_cut(granularity, levels, group_size)
         rows, columns = shape
         padded_rows = -(-rows // TILE_ROWS) * TILE_ROWS
         groups = -(-columns // group_size)
@@ -201,3 +194,19 @@ class TensorLayout:
             return 4 + permutation + windows + -(-self.agents // 2)
         width_code = max(1, (strategies - 1).bit_length())
         return 4 + permutation + 2 * self.rows * self.groups + -(-self.weights * width_code // 8) + strategies
+
+
+def check_cut(granularity: str, levels: str, group_size: int) -> None:
+    """Refuse agents that no matrix can be cut into.
+
+    Raises:
+        UsageError: see `TensorLayout.cut`.
+    """
+    if granularity not in GRANULARITIES:
+        raise UsageError(f"unknown granularity {granularity!r}; choose one of {', '.join(GRANULARITIES)}")
+    if levels not in LEVELS:
+        raise UsageError(f"unknown levels {levels!r}; choose one of {', '.join(LEVELS)}")
+    if granularity == "parameter" and levels != "uniform":
+        raise UsageError("at parameter granularity levels are uniform: weights of one scale have many widths")
+    if group_size <= 0 or group_size % BLOCK_COLUMNS:
+        raise UsageError(f"the group size must be a positive multiple of {BLOCK_COLUMNS}, not {group_size}")

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.arena import Arena, Members, Sums, dot
 from nash_swarm.game.market import FREE, PROHIBITIVE, Clearing, clear
 from nash_swarm.game.spans import over_spans

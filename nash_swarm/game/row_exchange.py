@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.bitgame import pick
 from nash_swarm.game.exchange import Exchange, Offers, best_of, span_offers
 from nash_swarm.game.interaction import Choices

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.errors import UsageError
 from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.streaming import StreamedGame

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 # not from transformers.quantizers: that package is still being imported when this module is
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from nash_swarm.errors import DataError
+from nash_swarm.errors import DataError, SlowerWarning
 from nash_swarm.files.accounting import config_values
 from nash_swarm.files.checks import check_files
 from nash_swarm.files.packed_config import METHOD, PackedConfig, config_digest
@@ -21,9 +23,10 @@ from nash_swarm.integrations.single_token.swap import quicken
 from nash_swarm.models.bounds import check_buffers
 from nash_swarm.models.experts import open_experts
 from nash_swarm.models.folders import stored_tensors
+from nash_swarm.names import ACTIVATIONS
 from nash_swarm.pipeline.packing import build_module, build_tied
 from nash_swarm.quantizers.arena import settle
-from nash_swarm.quantizers.modules import ACTIVATIONS, PackedWeight, set_activations
+from nash_swarm.quantizers.modules import PackedWeight, set_activations
 
 
 @register_quantization_config(METHOD)
@@ -105,7 +108,13 @@ class NashSwarmQuantizer(HfQuantizer):
             if isinstance(module, PackedWeight):
                 module.check()
         set_activations(model, ACTIVATIONS[0])
-        quicken(model)
+        if (reason := quicken(model)) is not None:
+            warnings.warn(
+                f"{type(model).__name__} generates text module by module, which is slower than in one call: {reason} "
+                f"(transformers {transformers.__version__}, torch {torch.__version__})",
+                SlowerWarning,
+                stacklevel=2,
+            )
         model.nash_swarm_facts = PackedFacts(packed.scope, packed.parameters, dict(packed.heads))
         model.config.quantization_config.owner = model.config
         return model

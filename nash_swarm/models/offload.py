@@ -122,10 +122,13 @@ def mapped(tensor: torch.Tensor, folder: Path) -> torch.Tensor:
     """The tensor in a nameless file in `folder`, read page by page when used and gone from memory until then.
 
     Raises:
-        DataError: the disk is full.
+        DataError: the folder cannot be written, or the disk is full.
     """
     plain = tensor.detach().contiguous()
-    handle, name = tempfile.mkstemp(prefix=".nash-swarm-", suffix=".tmp", dir=folder)
+    try:
+        handle, name = tempfile.mkstemp(prefix=".nash-swarm-", suffix=".tmp", dir=folder)
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror}") from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(plain.flatten().view(torch.uint8).numpy().data)

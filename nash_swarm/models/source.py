@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nash_swarm.errors import DataError, LeftOutWarning, UsageError
+from nash_swarm.files.temporary import temporary_folder
 from nash_swarm.game.budget import parse_size
 from nash_swarm.models.kinds import auto_class, text_part
 from nash_swarm.models.memory import WORKING_MEMORY, available_memory, memory_needed
@@ -94,7 +94,7 @@ def _load(name: str, trust_remote_code: bool, max_memory: str | int | None, scra
         raise DataError(f"no model at {name}: the path does not exist")
     needed = memory_needed(path)
     if needed and needed > (available_memory() if limit is None else limit):
-        return _from_disk(path, name, trust_remote_code, limit, Path(scratch or tempfile.gettempdir()))
+        return _from_disk(path, name, trust_remote_code, limit, Path(scratch) if scratch else temporary_folder())
     return _from_transformers(name, trust_remote_code)
 
 
@@ -122,7 +122,7 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     header = read_header(folder / file)
     check_counts(header.numbers)
     try:
-        with quiet_transformers(), parsed_once():
+        with quiet_transformers(gguf=True), parsed_once():
             with bounded_modules(len(header.elements)):
                 config = AutoConfig.from_pretrained(folder, gguf_file=file)
                 size = (folder / file).stat().st_size
@@ -244,7 +244,15 @@ def _tokenizer(name: str, trust_remote_code: bool) -> Any:
 
 
 class quiet_transformers:
-    """Context that keeps transformers' bars and warnings out of ours, and puts its settings back."""
+    """Context that keeps transformers' bars and warnings out of ours, and puts its settings back.
+
+    Args:
+        gguf: a GGUF file is read, whose bar ignores transformers' switch: nothing is printed on standard error. Errors
+            are raised, not printed, so nothing is lost; warnings are.
+    """
+
+    def __init__(self, *, gguf: bool = False) -> None:
+        self._stderr = contextlib.redirect_stderr(io.StringIO()) if gguf else contextlib.nullcontext()
 
     def __enter__(self) -> None:
         from transformers.utils import logging
@@ -252,8 +260,6 @@ class quiet_transformers:
         self._verbosity, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        # the GGUF reader's bar ignores that switch; errors are raised, not printed, so nothing is lost
-        self._stderr = contextlib.redirect_stderr(io.StringIO())
         self._stderr.__enter__()
 
     def __exit__(self, *_: object) -> None:

@@ -9,17 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.damage.base import DamageEstimator
-from nash_swarm.errors import BudgetError, UsageError
+from nash_swarm.errors import BudgetError
 from nash_swarm.files.accounting import fixed_bytes
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
-from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.game.layout import TensorLayout
 from nash_swarm.game.rules import Rules
+from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
 from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope, default_levels
-
-DEFAULT_STRATEGIES = (2, 3, 4, 5, 6, 8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,16 +103,3 @@ def find_agents(
     fixed = fixed_bytes(model, tensors, users, strategies, scope) * 8
     parameters = count_parameters(model, matrices, scope)
     return Agents(strategies, tuple(matrices), tuple(tensors), memory, fixed, parameters)
-
-
-def check_strategies(strategies: tuple[int, ...], granularity: str) -> tuple[int, ...]:
-    """The strategies in ascending order.
-
-    Raises:
-        UsageError: empty, or a width that the packed format does not hold at this granularity.
-    """
-    known = [bits for bits in SUPPORTED_WIDTHS if granularity != "parameter" or bits != HALF]
-    wrong = [bits for bits in strategies if bits not in known]
-    if wrong or not strategies:
-        raise UsageError(f"strategies must be bit-widths out of {known} at {granularity} granularity, not {wrong}")
-    return tuple(sorted(set(strategies)))

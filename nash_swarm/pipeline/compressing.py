@@ -20,19 +20,22 @@ from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 from nash_swarm.files.atomic import check_new_folder, check_space
 from nash_swarm.files.packed_model import counted_bytes, save
+from nash_swarm.files.places import source_places
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
+from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.models.tasks import task_of
 from nash_swarm.names import DEFAULT_SOLVER, Granularity, Levels, Scope
-from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, check_strategies, find_agents
+from nash_swarm.pipeline.agents import find_agents
 from nash_swarm.pipeline.effort import Effort, find_effort
 from nash_swarm.pipeline.keeping import kept_game
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
 from nash_swarm.pipeline.playing import BASELINES, play, trial_windows
+from nash_swarm.pipeline.solving import allocate
 from nash_swarm.pipeline.tuning import Tuned, tune
 from nash_swarm.pipeline.unmet import unmet_budget, unmet_rules
 from nash_swarm.quantizers.base import Quantizer
@@ -98,12 +101,13 @@ def compress(
 ) -> Compressed:
     """Fit a model into a budget and save it: measure -> solve -> pack -> evaluate.
 
-    A run that was killed leaves its measured game as a hidden file beside `out`; the next run for the same output with
-    the same model, text and settings (the budget may be another) takes it up from there.
+    A run that was killed leaves what it has measured, the whole game or the matrices it has finished, hidden beside
+    `out`; the next run for the same output with the same model, text and settings (the budget may be another) takes it
+    up from there.
 
     Args:
         model: directory, hub id, `.gguf` file, built-in name, or a loaded source.
-        out: folder to write.
+        out: folder to write; not the model's own, nor one that holds it.
         bits, size: the budget, exactly one of them, see `solve`.
         solver, quantizer, damage: names or instances; the quantizer is the effort's if not given.
         granularity, strategies, scope, group_size, levels: see `measure`; granularity, group size and levels are the
@@ -118,7 +122,7 @@ def compress(
         contest: pack `uniform` and `quantile` too, try all on calibration text held out from the game, and keep the
             best: the result is never worse than they are at the same bytes. The effort's if not given.
         seed: of everything random.
-        overwrite: replace a folder that is not empty.
+        overwrite: replace a folder that holds a packed model and nothing that nash-swarm does not write.
         trust_remote_code: let transformers run code that comes with the model.
         max_memory: a model that needs more in memory is read from disk block by block, see `load_source`.
         quiet: no progress bars.
@@ -127,7 +131,9 @@ def compress(
         UsageError, BudgetError, DataError: see the stages.
     """
     # what can be refused is refused in the order of its price: names, files, the model, and only then the measuring
-    check_new_folder(out, overwrite=overwrite)
+    check_new_folder(
+        out, overwrite=overwrite, sources=source_places(model.model if isinstance(model, Source) else model, text)
+    )
     Budget.of(1, bits, size)
     chosen: Solver = registry.create("solvers", solver) if isinstance(solver, str) else solver
     settled = find_effort(effort) if isinstance(effort, str) else effort
@@ -203,7 +209,7 @@ def compress(
             allocation, packed = ranking[0].allocation, ranking[0].packed
         else:
             trial, losses = {}, {}
-            allocation = chosen.solve(game, budget, rng=np.random.default_rng(seed), rules=rules)
+            allocation = allocate(chosen, game, budget, seed=seed, rules=rules, quiet=quiet)
             allocation = replace(allocation, calibration=rounded_with)
             packed = pack(source.model, allocation, quantizer=rounding, propagation=settled.propagation, quiet=quiet)
         tuned: Tuned | None = None

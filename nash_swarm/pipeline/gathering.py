@@ -37,7 +37,7 @@ def gather(
 
     Args:
         model: what to walk through.
-        matrices: what to watch.
+        matrices: what to watch; the passes that only statistics of others need are left out.
         calibration: the windows; none for an estimator that needs weights only.
         estimator: says what it needs to know.
         loss: the mean loss on the windows is appended if there is a backward walk.
@@ -61,9 +61,13 @@ def gather(
             with watching(placed.outside) as multiplied:
                 loss.append(stream.head_backward())
             for index in reversed(range(len(stream.blocks))):
+                inside = placed.inside[index]
+                if not inside and isinstance(stream, WholeModel):
+                    continue
                 with stream.resident(index):
-                    with watching(placed.inside[index]) as found:
-                        (stream.forward_kept if together else stream.block_backward)(index)
+                    with watching(inside) as found:
+                        if inside or not together:
+                            (stream.forward_kept if together else stream.block_backward)(index)
                     if together:
                         for name, statistics in found.items():
                             check_statistics(name, statistics)
@@ -80,6 +84,8 @@ def gather(
             with watching(placed.tables, lookups=True) as looked_up:
                 stream.embed()
             for index in range(len(stream.blocks)):
+                if not placed.inside[index] and isinstance(stream, WholeModel):
+                    continue
                 with stream.resident(index):
                     with watching(placed.inside[index]) as found:
                         stream.forward(index)

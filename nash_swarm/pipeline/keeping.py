@@ -1,4 +1,4 @@
-"""A measured game outlives the run that measured it until the run's output is there."""
+"""What was measured outlives the run that measured it until the run's output is there."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nash_swarm.errors import DataError, UsageError
+from nash_swarm.errors import DataError, OutputError, UsageError
 from nash_swarm.files.atomic import clean_up
 from nash_swarm.files.game import load_game, save_game
 from nash_swarm.files.packed_config import checksum
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.models.offload import checkpoint_of
+from nash_swarm.pipeline.pieces import SUFFIX, Pieces, remove_pieces
 
 
 @contextmanager
 def kept_game(
-    out: Path, settings: Mapping[str, Any], model: Any, largest: int, measured: Callable[[], BitGame]
+    out: Path, settings: Mapping[str, Any], model: Any, largest: int, measured: Callable[..., BitGame]
 ) -> Iterator[BitGame]:
     """The game that a killed run for the same output left, else a new one; its file goes when the block ends well.
 
@@ -29,7 +30,7 @@ def kept_game(
         settings: all that determines the game but the model, JSON values.
         model: what is measured.
         largest: bytes; a game with larger tables is not kept.
-        measured: measures it.
+        measured: measures it; gets `pieces`, see `measure`.
 
     Raises:
         DataError: the file cannot be written.
@@ -40,12 +41,15 @@ def kept_game(
         with suppress(DataError):
             game = load_game(kept)
     if game is None:
-        game = measured()
-        _forget(out)
+        game = measured(pieces=Pieces(out, largest))
         if game.damage.nbytes <= largest:
-            save_game(game, kept)
+            save_game(game, kept, overwrite=True)
+        _forget(out, but=kept)
     try:
         yield game
+    except OutputError:
+        # found out late, and the next run is the same one when nothing is in the way any more
+        raise
     except UsageError:
         # the next run will be another one
         _forget(out)
@@ -53,11 +57,26 @@ def kept_game(
     _forget(out)
 
 
-def _forget(out: Path) -> None:
-    """Remove games kept for `out`, whatever their settings were, and what killed processes left when writing them."""
+@contextmanager
+def kept_pieces(out: Path) -> Iterator[Pieces]:
+    """Where a measuring for `out` keeps what it has finished, see `measure`; it goes when the block ends well."""
+    yield Pieces(out)
+    _forget(out)
+
+
+def _forget(out: Path, but: Path | None = None) -> None:
+    """Remove what is kept for `out`, whatever its settings were, and what killed processes left when writing it.
+
+    Args:
+        out: the output.
+        but: a game that stays.
+    """
     ours = re.compile(rf"\.?(\.{re.escape(out.name)}\.[0-9a-f]{{{_DIGITS}}}\.npz)(\..*)?")
+    parts = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]{{{_DIGITS}}}{re.escape(SUFFIX)}")
     for path in list(out.parent.iterdir()):
-        if found := ours.fullmatch(path.name):
+        if parts.fullmatch(path.name) and not path.is_symlink():
+            remove_pieces(path)
+        elif (found := ours.fullmatch(path.name)) and path.with_name(found[1]) != but:
             game = path.with_name(found[1])
             clean_up(game)
             game.unlink(missing_ok=True)
@@ -68,6 +87,15 @@ _DIGITS = 16
 
 def _key(settings: Mapping[str, Any], model: Any) -> str:
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=_DIGITS // 2)
+    digest.update(model_digest(model).encode())
+    return digest.hexdigest()
+
+
+def model_digest(model: Any) -> str:
+    """Sixteen hexadecimal digits that change with a model's configuration and weights; of weights on disk, with their
+    files' names, sizes and times.
+    """
+    digest = hashlib.blake2b(digest_size=_DIGITS // 2)
     digest.update(str(model.config.to_json_string(use_diff=True)).encode())
     checkpoint = checkpoint_of(model)
     if checkpoint is None:

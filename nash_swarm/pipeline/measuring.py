@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
+import nash_swarm
 from nash_swarm import registry
-from nash_swarm.damage.base import DamageEstimator, Sensitivity
+from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.damage.coupling import couple
 from nash_swarm.damage.overflow import Overflow, check_damage, stable_attention
 from nash_swarm.damage.statistics import Statistics
@@ -22,15 +24,19 @@ from nash_swarm.evaluation.text import BUILT_IN_TEXT, Text, choose_windows, cut_
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.stencil import Stencil
+from nash_swarm.game.strategies import DEFAULT_STRATEGIES
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.offload import resident
 from nash_swarm.models.streaming import check_tokens
 from nash_swarm.models.tasks import Prediction, task_of
-from nash_swarm.models.walk import Matrix, check_weights, find_matrices
+from nash_swarm.models.walk import check_weights, find_matrices
 from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope
-from nash_swarm.pipeline.agents import DEFAULT_STRATEGIES, Agents, find_agents
+from nash_swarm.pipeline.agents import Agents, find_agents
 from nash_swarm.pipeline.gathering import gather
+from nash_swarm.pipeline.keeping import model_digest
+from nash_swarm.pipeline.pieces import Piece, Pieces
+from nash_swarm.progress import working
 
 
 def measure(
@@ -52,6 +58,7 @@ def measure(
     coupling: bool = False,
     seed: int = 0,
     name: str = "",
+    pieces: Pieces | None = None,
     quiet: bool = False,
 ) -> BitGame:
     """Measure what every agent would suffer and cost with every width.
@@ -78,6 +85,8 @@ def measure(
             pass; `couple` afterwards at any other.
         seed: chooses the windows.
         name: what to call the model in reports.
+        pieces: where matrices are kept as soon as they are measured, see `kept_pieces`; those that an earlier run with
+            the same model, tokens and settings kept there are not measured again, and the game is the same.
         quiet: no progress bars.
 
     Raises:
@@ -96,7 +105,9 @@ def measure(
         levels=levels,
     )  # fmt: skip
     check_weights(model)
-    stencil = _Stencils(agents, estimator) if coupling and granularity == "parameter" else None
+    coupled = coupling and granularity == "parameter"
+    if coupled:
+        estimator.check_couples()
     calibration: Calibration | None = None
     provenance: dict[str, Any] = {}
     if tokens is None and text is not None and tokenizer is not None:
@@ -113,61 +124,67 @@ def measure(
             f"damage {estimator.name!r} needs text and a tokenizer, or token ids; 'magnitude' needs neither"
         )
 
-    # one table from the start: joining the matrices' tables at the end would hold all of them twice
-    table = np.empty(agents.memory.shape, np.float32)
     point = model if point is None else prepare(point)
     looked_at = agents.matrices if point is model else find_matrices(point, scope)
-
-    def walk() -> tuple[dict[str, npt.NDArray[np.int64]], list[float], list[Matrix]]:
-        """Fills the table; returns column orders, the mean loss if there is one, and what the text does not reach."""
-        permutations: dict[str, npt.NDArray[np.int64]] = {}
-        layouts = {tensor.name: tensor for tensor in agents.tensors}
-        originals = {matrix.name: matrix for matrix in agents.matrices}
-        loss: list[float] = []
-        unreached: list[tuple[Matrix, TensorLayout]] = []
-        losses: dict[str, float] = {}
-
-        def fill(weight: npt.NDArray[np.float32], sensitivity: Sensitivity, layout: TensorLayout) -> None:
-            damage = damage_table(weight, sensitivity, layout, agents.strategies)
-            check_damage(layout.name, damage)
-            table[layout.span] = damage
-            if sensitivity.order is not None:
-                permutations[layout.name] = sensitivity.order
-            bar.update()
-
-        with tqdm(total=len(agents.matrices), desc=f"measure {estimator.name}", unit="matrix", disable=quiet) as bar:
-            for matrix, statistics in gather(
-                point, looked_at, calibration, estimator, loss, orders=orders, projects=stencil is None
-            ):
-                original, layout = originals[matrix.name], layouts.pop(matrix.name)
-                if not statistics.reached(estimator.needs):
-                    unreached.append((original, layout))
-                    continue
-                weight = original.weight().contiguous().numpy()
-                if stencil is None:
-                    sensitivity = estimator.sensitivity(weight, statistics, matrix.kind)
-                else:
-                    sensitivity = stencil.measure(weight, statistics, matrix.kind, layout)
-                if (sensitivity.order is not None) != layout.ordered:
-                    raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {matrix.name}")
-                fill(weight, sensitivity, layout)
-                losses[matrix.name] = sensitivity.loss_of_all(weight)
-            for original, layout in unreached:
-                with resident(model, original.name):
-                    weight = original.weight().contiguous().numpy()
-                fill(weight, judge_unreached(layout, weight, losses), layout)
-        assert not layouts, f"not measured: {', '.join(layouts)}"
-        return permutations, loss, [original for original, _ in unreached]
-
-    try:
-        permutations, loss, unreached = walk()
-    except Overflow:
-        if estimator.needs != "gradients":
-            raise
-        with stable_attention():
-            permutations, loss, unreached = walk()
-    if unreached:
-        warn_of_unreached([original.name for original in unreached])
+    found = _Found(agents, coupled)
+    finished = None
+    if pieces is not None:
+        values = [
+            nash_swarm.__version__, estimator.name, registry.origin("damage", estimator.name), asdict(estimator),
+            agents.strategies, [asdict(tensor) for tensor in agents.tensors], coupled,
+            [model_digest(each) for each in dict.fromkeys((model, point))],
+            None if calibration is None else _digest(calibration.tokens),
+            {name: _digest(order) for name, order in (orders or {}).items()},
+        ]  # fmt: skip
+        finished = pieces.of(values, found.table.nbytes)
+    originals = {matrix.name: matrix for matrix in agents.matrices}
+    loss: list[float] = []
+    number = 0
+    if finished is not None:
+        number = finished.most()
+        for kept, piece, losses in finished.read():
+            if found.misses(kept) and piece.fits(found.layouts[kept], len(agents.strategies), coupled):
+                found.take(kept, piece)
+                loss = losses
+    with working(
+        len(agents.matrices), label=f"measure {estimator.name}", unit="matrix", done=len(found.losses), quiet=quiet
+    ) as work:
+        for stable in (False, True):
+            left = [matrix for matrix in looked_at if found.misses(matrix.name)]
+            if not left:
+                break
+            loss = []
+            try:
+                with stable_attention() if stable else nullcontext():
+                    for matrix, statistics in gather(
+                        point, left, calibration, estimator, loss, orders=orders, projects=not coupled
+                    ):
+                        layout, piece = found.layouts[matrix.name], Piece(None)
+                        if statistics.reached(estimator.needs):
+                            weight = originals[matrix.name].weight().contiguous().numpy()
+                            piece = _measured(
+                                weight, statistics, estimator, layout, agents.strategies, matrix.kind, coupled
+                            )
+                            work.update()
+                        found.take(matrix.name, piece)
+                        number += 1
+                        if finished is not None:
+                            finished.keep(matrix.name, piece, loss, number)
+            except Overflow:
+                if stable or estimator.needs != "gradients":
+                    raise
+        for missed in found.unreached:
+            layout = found.layouts[missed]
+            with resident(model, missed):
+                weight = originals[missed].weight().contiguous().numpy()
+            sensitivity = judge_unreached(layout, weight, found.losses)
+            rows = damage_table(weight, sensitivity, layout, agents.strategies)
+            check_damage(missed, rows)
+            found.put(missed, rows, sensitivity.order)
+            work.update()
+    assert found.taken == originals.keys(), f"not measured: {', '.join(originals.keys() - found.taken)}"
+    if found.unreached:
+        warn_of_unreached(found.unreached)
 
     unit = estimator.unit
     if estimator.needs == "gradients":
@@ -187,47 +204,91 @@ def measure(
         "calibration_tokens": 0 if calibration is None else int(calibration.tokens.size),
         **({"calibration_loss": loss[0]} if loss else {}),
     }
-    if stencil is not None:
+    if coupled:
         provenance["coupling"] = {"kind": Stencil.kind}
     game = BitGame(
         agents.strategies,
-        table,
+        found.table,
         agents.memory,
         agents.fixed_bits,
         agents.parameters,
         agents.tensors,
-        permutations,
+        found.permutations,
         calibration,
         provenance,
-        None if stencil is None else stencil.result(),
+        found.stencil() if coupled else None,
     )
-    return couple(model, game, seed=seed, quiet=quiet)[0] if coupling and stencil is None else game
+    return couple(model, game, seed=seed, quiet=quiet)[0] if coupling and not coupled else game
 
 
-class _Stencils:
-    """The stencil of a game of single weights, as its matrices are measured.
+def _measured(
+    weight: npt.NDArray[np.float32], statistics: Statistics, estimator: DamageEstimator, layout: TensorLayout,
+    strategies: tuple[int, ...], kind: Kind, coupled: bool,
+) -> Piece:  # fmt: skip
+    """What the statistics say of a matrix (rows, columns) that the text reached."""
+    stencil: dict[str, npt.NDArray[Any]] = {}
+    if coupled:
+        sensitivity, correlation = estimator.coupled_sensitivity(weight, statistics, kind)
+        stencil = {"signs": error_signs(weight, sensitivity.order, layout, strategies), "correlation": correlation}
+    else:
+        sensitivity = estimator.sensitivity(weight, statistics, kind)
+    if (sensitivity.order is not None) != layout.ordered:
+        raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {layout.name}")
+    damage = damage_table(weight, sensitivity, layout, strategies)
+    check_damage(layout.name, damage)
+    return Piece(damage, sensitivity.order, sensitivity.loss_of_all(weight), stencil)
 
-    Raises:
-        UsageError: the estimator does not know how neighbours interact.
+
+class _Found:
+    """The tables of a game as its matrices are measured.
+
+    Attributes:
+        layouts: of all matrices, by name.
+        table: float32 (agents, strategies); one from the start, since joining the matrices' own at the end would hold
+            all of them twice.
+        permutations: stored orders of columns, int64, by name.
+        losses: what losing each matrix would cost, by name.
+        taken: names of matrices that are there.
+        unreached: names of those that the text did not reach, whose rows of the table are still empty.
     """
 
-    def __init__(self, agents: Agents, estimator: DamageEstimator) -> None:
-        estimator.check_couples()
-        self._agents, self._estimator = agents, estimator
-        self._signs = np.empty(len(agents.memory), np.uint8)
+    def __init__(self, agents: Agents, coupled: bool) -> None:
+        self.layouts = {tensor.name: tensor for tensor in agents.tensors}
+        self.table = np.empty(agents.memory.shape, np.float32)
+        self.permutations: dict[str, npt.NDArray[np.int64]] = {}
+        self.losses: dict[str, float] = {}
+        self.taken: set[str] = set()
+        self.unreached: list[str] = []
+        self._signs = np.empty(len(agents.memory) if coupled else 0, np.uint8)
         self._correlation: dict[str, npt.NDArray[np.float32]] = {}
 
-    def measure(
-        self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind, layout: TensorLayout
-    ) -> Sensitivity:
-        """Take in a matrix; returns what its errors cost."""
-        sensitivity, correlation = self._estimator.coupled_sensitivity(weight, statistics, kind)
-        self._signs[layout.span] = error_signs(weight, sensitivity.order, layout, self._agents.strategies)
-        self._correlation[layout.name] = correlation
-        return sensitivity
+    def misses(self, name: str) -> bool:
+        """Whether there is a matrix of that name and it is not there yet."""
+        return name in self.layouts and name not in self.taken
 
-    def result(self) -> Stencil:
+    def put(self, name: str, damage: npt.NDArray[np.float32], order: npt.NDArray[np.int64] | None) -> None:
+        """Take a matrix's damage (agents of the matrix, strategies) and order of columns (columns,)."""
+        self.table[self.layouts[name].span] = damage
+        if order is not None:
+            self.permutations[name] = order
+
+    def take(self, name: str, piece: Piece) -> None:
+        """Take what was measured of a matrix."""
+        self.taken.add(name)
+        if piece.damage is None:
+            self.unreached.append(name)
+            return
+        self.put(name, piece.damage, piece.order)
+        self.losses[name] = piece.loss
+        if piece.stencil:
+            self._signs[self.layouts[name].span] = piece.stencil["signs"]
+            self._correlation[name] = piece.stencil["correlation"]
+
+    def stencil(self) -> Stencil:
         """The stencil of all matrices."""
-        tensors = self._agents.tensors
-        every = np.concatenate([self._correlation[tensor.name] for tensor in tensors])
-        return Stencil(self._signs, tuple(tensor.grid for tensor in tensors), every)
+        every = np.concatenate([self._correlation[name] for name in self.layouts])
+        return Stencil(self._signs, tuple(tensor.grid for tensor in self.layouts.values()), every)
+
+
+def _digest(array: npt.NDArray[Any]) -> str:
+    return f"{array.shape} {hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()}"

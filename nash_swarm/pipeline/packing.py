@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from nash_swarm import registry
 from nash_swarm.damage.overflow import check_statistics
@@ -28,6 +27,7 @@ from nash_swarm.models.passes import Placed, stream_of
 from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.names import DEFAULT_QUANTIZER
+from nash_swarm.progress import Work, working
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.quantizers.hessian import corrected_weight, reordered
 from nash_swarm.quantizers.modules import (
@@ -92,7 +92,7 @@ def pack(
     work = _Work(packed, allocation, rounding, propagation)
     calibration = allocation.calibration
     with (
-        tqdm(total=len(matrices), desc=f"pack {rounding.name}", unit="matrix", disable=quiet) as work.bar,
+        working(len(matrices), label=f"pack {rounding.name}", unit="matrix", quiet=quiet) as work.progress,
         torch.no_grad(),
     ):
         if calibration is None or not rounding.needs_hessian:
@@ -162,7 +162,7 @@ def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tens
 class _Work:
     """Replaces one matrix's module after the other."""
 
-    bar: Any
+    progress: Work
 
     def __init__(self, model: Any, allocation: Allocation, quantizer: Quantizer, propagation: float) -> None:
         self.model, self.allocation, self.quantizer, self.propagation = model, allocation, quantizer, propagation
@@ -195,7 +195,7 @@ class _Work:
         self.model.set_submodule(matrix.name, module)
         for path in matrix.users:
             self.model.set_submodule(path, build_tied(module, self.model.get_submodule(path)))
-        self.bar.update()
+        self.progress.update()
 
     def put_aside(self, matrices: Iterable[Matrix]) -> None:
         """Move what was packed to disk, if the weights came from there."""

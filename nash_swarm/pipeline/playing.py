@@ -28,6 +28,7 @@ from nash_swarm.models.walk import find_matrices
 from nash_swarm.names import DEFAULT_QUANTIZER
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
+from nash_swarm.pipeline.solving import allocate
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.quantizers.modules import PackedWeight
 from nash_swarm.solvers.base import Solver
@@ -123,7 +124,7 @@ def play(
     """
 
     def tried(name: str, who: Solver, played: BitGame) -> Candidate:
-        allocation = who.solve(played, budget, rng=np.random.default_rng(seed), rules=rules)
+        allocation = allocate(who, played, budget, seed=seed, rules=rules, quiet=quiet)
         if calibration is not None:
             allocation = replace(allocation, calibration=calibration)
         packed = pack(model, allocation, quantizer=quantizer, propagation=propagation, quiet=quiet)

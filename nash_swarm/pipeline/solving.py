@@ -7,13 +7,14 @@ import warnings
 import numpy as np
 
 from nash_swarm import registry
-from nash_swarm.errors import LeftOutWarning
+from nash_swarm.errors import LeftOutWarning, UsageError
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
 from nash_swarm.names import DEFAULT_SOLVER
 from nash_swarm.pipeline.unmet import unmet_budget, unmet_rules
+from nash_swarm.progress import watching
 from nash_swarm.solvers.base import Callback, Solver
 
 
@@ -26,6 +27,7 @@ def solve(
     seed: int = 0,
     callback: Callback | None = None,
     rules: Rules | None = None,
+    quiet: bool = False,
 ) -> Allocation:
     """Allocate a budget.
 
@@ -37,6 +39,7 @@ def solve(
         seed: for solvers that use randomness.
         callback: called once an iteration with a record of it.
         rules: pinned and forbidden widths, and layers that must play alike.
+        quiet: show nothing, however long it takes.
 
     Raises:
         UsageError: unknown solver, not exactly one of `bits` and `size`, or rules that do not fit the game.
@@ -52,4 +55,49 @@ def solve(
     lines += unmet_budget(budget, game.strategies, game.largest_bits(), game.parameters, grain) if game.tensors else []
     for line in lines:
         warnings.warn(line, LeftOutWarning, stacklevel=2)
-    return chosen.solve(game, budget, rng=np.random.default_rng(seed), callback=callback, rules=rules)
+    return allocate(chosen, game, budget, seed=seed, callback=callback, rules=rules, quiet=quiet)
+
+
+def allocate(
+    solver: Solver,
+    game: BitGame,
+    budget: Budget,
+    *,
+    seed: int = 0,
+    callback: Callback | None = None,
+    rules: Rules | None = None,
+    quiet: bool = False,
+) -> Allocation:
+    """Let a solver play, showing on standard error how far it is if it takes more than a few seconds.
+
+    Args:
+        solver: who allocates.
+        game, budget, seed, callback, rules, quiet: see `solve`.
+
+    Raises:
+        BudgetError, UsageError: see `solve`.
+    """
+    with watching(f"solve {solver.name}", quiet=quiet) as progress:
+        rng = np.random.default_rng(seed)
+        return solver.solve(game, budget, rng=rng, callback=callback, rules=rules, progress=progress)
+
+
+def make_solver(name: str, time_limit: float | None = None) -> Solver:
+    """The solver of that name.
+
+    Args:
+        name: in the registry.
+        time_limit: seconds that it may play; its own default if not given.
+
+    Raises:
+        UsageError: there is none, or it has no time limit; the message names those that have one.
+    """
+    kind: type[Solver] = registry.load("solvers", name)
+    if time_limit is None:
+        solver: Solver = registry.create("solvers", name)
+        return solver
+    if not kind.takes_time_limit():
+        able = [other for other in registry.names("solvers") if registry.load("solvers", other).takes_time_limit()]
+        raise UsageError(f"solver {name!r} has no time limit; these have one: {', '.join(able) or 'none'}")
+    limited: Solver = registry.create("solvers", name, time_limit=time_limit)
+    return limited

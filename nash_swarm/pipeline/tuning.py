@@ -10,7 +10,6 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.accounting import half_dtype
@@ -19,6 +18,7 @@ from nash_swarm.models.architectures import prepare
 from nash_swarm.models.memory import return_unused_memory
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.streaming import check_tokens
+from nash_swarm.progress import Work, working
 from nash_swarm.quantizers.base import Rounded
 from nash_swarm.quantizers.latent import Adam
 from nash_swarm.quantizers.modules import PackedWeight
@@ -124,9 +124,9 @@ def tune(
     rng = np.random.default_rng(seed)
     windows = torch.from_numpy(tokens.astype(np.int64))[torch.from_numpy(rng.permutation(len(tokens)))]
     aside = max(1, round(settings.held_out * len(windows)))
-    with tqdm(total=settings.steps, desc="tune", unit="step", disable=quiet) as bar:
+    with working(settings.steps, label="tune", unit="step", quiet=quiet) as work:
         run = _Run(model, packed, windows[aside:], windows[:aside], settings, rng)
-        run.train(bar)
+        run.train(work)
     return Tuned(run.result(packed), run.history, run.kept, str(run.student.dtype).removeprefix("torch."))
 
 
@@ -151,11 +151,11 @@ class _Run:
         self.history: dict[int, float] = {}
         self.kept = 0
 
-    def train(self, bar: Any) -> None:
+    def train(self, work: Work) -> None:
         """All steps, with a look at the held-out windows every now and then."""
         settings = self.settings
         order: list[int] = []
-        self._look(0, bar)
+        self._look(0, work)
         for step in range(settings.steps):
             if len(order) < settings.batch:
                 order += self.rng.permutation(len(self.train_windows)).tolist()
@@ -163,9 +163,9 @@ class _Run:
             if step == self._whole_from:
                 self.student.round_scales(True)
             self._step(chosen, settings.rate(step))
-            bar.update()
+            work.update()
             if (step + 1) % settings.check == 0 or step + 1 == settings.steps:
-                self._look(step + 1, bar)
+                self._look(step + 1, work)
 
     def result(self, packed: Any) -> Any:
         """The packed model with the state that was kept."""
@@ -208,7 +208,7 @@ class _Run:
         student.refresh()
 
     @torch.no_grad()
-    def _look(self, step: int, bar: Any) -> None:
+    def _look(self, step: int, work: Work) -> None:
         self.student.round_scales(True)
         total = 0.0
         for window, taught in zip(self.held_out, self._taught[1], strict=True):
@@ -216,7 +216,7 @@ class _Run:
             total += divergence(hidden, self.student.head, taught, self.student.original, gradient=False).kl
         kl = total / len(self.held_out)
         self.history[step] = kl
-        bar.set_postfix_str(f"held-out KL {kl:.4f}")
+        work.note(f"held-out KL {kl:.4f}")
         if step < self._whole_from:
             self.student.round_scales(False)
         if kl <= min(self.history.values()):

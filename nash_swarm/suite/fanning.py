@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
 from nash_swarm.errors import UsageError
+from nash_swarm.progress import working
 
 
 class Task(Protocol):
@@ -35,11 +34,11 @@ def fan_out(
         UsageError: joblib has no such backend, or it is not installed.
         NashSwarmError: what a task raised.
     """
-    with tqdm(total=done + len(tasks), initial=done, desc=label, unit=unit, disable=quiet) as bar:
+    with working(done + len(tasks), label=label, unit=unit, done=done, quiet=quiet) as work:
         if not tasks:
             return
         for _ in _parallel(jobs, backend)(_calls(tasks)):
-            bar.update()
+            work.update()
 
 
 def check_backend(jobs: int, backend: str) -> None:

@@ -30,8 +30,13 @@ _PROHIBITIVE = 1e30
 """Solvers begin at a price that nobody would pay; drawn, it would hide all others."""
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
-    """Write every picture of a report into `folder`, as PNG and as SVG; returns the files."""
+def draw(results: Results, folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """Write every picture of a report into `folder`, as PNG and as SVG; returns the files.
+
+    Raises:
+        UsageError: there is a file of such a name and `overwrite` is not set.
+        DataError: a file cannot be written.
+    """
     written: list[Path] = []
     for model, rows in by_model(results.rows).items():
         stem = re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-") or "model"
@@ -50,7 +55,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
             pictures["allocation"] = (partial(_heat, found=found, title=title), size)
             pictures["widths"] = (partial(_widths, found=found, title=title), (4.5, 3.0))
         for name, (picture, size) in pictures.items():
-            written += _save(picture, size, folder / f"{stem}-{name}")
+            written += _save(picture, size, folder / f"{stem}-{name}", overwrite)
     return written
 
 
@@ -59,7 +64,7 @@ def _mark(place: int) -> str:
     return _MARKERS[place % len(_MARKERS)]
 
 
-def _save(picture: Callable[[Figure], None], size: tuple[float, float], stem: Path) -> list[Path]:
+def _save(picture: Callable[[Figure], None], size: tuple[float, float], stem: Path, overwrite: bool) -> list[Path]:
     with rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
@@ -71,7 +76,7 @@ def _save(picture: Callable[[Figure], None], size: tuple[float, float], stem: Pa
             kind = file.suffix[1:]
             # neither the day nor the version of the tool belongs into a picture that is compared with an earlier one
             metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-            with new_file(file) as temporary:
+            with new_file(file, overwrite=overwrite) as temporary:
                 figure.savefig(temporary, format=kind, dpi=130, metadata=metadata)
         return files
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -20,8 +21,9 @@ def peak_memory() -> int:
 
 def forget_peak() -> None:
     """Start counting peak memory again, where the system can (Linux)."""
-    if _FORGET.exists():
-        _FORGET.write_text("5")
+    with suppress(OSError):  # not everybody may: /proc can be read-only
+        if _FORGET.exists():
+            _FORGET.write_text("5")
 
 
 def _status(name: str) -> int:

@@ -43,9 +43,14 @@ class Results:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_csv(rows: Iterable[Row], path: str | Path) -> None:
-    """Write rows as CSV; what was not measured is an empty cell."""
-    with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+def save_csv(rows: Iterable[Row], path: str | Path, *, overwrite: bool = False) -> None:
+    """Write rows as CSV; what was not measured is an empty cell.
+
+    Raises:
+        UsageError: there is a file of that name and `overwrite` is not set.
+        DataError: the file cannot be written.
+    """
+    with new_file(path, overwrite=overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
@@ -78,8 +83,13 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
     return lines
 
 
-def save_json(results: Results, path: str | Path) -> None:
-    """Write all results but their details as one JSON object."""
+def save_json(results: Results, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write all results but their details as one JSON object.
+
+    Raises:
+        UsageError: there is a file of that name and `overwrite` is not set.
+        DataError: the file cannot be written.
+    """
     values = {
         "format": _FORMAT,
         "command": results.command,
@@ -88,15 +98,20 @@ def save_json(results: Results, path: str | Path) -> None:
         "rows": [asdict(row) for row in results.rows],
         "failures": [dict(failure) for failure in results.failures],
     }
-    with new_file(path) as temporary:
+    with new_file(path, overwrite=overwrite) as temporary:
         temporary.write_text(json.dumps(finite(values), indent=1) + "\n", encoding="utf-8")
 
 
-def write_results(results: Results, folder: str | Path) -> list[Path]:
-    """Write everything that a report consists of; returns the files."""
+def write_results(results: Results, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+    """Write everything that a report consists of; returns the files.
+
+    Raises:
+        UsageError: there is a file of such a name and `overwrite` is not set.
+        DataError: a file cannot be written.
+    """
     written: Sequence[Path] = Path(folder) / CSV, Path(folder) / JSON
-    save_csv(results.rows, written[0])
-    save_json(results, written[1])
+    save_csv(results.rows, written[0], overwrite=overwrite)
+    save_json(results, written[1], overwrite=overwrite)
     return list(written)
 
 

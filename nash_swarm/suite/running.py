@@ -26,7 +26,7 @@ from nash_swarm.names import Granularity
 from nash_swarm.pipeline.agents import find_agents
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.suite.fanning import check_backend, fan_out
-from nash_swarm.suite.folder import ReportFolder, key_of
+from nash_swarm.suite.folder import ReportFolder, check_report_folder, key_of
 from nash_swarm.suite.heatmap import of_allocation
 from nash_swarm.suite.results import Results
 from nash_swarm.suite.rows import PROTOCOL, Row, library_versions, loss_figures, size_figures, versions_text
@@ -83,6 +83,7 @@ def run(
         UsageError, BudgetError, DataError: see the stages; all that can be refused is refused before measuring.
     """
     started = time.perf_counter()
+    check_report_folder(out)
     settings.check()
     check_backend(jobs, backend)
     text = load_text(settings.text)
@@ -171,7 +172,7 @@ def _measured(
         strategies=settings.strategies, scope=settings.scope, group_size=settings.group_size,
         windows=settings.windows, length=settings.length, seed=settings.seed, name=source.name, quiet=quiet,
     )  # fmt: skip
-    save_game(game, file)
+    save_game(game, file, overwrite=True)
     return game
 
 

@@ -70,7 +70,7 @@ class Solving:
         proof = allocation.certificate
         name = allocation_key(self.game, allocation)
         if not folder.file("allocations", name).exists():
-            save_allocation(allocation, folder.file("allocations", name))
+            save_allocation(allocation, folder.file("allocations", name), overwrite=True)
         values = {
             "allocation": name,
             "agents": game.agents,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
+from nash_swarm.errors import OutputError
 from nash_swarm.files.atomic import new_file
+from nash_swarm.suite.folder import FILES
 from nash_swarm.suite.page import report_page
 from nash_swarm.suite.results import Results, write_results
 from nash_swarm.suite.tables import latex, markdown
@@ -14,26 +17,30 @@ FIGURES = "figures"
 MISSING = 'static figures are left out; they need matplotlib: pip install "nash-swarm[report]"'
 
 
-def write_report(results: Results, folder: str | Path) -> list[Path]:
+def write_report(results: Results, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
     """Write results.csv, results.json, report.md, table.tex, report.html and, with matplotlib, static figures.
 
     Args:
         results: what was found.
-        folder: an existing folder; files of earlier reports in it are replaced.
+        folder: an existing folder.
+        overwrite: replace files of these names, an earlier report's; see `check_report_folder`.
 
     Returns the files.
 
     Raises:
+        UsageError: there is a file of such a name and `overwrite` is not set.
         DataError: a file cannot be written.
     """
     target = Path(folder)
-    written = write_results(results, target)
+    if not overwrite and (there := [name for name in FILES if os.path.lexists(target / name)]):
+        raise OutputError(f"{target / there[0]} exists; choose another folder or allow overwriting")
+    written = write_results(results, target, overwrite=overwrite)
     drawn: list[Path] = []
     if can_draw():
         from nash_swarm.suite.figures import draw
 
         (target / FIGURES).mkdir(exist_ok=True)
-        drawn = draw(results, target / FIGURES)
+        drawn = draw(results, target / FIGURES, overwrite=overwrite)
     shown = [str(path.relative_to(target)) for path in drawn if path.suffix == ".svg"]
     texts = {
         "report.md": markdown(results, shown),
@@ -41,7 +48,7 @@ def write_report(results: Results, folder: str | Path) -> list[Path]:
         "report.html": report_page(results),
     }
     for name, text in texts.items():
-        with new_file(target / name) as temporary:
+        with new_file(target / name, overwrite=overwrite) as temporary:
             temporary.write_text(text, encoding="utf-8")
         written.append(target / name)
     return written + drawn

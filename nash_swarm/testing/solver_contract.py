@@ -29,8 +29,9 @@ def check_solver(solver: Solver, *, examples: int = 50, seed: int = 0) -> None:
     The budget is met and never exceeded, and at least 99.9 % of it is used or no upgrade that lowers the damage fits
     any more; the same seed gives the same choices; the game is not changed; an impossible budget is refused; the
     certificate says what a slow recomputation says; damage in another unit gives as good a result; pinned, forbidden
-    and fused agents play what they may. Unless the class has `baseline = True`, the total damage is not above that of
-    the best single strategy that fits, and agents in another order give as good a result (within 10 %).
+    and fused agents play what they may; progress, if any is told, is a rising share from 0 to 1. Unless the class has
+    `baseline = True`, the total damage is not above that of the best single strategy that fits, and agents in another
+    order give as good a result (within 10 %).
 
     All this holds for coupled games too. On all games nobody may lower the total cost by a change that fits into the
     budget, unless by less than the damage is known to (2^-24 of it, float32): play ends in a Nash equilibrium among the
@@ -79,8 +80,11 @@ def _check(solver: Solver, case: Case) -> None:
     # a separable solver fills the budget by the agents' own damage
     _check_budget(case._replace(game=replace(game, coupling=None)) if solver.separable else case, allocation)
     _check_certificate(case, allocation)
-    again = _solve(solver, case)
+    shares: list[float] = []
+    again = solver.solve(game, case.budget, rng=np.random.default_rng(case.seed), progress=shares.append)
     case.require(np.array_equal(again.choices, allocation.choices), "the same seed gave other choices")
+    rising = all(one <= other for one, other in zip([0.0, *shares], [*shares, 1.0], strict=True))
+    case.require(rising, "the progress is no rising share between 0 and 1")
     _check_refusal(solver, case)
     _check_scale(solver, case, allocation)
     if not (solver.baseline or (solver.separable and game.coupling is not None)):

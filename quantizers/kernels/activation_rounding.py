@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from numba import int32, njit
+from numba import int32
 
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels import descriptor as d
 from nash_swarm.quantizers.kernels.activations import SMALLEST, cut, panel, scales_at, total_pair, totals_at, values_at
 from nash_swarm.quantizers.kernels.simd.vectors import (

@@ -10,8 +10,9 @@ one, and so on, then the next four of each. All that an instruction may want nex
 
 from __future__ import annotations
 
-from numba import int32, njit
+from numba import int32
 
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels import descriptor as d
 from nash_swarm.quantizers.kernels.simd.integers import FEW, FEWER, PAIR_BITS
 from nash_swarm.quantizers.kernels.simd.vectors import load_long

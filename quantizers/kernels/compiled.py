@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from numba import njit
-
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels.activation_rounding import quantize
 from nash_swarm.quantizers.kernels.descriptor import CODES, TILES
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint

@@ -8,8 +8,7 @@ shares like everybody else and waits only for those that somebody has begun.
 
 from __future__ import annotations
 
-from numba import njit
-
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels.aligned import LINE, whole_lines
 from nash_swarm.quantizers.kernels.atomics import add, load, pause, replace, store
 from nash_swarm.quantizers.kernels.job import JOB_BYTES, do_share, shares_of, write_job

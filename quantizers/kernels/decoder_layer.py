@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels.aligned import whole_lines
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint
 from nash_swarm.quantizers.kernels.layer_products import PRODUCT, OneToken, add_to, multiply_token, product_row

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels.aligned import aligned_empty, whole_lines
 from nash_swarm.quantizers.kernels.atomics import ARGUMENTS, address
 from nash_swarm.quantizers.kernels.crew import CREW_BYTES, dismiss, serve, share_out

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels.level_fitting import nearest_code
 
 Bytes = npt.NDArray[np.uint8]

@@ -6,8 +6,8 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.layout import HALF, TILE_ROWS
 from nash_swarm.quantizers.kernels import descriptor
 from nash_swarm.quantizers.kernels.entries import LARGE, MOST_BITS, meanings, small_entry

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels.atomics import ARGUMENTS, call, load, store
 
 _ROWS, _SHARES, _FUNCTION, _WORKSPACE, _WORKSPACE_SIZE, _FIRST_ARGUMENT = range(0, 48, 8)

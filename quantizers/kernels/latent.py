@@ -11,7 +11,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from nash_swarm.compiling import njit
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from numba import njit
-
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels.atomics import ARGUMENTS, address, call
 from nash_swarm.quantizers.kernels.crew import share_out
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels.aligned import LINE, whole_lines
 from nash_swarm.quantizers.kernels.atomics import ARGUMENTS, add, address, fork_and_join, store
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint

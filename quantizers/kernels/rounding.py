@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels.level_fitting import fit_levels, nearest_code, scale_code
 
 Bytes = npt.NDArray[np.uint8]

@@ -12,8 +12,9 @@ from functools import cache
 from math import sqrt
 from typing import Any
 
-from numba import float32, njit
+from numba import float32
 
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels.fingerprint import fingerprint
 from nash_swarm.quantizers.kernels.simd.functions import (
     divide_floats,

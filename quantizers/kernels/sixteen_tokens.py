@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import float32, njit
+from numba import float32
 
+from nash_swarm.compiling import njit
 from nash_swarm.quantizers.kernels import descriptor as d
 from nash_swarm.quantizers.kernels.activations import SMALLEST, cut, scales_at, totals_at
 from nash_swarm.quantizers.kernels.simd.functions import divide_floats

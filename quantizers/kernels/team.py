@@ -22,8 +22,9 @@ from functools import cache
 from threading import Lock, Thread
 from typing import Any
 
-from numba import njit, types
+from numba import types
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.spans import cores
 from nash_swarm.quantizers.kernels.aligned import LINE, aligned_empty
 from nash_swarm.quantizers.kernels.atomics import ARGUMENTS, add, call, load, pause, replace, store

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import int32, literally, njit
+from numba import int32, literally
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.layout import HALF
 from nash_swarm.quantizers.kernels import descriptor as d
 from nash_swarm.quantizers.kernels.activations import cut, scales_at, totals_at, values_at

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from nash_swarm.compiling import njit
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from nash_swarm.compiling import njit
 from nash_swarm.game.layout import HALF
 from nash_swarm.quantizers.kernels.level_fitting import level_error
 from nash_swarm.quantizers.kernels.rounding import fit_scale

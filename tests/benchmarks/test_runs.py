@@ -8,6 +8,8 @@ import pytest
 from support.bench import Bench
 from support.benchmarks import run
 
+import nash_swarm as ns
+
 
 def _values(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -67,6 +69,27 @@ def test_what_coupling_predicts_says_of_which_damage(bench: Bench, tmp_path: Pat
     assert len(values["allocations"]) == 3
     assert all(3 <= row["bits"] <= 8 for row in values["allocations"])
     assert set(values["table"]["coupled"]) == {"spearman", "slope", "residual", "ratio"}
+
+
+def test_batch_mates_are_compared_in_every_way(bench: Bench, tmp_path: Path) -> None:
+    packed, path = tmp_path / "packed", tmp_path / "mates.json"
+    ns.compress(
+        str(bench.model), bits=5.0, text=str(bench.text), damage="magnitude", quantizer="rtn", contest=False,
+        eval_windows=0, out=packed, quiet=True,
+    )  # fmt: skip
+    words = ("--text", bench.text, "--sequences", 2, "--tokens", 16, "--new", 2, "--batch", 3)
+    run("batch_mates", packed, *words, "--json", path)
+    values = _values(path)
+    assert (values["tokens"], values["batch"], values["text"]) == (16, 3, bench.text.name)
+    rows = {(row["activations"], row["code"], row["way"]): row for row in values["rows"]}
+    ways = {way for *_, way in rows if "against" not in way}
+    assert len(ways) == 5 and len(rows) == 3 * 2 * len(ways) + 2
+    for code in ("nash-swarm", "transformers"):
+        assert rows["int8", code, "batch, equal lengths"]["largest"] == 0
+        assert rows["fp32", code, "batch, padded on the left"]["kl"] < 1e-9
+    assert (
+        rows["int8", "nash-swarm", "int8 against fp32"]["kl"] > rows["int16", "nash-swarm", "int16 against fp32"]["kl"]
+    )
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from support.bench import Bench
+from support.folders import packed_folder
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
@@ -23,7 +24,7 @@ from nash_swarm.models.offload import mapped
 def test_a_file_appears_whole_and_readable_by_all(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
     target.write_text("old")
-    with new_file(target) as temporary:
+    with new_file(target, overwrite=True) as temporary:
         temporary.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"
@@ -34,7 +35,7 @@ def test_a_file_appears_whole_and_readable_by_all(tmp_path: Path) -> None:
 def test_nothing_is_left_of_a_file_that_fails(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
     target.write_text("old")
-    with pytest.raises(KeyError), new_file(target) as temporary:
+    with pytest.raises(KeyError), new_file(target, overwrite=True) as temporary:
         temporary.write_text("half")
         raise KeyError
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
@@ -55,18 +56,17 @@ def test_nothing_is_left_of_a_folder_that_fails(tmp_path: Path, overwrite: bool)
     target = tmp_path / "out"
     target.mkdir()
     if overwrite:
-        (target / "a").write_text("old")
+        packed_folder(target)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
     with pytest.raises(KeyError), new_folder(target, overwrite=overwrite) as temporary:
         (temporary / "a").write_text("half")
         raise KeyError
-    assert [path.read_text() for path in target.iterdir()] == ["old"] * overwrite
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
     assert list(tmp_path.iterdir()) == [target]
 
 
 def test_overwriting_replaces_the_whole_folder(tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    target.mkdir()
-    (target / "old").touch()
+    target = packed_folder(tmp_path / "out")
     with pytest.raises(UsageError, match="not empty"), new_folder(target):
         pass
     with new_folder(target, overwrite=True) as temporary:
@@ -75,9 +75,8 @@ def test_overwriting_replaces_the_whole_folder(tmp_path: Path) -> None:
 
 
 def left_behind(tmp_path: Path, suffix: str, name: str = "out") -> Path:
-    left = tmp_path / f".{name}.abcd_123{suffix}"
-    left.mkdir()
-    (left / "a").write_text("left")
+    left = packed_folder(tmp_path / f".{name}.abcd_123{suffix}")
+    (left / "README.md").write_text("left")
     return left
 
 
@@ -101,7 +100,7 @@ def test_what_a_killed_process_was_replacing_is_put_back(tmp_path: Path) -> None
     left_behind(tmp_path, ".tmp")
     clean_up(tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.more.abcd_123.old", "out"]
-    assert (tmp_path / "out" / "a").read_text() == "left"
+    assert (tmp_path / "out" / "README.md").read_text() == "left"
     left_behind(tmp_path, ".old")
     with new_file(tmp_path / "other"), new_folder(tmp_path / "out", overwrite=True) as temporary:
         (temporary / "b").touch()

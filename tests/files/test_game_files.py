@@ -183,7 +183,7 @@ def test_changed_values_of_an_allocation_are_data_errors_or_still_valid(
         assert sum(loaded.histogram().values()) == len(loaded.choices)
         for tensor in loaded.tensors:
             assert loaded.widths(tensor).shape == (tensor.row_tiles, tensor.groups)
-        ns.save_allocation(loaded, path)
+        ns.save_allocation(loaded, path, overwrite=True)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", "3", "[" * 100_000, '{"format": 2}', "\0"])

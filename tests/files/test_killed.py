@@ -20,7 +20,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 @pytest.mark.slow
 def test_killed_runs_leave_nothing_half_written(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(SUPPORT / "killing.py"), str(tmp_path), "0", "25", "30"],
+        [sys.executable, str(SUPPORT / "killing.py"), str(tmp_path), "0", "25", "30", "15"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(SUPPORT.parent)},
@@ -28,7 +28,7 @@ def test_killed_runs_leave_nothing_half_written(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["compress"]["kills"] + found["save"]["kills"] >= 50
-    assert found["compress"]["resumed"] > 0
+    assert found["compress"]["resumed"] > 0 and found["measure"]["resumed"] > 0
 
 
 @pytest.mark.slow
@@ -54,5 +54,5 @@ def test_an_interrupt_leaves_nothing_and_exits_with_130(bench: Bench, tmp_path: 
             message = process.stderr.read().decode()
         assert process.returncode == 130, message
         assert "interrupted" in message
-        # but for the measured game, which is whole and serves the next run
-        assert all(path.suffix == ".npz" and path.name.startswith(".out.") for path in tmp_path.iterdir())
+        # but for the measured game or its finished matrices, which are whole and serve the next run
+        assert all(path.suffix in (".npz", ".parts") and path.name.startswith(".out.") for path in tmp_path.iterdir())

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from support.quick import build, pack
 
-from nash_swarm.integrations.single_token import attention, decoder_layer, gated, norm, stack
+from nash_swarm.integrations.single_token import attention, decoder_layer, gated, norm, rows, stack
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def packed() -> Any:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which kinds of quick modules called their kernels."""
     found: list[str] = []
-    for place in (norm, gated, attention, decoder_layer, stack):
+    for place in (norm, gated, attention, rows, decoder_layer, stack):
         what = "kernel" if place is stack else "kernels"
         real = getattr(place, what)
         name = place.__name__.rsplit(".", 1)[1]

@@ -296,6 +296,7 @@ def test_families(calls: list[str], kind: str, settings: dict[str, Any], whole: 
     """Those that see only so many tokens are left to their layers, whichever cache they are given."""
     model = pack(build(getattr(transformers, f"{kind}Config"), **settings))
     ns.set_activations(model, "fp32")
+    calls.clear()  # of the trials
 
     def cache() -> DynamicCache:
         return DynamicCache() if plain else DynamicCache(config=model.config)

@@ -12,13 +12,14 @@ import nash_swarm as ns
 from nash_swarm.errors import UsageError
 from nash_swarm.game import BitGame
 from nash_swarm.pipeline.keeping import kept_game
+from nash_swarm.pipeline.pieces import Pieces
 
 
-def measured() -> BitGame:
-    return ns.measure(tiny_llama(tied=True), damage="magnitude", text=None, group_size=32, quiet=True)
+def measured(pieces: Pieces) -> BitGame:
+    return ns.measure(tiny_llama(tied=True), damage="magnitude", text=None, group_size=32, pieces=pieces, quiet=True)
 
 
-def never() -> BitGame:
+def never(pieces: Pieces) -> BitGame:
     raise AssertionError("measured again")
 
 

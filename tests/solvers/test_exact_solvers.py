@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from nash_swarm import registry
-from nash_swarm.errors import UsageError
+from nash_swarm.errors import TimeLimitWarning, UsageError
 from nash_swarm.game import BitGame, Budget
 from nash_swarm.solvers.annealing import Annealing
 from nash_swarm.solvers.dp import Dp
@@ -86,8 +86,12 @@ def test_dp_refuses_tables_beyond_its_limit() -> None:
 
 def test_milp_keeps_the_lagrangian_solution_when_time_runs_out(game: BitGame) -> None:
     budget = Budget((game.smallest_bits() + game.largest_bits()) // 3, "third")
-    found = Milp(time_limit=1e-3, reduce=False).solve(game, budget)
+    with pytest.warns(
+        TimeLimitWarning, match=r"milp: the time limit of 0.001 s was reached; .* % of the least possible"
+    ):
+        found = Milp(time_limit=1e-3, reduce=False).solve(game, budget)
     assert not found.trace[-1]["proven"]
+    assert found.certificate.gap / 2 < found.trace[-1]["gap"] <= found.certificate.gap * (1 + 1e-9)
     assert found.certificate.predicted_damage <= Lagrangian().solve(game, budget).certificate.predicted_damage
 
 

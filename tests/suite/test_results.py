@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.suite import a_row
 
-from nash_swarm.errors import DataError, UsageError
-from nash_swarm.suite.folder import ReportFolder, key_of
+from nash_swarm.errors import DataError, OutputError, UsageError
+from nash_swarm.suite.folder import ReportFolder, check_report_folder, key_of
 from nash_swarm.suite.results import Results, load_csv, save_csv, write_results
 from nash_swarm.suite.rows import COLUMNS, Row, labels, loss_figures, size_figures
+from nash_swarm.suite.writing import write_report
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -26,7 +27,7 @@ def test_rows_come_back_from_csv_as_they_were(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "results.csv"
     rows = [a_row(method=method, loss=loss, kl=kl), a_row(bits=2, note="a, b")]
-    save_csv(rows, path)
+    save_csv(rows, path, overwrite=True)
     assert load_csv(path) == rows
 
 
@@ -100,3 +101,47 @@ def test_a_report_needs_a_folder(tmp_path: Path) -> None:
         ReportFolder(tmp_path / "file")
     with pytest.raises(DataError, match="cannot write"):
         ReportFolder("/proc/report")
+
+
+def test_a_report_leaves_alone_what_it_did_not_write(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    (folder / "games" / ".git").mkdir(parents=True)
+    (folder / "games" / ".git" / "HEAD").write_text("years of work")
+    (folder / "games" / ".abcd1234").mkdir()
+    (folder / "games" / ".abcd1234" / "thesis.tex").write_text("years of work")
+    (folder / "packings").mkdir()
+    (folder / "packings" / ".abcd_234").mkdir()
+    (folder / "packings" / ".abcd_234" / "model").mkdir()
+    before = sorted(path for path in folder.rglob("*") if "packings" not in path.parts)
+    ReportFolder(folder)
+    assert {*before} <= {*folder.rglob("*")} and not list((folder / "packings").iterdir())
+    # finished work makes it a report's, other things in the same places do not
+    (folder / "results.csv").write_text("an earlier report's")
+    check_report_folder(folder)
+    (folder / "games" / "chess").mkdir()
+    for check in (check_report_folder, ReportFolder):
+        with pytest.raises(OutputError, match="games/chess"):
+            check(folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").touch()
+    check_report_folder(other)
+    (other / "figures").mkdir()
+    with pytest.raises(OutputError, match="figures"):
+        check_report_folder(other)
+
+
+def test_results_replace_others_only_on_request(tmp_path: Path) -> None:
+    for name in ("results.json", "results.csv"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(OutputError, match=name):
+            write_results(Results((a_row(),)), tmp_path)
+        with pytest.raises(OutputError, match="exists"):
+            write_report(Results((a_row(),)), tmp_path)
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / "results.csv").unlink(missing_ok=True)
+        (tmp_path / "results.json").unlink(missing_ok=True)
+    (tmp_path / "figures").mkdir()
+    with pytest.raises(OutputError, match="figures"):
+        write_report(Results((a_row(),)), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["figures"]

@@ -34,7 +34,7 @@ def test_a_report_has_all_its_files(tmp_path: Path) -> None:
     assert all(path.stat().st_size < 300_000 for path in written if path.parent.name == "figures")
     assert (tmp_path / "figures" / "tiny-pareto.png").read_bytes()[:4] == b"\x89PNG"
     before = {path: path.read_bytes() for path in written}
-    assert {path: path.read_bytes() for path in write_report(some_results(), tmp_path)} == before
+    assert {path: path.read_bytes() for path in write_report(some_results(), tmp_path, overwrite=True)} == before
 
 
 def test_without_matplotlib_the_rest_is_written(tmp_path: Path) -> None:

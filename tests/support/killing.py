@@ -121,6 +121,62 @@ def kill_compress(folder: Path, times: int, rng: random.Random) -> dict[str, int
     return {"kills": hits, "finished": finished, "resumed": resumed}
 
 
+def kill_measure(folder: Path, times: int, rng: random.Random) -> dict[str, int]:
+    """Whatever moment a measuring is killed at, its file is not there or is whole, and what it finished is not lost."""
+    from nash_swarm.pipeline import measuring
+    from nash_swarm.pipeline.keeping import kept_pieces
+
+    (folder / "measure").mkdir()
+    bench = make_bench(folder / "measure")
+    source = load_source(str(bench.model))
+    work = folder / "measurings of matrices"
+    work.mkdir()
+    out, counted_in = work / "game.npz", folder / "matrices"
+
+    def run(target: Path = out) -> None:
+        plain = measuring._measured
+
+        def counted(*args: object) -> object:
+            piece = plain(*args)  # type: ignore[arg-type]
+            with counted_in.open("ab") as file:
+                file.write(b"x")
+            return piece
+
+        measuring._measured = counted  # type: ignore[assignment]
+        with kept_pieces(target) as pieces:
+            game = ns.measure(
+                source.model, source.tokenizer, text=str(bench.text), windows=4, pieces=pieces, quiet=True
+            )
+            ns.save_game(game, target, overwrite=True)
+
+    (folder / "calm measuring").mkdir()
+    calm = folder / "calm measuring" / "game.npz"
+    timed(lambda: run(calm))  # what is compiled once
+    length = timed(lambda: run(calm))
+    counted_in.write_bytes(b"")
+    assert finish(start(lambda: run(calm))) == 0
+    matrices = counted_in.stat().st_size
+    counted_in.write_bytes(b"")
+    hits = finished = resumed = 0
+    while hits < times:
+        before = len(list(work.glob(".game.npz.*.parts/*.npz")))
+        measured = counted_in.stat().st_size
+        if killed(run, rng.uniform(0, 1.1 * length)):
+            hits += 1
+        else:
+            finished += 1
+            assert counted_in.stat().st_size - measured == matrices - before, "measured again"
+        resumed += bool(before)
+        if out.exists():
+            assert out.read_bytes() == calm.read_bytes()
+            out.unlink()
+        for path in work.iterdir():
+            assert path.name.startswith((".game.npz.", "..game.npz.")), path
+    assert finish(start(run)) == 0
+    assert [path.name for path in work.iterdir()] == ["game.npz"] and out.read_bytes() == calm.read_bytes()
+    return {"kills": hits, "finished": finished, "resumed": resumed}
+
+
 def kill_save(folder: Path, times: int, rng: random.Random) -> dict[str, int]:
     """Whatever moment a model is replaced at, one of the two is there, or the next run puts the old one back."""
     work = folder / "saves"
@@ -163,6 +219,14 @@ def kill_save(folder: Path, times: int, rng: random.Random) -> dict[str, int]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    place, seed, compressions, saves = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+    place, seed, compressions, saves, measurings = Path(sys.argv[1]), *map(int, sys.argv[2:6])
     chance = random.Random(seed)
-    print(json.dumps({"compress": kill_compress(place, compressions, chance), "save": kill_save(place, saves, chance)}))
+    print(
+        json.dumps(
+            {
+                "compress": kill_compress(place, compressions, chance),
+                "save": kill_save(place, saves, chance),
+                "measure": kill_measure(place, measurings, chance),
+            }
+        )
+    )

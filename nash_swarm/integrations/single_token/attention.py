@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 
 from nash_swarm.integrations.single_token.norm import QuickNorm
+from nash_swarm.integrations.single_token.padding import read_padding
 from nash_swarm.integrations.single_token.quick import Quick, bare, unseen, untouched
-from nash_swarm.integrations.single_token.recognise import runs
+from nash_swarm.integrations.single_token.recognise import Pattern
+from nash_swarm.integrations.single_token.rows import attend_apart, attend_one, one_token_each, rotated
+from nash_swarm.integrations.single_token.trial import Draw, Pairs
 from nash_swarm.quantizers.kernels.single_token import LANES, attention_room, kernels
 from nash_swarm.quantizers.layer_plan import is_vector
+from nash_swarm.quantizers.ops import nobody_watches
 from nash_swarm.quantizers.products import one_token
 
-CODES = {
-    "865d17a1b6edd273": 0,  # Llama
-    "38eb7a675fc00c3f": 0,  # Mistral
-    "467d2e0bba2fd378": 0,  # Qwen2
-    "e0b15d778eecc3a8": 2,  # Qwen3
-}
-"""Known ones, and how many norms they have for the heads of queries and keys. With torch's attention they differ in the
-mask alone, and what is masked is left to them."""
-CALLS = {"apply_rotary_pos_emb": "4a8f8b85ee37bd3f", "rotate_half": "7b6c9b425ca04287"}
-_HARMLESS = {"position_ids", "use_cache", "cache_position"}
+_HARMLESS = frozenset({"position_ids", "use_cache", "cache_position"})
 """Keyword arguments that do not change what one token attends to."""
 _ALONE = 1 << 20
 """Products of queries with keys from which torch's own attention, with several threads, is worth more."""
 
 
 class QuickAttention(Quick):
-    """`LlamaAttention`, its likes and their namesakes over any cache of transformers' that keeps float32."""
+    """`LlamaAttention` and its likes over any cache of transformers' that keeps float32.
+
+    With torch's attention they differ in the mask alone. A mask that is no padding is left to torch.
+    """
+
+    pattern = Pattern(
+        parts=frozenset({"q_proj", "k_proj", "v_proj", "o_proj"}),
+        may=frozenset({"q_norm", "k_norm"}),
+        settings=frozenset(
+            {
+                "head_dim", "num_key_value_groups", "scaling", "attention_dropout", "is_causal", "sliding_window",
+                "num_heads", "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rope_theta",
+            }
+        ),
+        arguments=frozenset({"hidden_states", "position_embeddings", "attention_mask", "cache"}),
+        harmless=_HARMLESS,
+    )  # fmt: skip
 
     config: Any
     head_dim: int
@@ -39,20 +50,24 @@ class QuickAttention(Quick):
     attention_dropout: float
     layer_idx: int
 
-    @staticmethod
-    def fits(module: Any) -> bool:
-        """Whether the module is one."""
-        code, norms = next((code for code in CODES if runs(module, code, **CALLS)), None), _head_norms(module)
-        return (
-            code is not None
-            and len(norms) == CODES[code]
-            and all(isinstance(norm, QuickNorm) for norm in norms)
-            and bare(module.q_proj, module.k_proj, module.v_proj, module.o_proj)
-            and module.head_dim % (2 * LANES) == 0
-            and module.q_proj.out_features == module.head_dim * _heads(module) * module.num_key_value_groups
-            and module.v_proj.out_features == module.k_proj.out_features == module.head_dim * _heads(module)
-            and module.o_proj.in_features == module.q_proj.out_features
-        )
+    @classmethod
+    def mismatch(cls, module: Any) -> str | None:
+        """See `Quick.mismatch`."""
+        if (reason := cls.pattern.mismatch(module)) is not None:
+            return reason
+        size, groups = getattr(module, "head_dim", None), getattr(module, "num_key_value_groups", None)
+        if not isinstance(size, int) or not isinstance(groups, int) or size <= 0 or size % (2 * LANES):
+            return f"its heads of {size} elements are no multiple of {2 * LANES}"
+        if not bare(module.q_proj, module.k_proj, module.v_proj, module.o_proj):
+            return "its matrices are not packed, packed weight by weight, or hooked"
+        norms = _head_norms(module)
+        if len(norms) == 1 or not all(isinstance(norm, QuickNorm) and len(norm.weight) == size for norm in norms):
+            return "the norms of its queries and keys are no root-mean-square norms of a head"
+        rows = (module.q_proj.out_features, module.k_proj.out_features, module.v_proj.out_features)
+        heads = rows[1] // size
+        if rows != (size * heads * groups, size * heads, size * heads) or module.o_proj.in_features != rows[0]:
+            return "its queries, keys and values are no whole heads"
+        return None
 
     def forward(
         self,
@@ -60,28 +75,67 @@ class QuickAttention(Quick):
         position_embeddings: Any = None,
         attention_mask: Any = None,
         past_key_values: Any = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> Any:
         """As the module's own."""
+        past = past_key_values if cache is None else cache
         if torch.compiler.is_compiling() or not self.may(hidden_states, position_embeddings, attention_mask, kwargs):
-            return super().forward(
-                hidden_states,
-                position_embeddings=position_embeddings,
-                attention_mask=attention_mask,
-                past_key_values=past_key_values,
-                **kwargs,
-            )
+            if self._may_apart(hidden_states, position_embeddings, attention_mask, kwargs):
+                return self._apart(hidden_states, position_embeddings, attention_mask, past, kwargs), None
+            return self._own(hidden_states, position_embeddings, attention_mask, past, kwargs)
+        return self._run(hidden_states, position_embeddings, past, kwargs), None
+
+    def trial(self, draw: Draw) -> Pairs:
+        """See `Quick.trial`."""
+        from transformers.cache_utils import DynamicCache
+
+        quick, own = DynamicCache(), DynamicCache()
+        for scale in (1.0, 1.0, 8.0, 1.0):
+            x = scale * draw.normal(1, 1, self._modules["q_proj"].in_features)  # type: ignore[union-attr]
+            positions = draw.positions(self.head_dim)
+            expected = self._own(x, positions, None, own, {})[0]
+            yield self._run(x, positions, quick, {}), expected
+        for name in ("keys", "values"):
+            yield tuple(getattr(cache.layers[self.layer_idx], name) for cache in (quick, own))  # type: ignore[misc]
+        if interface_is_known(self.config):
+            yield from self._trial_of_batches(draw)
+
+    def _trial_of_batches(self, draw: Draw) -> Pairs:
+        """Three tokens and then one of two sequences, the second of which begins with padding."""
+        from transformers.cache_utils import DynamicCache
+
+        quick, own = DynamicCache(), DynamicCache()
+        seen = torch.ones(2, 1, 4, 4, dtype=torch.bool).tril()
+        seen[1, :, :, 0] = False
+        for mask in (seen[:, :, :3, :3], seen[:, :, 3:]):
+            tokens = mask.shape[2]
+            x = draw.normal(2, tokens, self._modules["q_proj"].in_features)  # type: ignore[union-attr, arg-type]
+            drawn = [draw.positions(self.head_dim) for _ in range(2 * tokens)]
+            cosines, sines = (torch.cat(each).view(2, tokens, -1) for each in zip(*drawn, strict=True))
+            expected = self._own(x, (cosines, sines), mask, own, {})[0]
+            found = self._apart(x, (cosines, sines), mask, quick, {})
+            first = 1 if tokens > 1 else 0
+            yield found[0], expected[0]
+            yield found[1, first:], expected[1, first:]
+
+    def _own(self, x: torch.Tensor, positions: Any, mask: Any, past: Any, kwargs: dict[str, Any]) -> Any:
+        own = super().forward
+        named = {self.cache_argument: past}
+        return own(x, position_embeddings=positions, attention_mask=mask, **named, **kwargs)
+
+    def _run(self, hidden_states: torch.Tensor, positions: Any, past: Any, kwargs: dict[str, Any]) -> torch.Tensor:
         inner, size = self._modules, self.head_dim
         queries, keys, values = one_token(hidden_states, inner["q_proj"], inner["k_proj"], inner["v_proj"])
         heads, group = keys.numel() // size, self.num_key_value_groups
         for norm, states in zip(self.norms(), (queries, keys), strict=False):
             gain, place = norm.weight.data_ptr(), states.data_ptr()
             kernels().norm(place, gain, place, states.numel() // size, size, norm.variance_epsilon)
-        cosines, sines = position_embeddings[0].data_ptr(), position_embeddings[1].data_ptr()
+        cosines, sines = positions[0].data_ptr(), positions[1].data_ptr()
         kernels().rotate(queries.data_ptr(), cosines, sines, heads * group, size)
         kernels().rotate(keys.data_ptr(), cosines, sines, heads, size)
-        out = self.mix(queries, keys, values, past_key_values, kwargs)
-        return one_token(out, inner["o_proj"])[0].view(1, 1, -1), None
+        out = self.mix(queries, keys, values, past, kwargs)
+        return one_token(out, inner["o_proj"])[0].view(1, 1, -1)
 
     def norms(self) -> list[Any]:
         """Of the heads of queries and keys, if there are any."""
@@ -129,6 +183,39 @@ class QuickAttention(Quick):
         ):
             return False
         return positions_fit(positions, self.head_dim)
+
+    def _may_apart(self, x: torch.Tensor, positions: Any, mask: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether a batch, padded or of one token each, is computed sequence by sequence."""
+        return (
+            not torch.compiler.is_compiling()
+            and nobody_watches(x, x)
+            and x.ndim == 3
+            and (mask is not None or x.shape[1] == 1)
+            and positions is not None
+            and not (self.training and self.attention_dropout)
+            and kwargs.keys() <= _HARMLESS
+            and interface_is_known(self.config)
+        )
+
+    def _apart(self, x: torch.Tensor, positions: Any, mask: Any, past: Any, kwargs: dict[str, Any]) -> torch.Tensor:
+        shape = (*x.shape[:-1], -1, self.head_dim)
+        states = [self._modules[name](x).view(shape) for name in ("q_proj", "k_proj", "v_proj")]  # type: ignore[misc]
+        for k, norm in enumerate(self.norms()):
+            states[k] = norm(states[k])
+        queries, keys, values = (each.transpose(1, 2) for each in states)
+        queries, keys = (rotated(each, *positions) for each in (queries, keys))
+        if past is not None:
+            keys, values = past.update(keys, values, self.layer_idx)
+        attend = partial(_interface(self.config), self, dropout=0.0, scaling=self.scaling, **kwargs)
+        padding = None if mask is None else read_padding(mask, len(x))
+        if padding is not None:
+            out = attend_apart(attend, queries, keys, values, mask, padding, self.scaling)
+        elif mask is None and one_token_each(queries, keys, values):
+            out = attend_one(queries, keys, values, ((0, keys.shape[2]),) * len(x), self.scaling)
+        else:
+            out = attend(queries, keys, values, mask)[0]
+        mixed: torch.Tensor = self._modules["o_proj"](out.reshape(*x.shape[:-1], -1).contiguous())  # type: ignore[misc]
+        return mixed
 
     def _attend(self, queries: torch.Tensor, keys: Any, values: Any, heads: int) -> torch.Tensor | None:
         """(heads * group * size,), `None` where this is not for the kernel."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -11,30 +10,36 @@ from nash_swarm.integrations.single_token.attention import positions_fit
 from nash_swarm.integrations.single_token.decoder_layer import QuickDecoderLayer
 from nash_swarm.integrations.single_token.growing import GrowingCache
 from nash_swarm.integrations.single_token.quick import Quick, unseen, untouched
-from nash_swarm.integrations.single_token.recognise import code_of, runs
+from nash_swarm.integrations.single_token.recognise import Pattern
 from nash_swarm.integrations.single_token.stack import Stack
+from nash_swarm.integrations.single_token.trial import Draw, NotQuick, Pairs
 
-CODES = {
-    "dd47fc6dd6ed820a": "all",  # Llama
-    "a20c59e141641c74": "config",  # Mistral
-    "a4e04405d94dd416": "layers",  # Qwen2 and 3
-}
-"""Known ones, and how far their tokens see: of all before them, or of as many as the config or a layer's kind says."""
 _CAPTURES = ("output_attentions", "output_hidden_states")
 _NAME = "_nash_swarm_stack"
 
 
 class QuickDecoder(Quick):
-    """`LlamaModel`, its likes and their namesakes over a cache that grows, if all their layers are quick; one token."""
+    """`LlamaModel` and its likes over a cache that grows, if all their layers are quick; one token."""
 
+    pattern = Pattern(
+        parts=frozenset({"embed_tokens", "layers", "norm", "rotary_emb"}),
+        arguments=frozenset({"input_ids", "attention_mask", "position_ids", "cache", "inputs_embeds", "use_cache"}),
+        harmless=frozenset({"cache_position", *_CAPTURES, "return_dict"}),
+    )
     config: Any
-    has_sliding_layers: bool
 
-    @staticmethod
-    def fits(module: Any) -> bool:
-        """Whether the module is one."""
-        known = any(runs(module, code) for code in CODES)
-        return known and all(isinstance(layer, QuickDecoderLayer) for layer in module.layers)
+    @classmethod
+    def resembles(cls, module: Any) -> bool:
+        """Whether the module has embeddings and layers."""
+        return {"embed_tokens", "layers"} <= set(module._modules)
+
+    @classmethod
+    def mismatch(cls, module: Any) -> str | None:
+        """See `Quick.mismatch`."""
+        if (reason := cls.pattern.mismatch(module)) is not None:
+            return reason
+        slow = next((k for k, layer in enumerate(module.layers) if not isinstance(layer, QuickDecoderLayer)), None)
+        return None if slow is None else f"its layer {slow} is taken by its own code"
 
     def forward(
         self,
@@ -44,65 +49,94 @@ class QuickDecoder(Quick):
         past_key_values: Any = None,
         inputs_embeds: Any = None,
         use_cache: Any = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> Any:
         """As the module's own."""
-        if self._may(input_ids, inputs_embeds, past_key_values, kwargs):
-            x = self._modules["embed_tokens"](input_ids) if inputs_embeds is None else inputs_embeds  # type: ignore[misc]
-            if position_ids is None:
-                position_ids = torch.full((1, 1), past_key_values.get_seq_length(), device=x.device)
-            out = self._decode(x, attention_mask, position_ids, past_key_values)
+        past = past_key_values if cache is None else cache
+        if self._may(input_ids, inputs_embeds, attention_mask, past, use_cache, kwargs):
+            x = self._embedded(input_ids) if inputs_embeds is None else inputs_embeds
+            out = self._run(x, position_ids, past)
             if out is not None:
-                return self._output(self._modules["norm"](out), past_key_values, use_cache)  # type: ignore[misc]
+                return self._output(out, past)
             input_ids, inputs_embeds = None, x
-        return super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
-        )
+        return self._own(input_ids, attention_mask, position_ids, past, inputs_embeds, use_cache, kwargs)
 
-    def _may(self, ids: Any, embeds: Any, past: Any, kwargs: dict[str, Any]) -> bool:
-        """Whether this is one token after others, and nothing is asked for but what comes out."""
+    def trial(self, draw: Draw) -> Pairs:
+        """See `Quick.trial`."""
+        from transformers.cache_utils import DynamicCache
+
+        if (window := self._window()) is not None:
+            raise NotQuick(window)
+        quick, own = DynamicCache(), DynamicCache()
+        embeddings: Any = self._modules["embed_tokens"]
+        for past in (quick, own):
+            self._own(draw.token(1), None, None, past, None, True, {})
+        for place in range(3):
+            ids, x = draw.token(embeddings.num_embeddings), None
+            if place == 2:
+                ids, x = None, draw.normal(1, 1, embeddings.embedding_dim)  # type: ignore[assignment]
+            expected = self._own(ids, None, None, own, x, True, {})
+            out = self._run(self._embedded(ids) if x is None else x, None, quick)
+            if out is None:
+                raise NotQuick("the kernels cannot call its layers together")
+            found = self._output(out, quick)
+            if type(found) is not type(expected) or set(found) != set(expected):
+                raise NotQuick(f"its own code gives {', '.join(expected)}")
+            yield found[0], expected[0]
+        if quick.get_seq_length() != own.get_seq_length():
+            raise NotQuick("its own code counts tokens in another way")
+
+    def _own(
+        self, ids: Any, mask: Any, positions: Any, past: Any, embeds: Any, use_cache: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        own = super().forward
+        named = {self.cache_argument: past}
+        return own(
+            input_ids=ids, attention_mask=mask, position_ids=positions, inputs_embeds=embeds, use_cache=use_cache,
+            **named, **kwargs,
+        )  # fmt: skip
+
+    def _embedded(self, ids: Any) -> Any:
+        return self._modules["embed_tokens"](ids)  # type: ignore[misc]
+
+    def _may(self, ids: Any, embeds: Any, mask: Any, past: Any, use_cache: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether this is one token after others that it sees all, and nothing is asked for but what comes out."""
         given = ids if embeds is None else embeds
         return (
             not torch.compiler.is_compiling()
             and (ids is None) != (embeds is None)
             and given.shape[:2] == (1, 1)
-            and past is not None
-            and past.get_seq_length() > 0
-            and kwargs.keys() <= {"return_dict", *_CAPTURES}
+            and GrowingCache.is_known(past)
+            and (tokens := past.get_seq_length()) > 0
+            and _hides_nothing(mask, tokens + 1)
+            and (self.config.use_cache if use_cache is None else use_cache)
+            and kwargs.keys() <= {"return_dict", "cache_position", *_CAPTURES}
             and kwargs.get("return_dict", getattr(self.config, "return_dict", True)) is not False
             and not any(kwargs.get(name, getattr(self.config, name, False)) for name in _CAPTURES)
             and getattr(self.config, "is_causal", None) is None
-            and self._sees_all()
+            and self._window() is None
         )
 
-    def _sees_all(self) -> bool:
-        sight = self._sight()
-        if sight == "config":
-            return self.config.sliding_window is None
-        return sight == "all" or not self.has_sliding_layers
+    def _window(self) -> str | None:
+        """Whether tokens see only some of those before them."""
+        kinds = getattr(self.config, "layer_types", None)
+        if kinds is not None:
+            other = next((kind for kind in kinds[: self.config.num_hidden_layers] if kind != "full_attention"), None)
+            return None if other is None else f"it has layers of {other}"
+        window = getattr(self.config, "sliding_window", None)
+        return None if window is None else f"its tokens see only the {window} before them"
 
-    def _sight(self) -> str:
-        return CODES[code_of(type(self).__bases__[1].forward)]  # type: ignore[attr-defined]
-
-    def _decode(self, x: Any, attention_mask: Any, position_ids: Any, past: Any) -> torch.Tensor | None:
-        """What comes out of the last layer; `None` if the layers must do it, which then have not begun."""
-        if not unseen(x) or x.ndim != 3 or isinstance(attention_mask, dict):
+    def _run(self, x: Any, position_ids: Any, past: Any) -> torch.Tensor | None:
+        """What comes out of the last norm; `None` if the layers must do it, which then have not begun."""
+        if not unseen(x) or x.ndim != 3:
             return None
-        mask = self._names()["create_causal_mask"](
-            config=self.config,
-            inputs_embeds=x,
-            attention_mask=attention_mask,
-            past_key_values=past,
-            position_ids=position_ids,
-        )
+        if position_ids is None:
+            position_ids = torch.full((1, 1), past.get_seq_length(), device=x.device)
+        if position_ids.shape != (1, 1):
+            return None
         positions = self._modules["rotary_emb"](x, position_ids=position_ids)  # type: ignore[misc]
-        stack = None if mask is not None else self._stack(x, positions)
+        stack = self._stack(x, positions)
         if stack is None or not positions_fit(positions, stack.size):
             return None
         cache = GrowingCache.of(past, len(stack.layers), stack.heads, stack.size)
@@ -110,7 +144,8 @@ class QuickDecoder(Quick):
             return None
         out = stack.run(x, positions, cache)
         cache.add(past.layers)
-        return out
+        normed: torch.Tensor = self._modules["norm"](out)  # type: ignore[misc]
+        return normed
 
     def _stack(self, x: torch.Tensor, positions: Any) -> Stack | None:
         layers = list(self._modules["layers"]._modules.values())[: self.config.num_hidden_layers]  # type: ignore[union-attr]
@@ -121,14 +156,17 @@ class QuickDecoder(Quick):
             return None
         return stack
 
-    def _output(self, states: torch.Tensor, past: Any, use_cache: Any) -> Any:
-        use_cache = self.config.use_cache if use_cache is None else use_cache
-        shown = past if use_cache or self._sight() == "all" else None
-        return self._names()["BaseModelOutputWithPast"](last_hidden_state=states, past_key_values=shown)
+    def _output(self, states: torch.Tensor, past: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutputWithPast
 
-    def _names(self) -> dict[str, Any]:
-        """Of the file that the module's own code stands in."""
-        return inspect.unwrap(type(self).__bases__[1].forward).__globals__  # type: ignore[attr-defined]
+        return BaseModelOutputWithPast(last_hidden_state=states, **{self.cache_argument: past})
+
+
+def _hides_nothing(mask: Any, tokens: int) -> bool:
+    """Whether a mask of transformers' lets one token see all `tokens`, itself among them."""
+    if mask is None:
+        return True
+    return isinstance(mask, torch.Tensor) and mask.shape == (1, tokens) and bool(mask.all())
 
 
 def _made(layers: list[Any], x: torch.Tensor, positions: Any) -> Stack | None:

@@ -13,10 +13,7 @@ import numpy.typing as npt
 import torch
 
 from nash_swarm.integrations.single_token.attention import readable
-from nash_swarm.integrations.single_token.recognise import code_of
 
-CODES = {"update": "ed29cd3b05d92e1a", "get_seq_length": "383f57c8b9f55edf"}
-"""Of `DynamicLayer`: keys and values are all there is to it, and tokens are counted by them."""
 _NAME = "_nash_swarm_growing"
 _LEAST, _SHARE = 64, 4
 """Free room: for this many tokens, or for a share of those that there are, whichever is more."""
@@ -54,11 +51,9 @@ class GrowingCache:
     @staticmethod
     def of(past: Any, count: int, heads: int, size: int) -> GrowingCache | None:
         """That of a cache whose first `count` layers hold one sequence in float32, with room for a token; or `None`."""
-        if type(past) is not _kinds()[0] or past.offloading or len(past.layers) < count:
+        if not GrowingCache.is_known(past) or len(past.layers) < count:
             return None
-        layers, kind = past.layers[:count], _kinds()[1]
-        if any(type(layer) is not kind for layer in layers):
-            return None
+        layers = past.layers[:count]
         found = past.__dict__.get(_NAME)
         if not isinstance(found, GrowingCache) or not found._is_of(layers):
             if not all(_alike(layer, layers[0], heads, size) for layer in layers):
@@ -67,6 +62,17 @@ class GrowingCache:
         elif found.tokens == found._storages[0].shape[3]:
             found._grow(layers)
         return found
+
+    @staticmethod
+    def is_known(past: Any) -> bool:
+        """Whether a cache is a plain `DynamicCache` that keeps its tokens where they are."""
+        kinds = _kinds()
+        return (
+            kinds is not None
+            and type(past) is kinds[0]
+            and not getattr(past, "offloading", False)
+            and all(type(layer) is kinds[1] for layer in past.layers)
+        )
 
     @property
     def kept(self) -> int:
@@ -134,9 +140,19 @@ def _alike(layer: Any, first: Any, heads: int, size: int) -> bool:
 
 
 @cache
-def _kinds() -> tuple[Any, Any]:
-    """The cache and its layers, as far as their code is known."""
+def _kinds() -> tuple[Any, Any] | None:
+    """The cache and its layers; `None` if there is more to a layer than keys and values one after the other."""
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
-    known = all(code_of(getattr(DynamicLayer, name)) == code for name, code in CODES.items())
-    return (DynamicCache, DynamicLayer) if known else (None, None)
+    keys, values = torch.arange(24.0).view(2, 1, 2, 3, 2).unbind(0)
+    layer = DynamicLayer()
+    layer.update(keys, values)
+    before = dict(vars(layer))
+    layer.keys, layer.values = torch.cat([keys, keys], 2), torch.cat([values, values], 2)
+    shown = layer.get_seq_length() == 6
+    after = layer.update(keys, values)
+    expected = torch.cat([keys, keys, keys], 2), torch.cat([values, values, values], 2)
+    grown = all(map(torch.equal, after, expected)) and after[0] is layer.keys and after[1] is layer.values
+    rest = all(vars(layer).get(name) is value for name, value in before.items() if name not in ("keys", "values"))
+    known = shown and grown and rest and vars(layer).keys() == before.keys() and layer.get_seq_length() == 9
+    return (DynamicCache, DynamicLayer) if known else None

@@ -18,7 +18,7 @@ from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.evaluation.text import Text, choose_windows, cut_windows, load_text
 from nash_swarm.models.source import Source
 from nash_swarm.models.tasks import NextToken, task_of
-from nash_swarm.suite.folder import ReportFolder, key_of
+from nash_swarm.suite.folder import ReportFolder, check_report_folder, key_of
 from nash_swarm.suite.original.method import METHODS, Method, Rounding, linears, round_linears
 from nash_swarm.suite.original.padding import LENGTH, Padded, pad_passages, padded_gradients, padded_loss
 from nash_swarm.suite.results import Results
@@ -56,6 +56,7 @@ def run_original(
             `nn.Linear`, no tokenizer, or does not fit into memory.
     """
     started = time.perf_counter()
+    check_report_folder(out)
     settings.check()
     text = load_text(settings.text)
     eval_text = load_text(settings.eval_text) if settings.eval_text else text

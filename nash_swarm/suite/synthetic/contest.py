@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tqdm import tqdm
-
 from nash_swarm import registry
 from nash_swarm.errors import UsageError
+from nash_swarm.progress import working
 from nash_swarm.solvers.base import Solver
 from nash_swarm.suite.folder import ReportFolder, key_of
 from nash_swarm.suite.isolation import OutOfTime, Unfinished, run_alone
@@ -63,11 +62,11 @@ def compare_solvers(
     chosen = check_question(solvers, families, sizes, limit)
     kept = _Kept(folder)
     rows: list[Row] = []
-    with tqdm(total=len(families) * len(sizes) * len(chosen), unit="cell", disable=quiet) as progress:
+    with working(len(families) * len(sizes) * len(chosen), label="solvers", unit="cell", quiet=quiet) as work:
         for family in families:
             too_slow: dict[str, str] = {}
             for agents in sorted(set(sizes)):
-                progress.set_description(f"{family}, {agents:.0e} agents")
+                work.describe(f"{family}, {agents:.0e} agents")
                 needed = table_bytes(family, agents)
                 fits = needed <= most_memory
                 reference = _reference(kept, family, agents, seed, limit) if fits else None
@@ -83,7 +82,7 @@ def compare_solvers(
                             too_slow[solver.name] = f"skipped: {agents:.0e} agents took more than {limit:g} s"
                     cell = {"game": family, "agents": agents, "solver": solver.name}
                     rows.append({**dict.fromkeys(COLUMNS), **cell, **found})
-                    progress.update()
+                    work.update()
     return rows
 
 

@@ -20,8 +20,13 @@ _PANELS = (
 _FLOORS = {"gap": _SMALLEST_GAP, "added by the solver MB": 0.1}
 
 
-def draw(rows: Sequence[Row], files: Sequence[Path]) -> None:
-    """Write the figure to `files`, each in the format of its suffix."""
+def draw(rows: Sequence[Row], files: Sequence[Path], *, overwrite: bool = False) -> None:
+    """Write the figure to `files`, each in the format of its suffix.
+
+    Raises:
+        UsageError: there is a file of such a name and `overwrite` is not set.
+        DataError: a file cannot be written.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -45,7 +50,8 @@ def draw(rows: Sequence[Row], files: Sequence[Path]) -> None:
     for file in files:
         kind = file.suffix[1:]
         # letters as text, not as outlines: thousands of those are most of a file
-        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "nash-swarm"}), new_file(file) as temporary:
+        style = {"svg.fonttype": "none", "svg.hashsalt": "nash-swarm"}
+        with rc_context(style), new_file(file, overwrite=overwrite) as temporary:
             figure.savefig(temporary, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
 
 

@@ -32,25 +32,34 @@ def results_of(rows: Sequence[Row], command: str, **settings: Any) -> dict[str, 
     }  # fmt: skip
 
 
-def write_files(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Write `results` into a folder that exists, over those of an earlier run.
+def write_files(results: dict[str, Any], folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """Write `results` into a folder that exists.
+
+    Args:
+        results: see `results_of`.
+        folder: where to.
+        overwrite: replace files of these names, those of an earlier run.
 
     Returns the files, without figures if there is no matplotlib.
+
+    Raises:
+        UsageError: there is a file of such a name and `overwrite` is not set.
+        DataError: a file cannot be written.
     """
     table, values, report = folder / CSV, folder / JSON, folder / REPORT
-    with new_file(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+    with new_file(table, overwrite=overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(results["rows"])
     for file, text in ((values, json.dumps(results, indent=1) + "\n"), (report, markdown(results))):
-        with new_file(file) as temporary:
+        with new_file(file, overwrite=overwrite) as temporary:
             temporary.write_text(text, encoding="utf-8")
     if find_spec("matplotlib") is None:
         return [table, values, report]
     from nash_swarm.suite.synthetic.figure import draw
 
     figures = [folder / name for name in FIGURES]
-    draw(results["rows"], figures)
+    draw(results["rows"], figures, overwrite=overwrite)
     return [table, values, report, *figures]
 
 

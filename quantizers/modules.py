@@ -123,7 +123,24 @@ class PackedEmbedding(PackedWeight, nn.Embedding):  # type: ignore[override]
 
     def __init__(self, layout: TensorLayout, strategies: tuple[int, ...], size: int) -> None:
         super().__init__(layout, strategies, size)
-        self.num_embeddings, self.embedding_dim = layout.rows, layout.columns
+        self.embedding_dim = layout.columns
+
+    @property
+    def num_embeddings(self) -> int:
+        """Rows of the matrix. Setting another number, as `resize_token_embeddings` does, is refused.
+
+        Raises:
+            UsageError: another number is set.
+        """
+        return self.layout.rows
+
+    @num_embeddings.setter
+    def num_embeddings(self, rows: int) -> None:
+        if rows != self.layout.rows:
+            raise UsageError(
+                "the tables of a packed model cannot be resized: call resize_token_embeddings on the original model, "
+                "save it, and pack that"
+            )
 
     def forward(self, index: torch.Tensor) -> torch.Tensor:
         """(...) token ids to (..., embedding_dim).
@@ -153,7 +170,16 @@ class TiedLookup(nn.Embedding):
         nn.Module.__init__(self)
         self._embedding: PackedEmbedding
         object.__setattr__(self, "_embedding", embedding)
-        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
+        self.embedding_dim = embedding.embedding_dim
+
+    @property
+    def num_embeddings(self) -> int:
+        """As `PackedEmbedding.num_embeddings`."""
+        return self._embedding.num_embeddings
+
+    @num_embeddings.setter
+    def num_embeddings(self, rows: int) -> None:
+        self._embedding.num_embeddings = rows
 
     @property
     def weight(self) -> torch.Tensor:  # type: ignore[override]

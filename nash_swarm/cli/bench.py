@@ -9,6 +9,7 @@ import typer
 
 from nash_swarm.cli import early, options
 from nash_swarm.errors import UsageError
+from nash_swarm.files.named import require_source
 from nash_swarm.names import ACTIVATIONS, DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, PROTOCOLS
 
 _COMPARED = "What is compared"
@@ -201,8 +202,6 @@ def bench(
         early.check_agents(widths, grain, group_size, None)
     if activations not in ACTIVATIONS:
         raise UsageError(f"activations must be one of {', '.join(ACTIVATIONS)}, not {activations!r}")
-
-    from nash_swarm.files.named import require_source
 
     for model in models:
         require_source(model)

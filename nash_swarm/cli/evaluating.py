@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nash_swarm.cli import options
-from nash_swarm.errors import TextWarning, UsageError
+from nash_swarm.errors import NashSwarmWarning, TextWarning, UsageError
 
 if TYPE_CHECKING:
     from nash_swarm.evaluation.intervals import Estimate
@@ -135,7 +136,8 @@ def _load(model: str, reference: str | None, text: str, chat_template: bool = Fa
     original = load_source(reference) if reference else None
     if place.kind is Kind.PACKED and place.path is not None:
         subject, tokenizer = load(place.path), load_tokenizer(place.path)
-        digest = str(read_report(place.path).get("game", {}).get("text_digest", ""))
+        report = read_report(place.path)
+        digest = str(report.get("game", {}).get("text_digest", ""))
         seen = loaded.same_content(digest)
         if seen and digest != loaded.digest and not loaded.total:
             warnings.warn(
@@ -144,12 +146,43 @@ def _load(model: str, reference: str | None, text: str, chat_template: bool = Fa
                 TextWarning,
                 stacklevel=2,
             )
+        if original is not None and reference is not None:
+            check_reference(model, report, reference, original.model)
     else:
         source = load_source(model)
         subject, tokenizer, seen = source.model, source.tokenizer, False
     tokenizer = tokenizer or (original.tokenizer if original else None)
     models = {"packed": subject} | ({} if original is None else {"reference": original.model})
     return _Loaded(models, tokenizer, loaded, "held-out" if seen else "all")
+
+
+def check_reference(packed: str, report: Mapping[str, Any], reference: str, original: Any) -> None:
+    """Refuse a reference that is not the model that was packed.
+
+    Args:
+        packed: folder of the packed model.
+        report: its report.
+        reference: what the user calls the original.
+        original: the model of that name.
+
+    Raises:
+        UsageError: the weights are those of another model.
+
+    Warns:
+        NashSwarmWarning: the report does not say what was packed.
+    """
+    from nash_swarm.models.identity import weights_digest
+
+    source = report.get("source")
+    if not isinstance(source, dict) or not isinstance(source.get("digest"), str):
+        warnings.warn(
+            f"{packed} does not say what it was packed from: that it was {reference} is taken on trust",
+            NashSwarmWarning, stacklevel=2,
+        )  # fmt: skip
+    elif source["digest"] != weights_digest(original):
+        raise UsageError(
+            f"{reference} is not the model that {packed} was packed from ({source.get('name')}): its weights are others"
+        )
 
 
 def _evaluate_tasks(

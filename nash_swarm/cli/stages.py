@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nash_swarm.cli import early, options
+from nash_swarm.files.named import require_source
 from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, DEFAULT_SOLVER
 
 
@@ -51,13 +52,13 @@ def measure(
     early.check_agents(widths, grain, group_size, spacing)
     early.check_names("damage", [damage])
     early.check_size(max_memory)
+    require_source(model)
 
     from nash_swarm import registry
     from nash_swarm.cli import show
     from nash_swarm.evaluation.text import load_text
     from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.game import save_game
-    from nash_swarm.files.named import require_source
     from nash_swarm.files.places import source_places
     from nash_swarm.models.offload import require_in_memory
     from nash_swarm.models.source import load_source
@@ -68,7 +69,6 @@ def measure(
     if coupling and grain == "parameter":
         estimator.check_couples()
     check_new_file(output, overwrite=overwrite, inputs=source_places(model, text))
-    require_source(model)
     loaded = load_text(text, chat_template=chat_template)
     source = load_source(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
@@ -180,6 +180,7 @@ def pack(
     """Round MODEL to an allocation, pack it, and save it."""
     early.check_names("quantizers", [quantizer])
     early.check_size(max_memory)
+    require_source(model)
 
     from nash_swarm import registry
     from nash_swarm.cli import show
@@ -197,7 +198,7 @@ def pack(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
     )
     packed = run(source.model, chosen, quantizer=rounding, quiet=quiet)
-    save(packed, output, tokenizer=source.tokenizer, files=source.files, overwrite=overwrite)
+    save(packed, output, tokenizer=source.tokenizer, files=source.files, left_out=source.left_out, overwrite=overwrite)
     values = {"output": str(output), "bytes": counted_bytes(output), "budget_bytes": chosen.budget.total_bits // 8}
     if json:
         show.print_json(values)

@@ -15,7 +15,8 @@ from nash_swarm.errors import DataError, LeftOutWarning, TextWarning, UsageError
 from nash_swarm.evaluation.documents import Text
 from nash_swarm.evaluation.reading import of_content, of_documents, read_dataset, read_file
 from nash_swarm.evaluation.rows import valid
-from nash_swarm.models.tasks import longest_window, task_of
+from nash_swarm.models.positions import longest_window
+from nash_swarm.models.tasks import task_of
 
 __all__ = [
     "BUILT_IN_TEXT", "Part", "Text", "TextSource", "choose_windows", "cut_windows", "hint_at_text", "load_text",

@@ -37,8 +37,10 @@ def report_text(
             "budget": allocation.budget.label,
             "certificate": {k: _rounded(v) for k, v in asdict(allocation.certificate).items()},
             "agents_by_width": allocation.histogram(),
-            "game": {k: _rounded(v) for k, v in allocation.provenance.items()},
+            "game": {k: _rounded(v) for k, v in allocation.provenance.items() if k != "model_digest"},
         }
+        if digest := allocation.provenance.get("model_digest"):
+            values["source"] = {"name": _rounded(str(allocation.provenance.get("model", ""))), "digest": digest}
     if left_out:
         values["left_out"] = _shortened(left_out, _LEFT_OUT_BYTES)
     if measured is not None:

@@ -22,8 +22,8 @@ from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.integrations.single_token.swap import quicken
 from nash_swarm.models.bounds import check_buffers
 from nash_swarm.models.experts import open_experts
+from nash_swarm.models.folders import stored_tensors
 from nash_swarm.models.kinds import auto_class
-from nash_swarm.models.offload import stored_tensors
 from nash_swarm.names import ACTIVATIONS
 from nash_swarm.pipeline.packing import build_module, build_tied
 from nash_swarm.quantizers.arena import settle
@@ -67,8 +67,8 @@ class NashSwarmQuantizer(HfQuantizer):
 
     @property
     def is_trainable(self) -> bool:
-        """Packed weights do not train."""
-        return False
+        """Packed weights do not train, but adapters beside them do (`nash_swarm.integrations.peft`)."""
+        return True
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """What `save_pretrained` writes: 16-bit tensors as 16 bits, although the model computes in float32."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,29 @@ def auto_class(config: Any) -> Any:
     if saved in encoders - _classes(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         return transformers.AutoModel
     return transformers.AutoModelForCausalLM
+
+
+def text_part(config: Any) -> Any:
+    """The configuration of the language model inside a multimodal one, `None` for all others.
+
+    Text reaches nothing else of such a model. Those whose causal class in transformers is that of their language model
+    already, or that transformers has no class of a language model alone for, are among the others.
+    """
+    from transformers.models.auto import modeling_auto as auto
+
+    causal = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    try:
+        text = config.get_text_config()
+    except (AttributeError, ValueError):  # it has several
+        return None
+    if text is config or getattr(config, "is_encoder_decoder", False) or text.model_type not in causal:
+        return None
+    whole = causal.get(config.model_type, "ForConditionalGeneration")
+    if not (isinstance(whole, str) and whole.endswith("ForConditionalGeneration")):
+        return None
+    text = copy.deepcopy(text)
+    text.tie_word_embeddings = getattr(config, "tie_word_embeddings", text.tie_word_embeddings)
+    return text
 
 
 def _classes(mapping: Mapping[str, Any]) -> set[str]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import math
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 WORKING_MEMORY = 10**9
 """Bytes that Python, torch, the kernels and a few windows' activations take beside any model."""
@@ -15,7 +19,21 @@ _BYTES_A_PARAMETER = 8
 
 
 def memory_needed(folder: Path) -> int:
-    """Bytes that compressing the model in a directory takes in memory; 0 if there are no safetensors files."""
+    """Bytes that compressing the model in a directory takes in memory; 0 if there are no safetensors files.
+
+    Raises:
+        DataError: it is one that is decoded (see `nash_swarm.models.decoding`), and its files are damaged.
+    """
+    from nash_swarm.models.decoding import DECODED, decoded_shapes, quantized_by
+
+    values: Any = None
+    with suppress(OSError, ValueError, RecursionError):
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if quantized_by(values) in DECODED:
+        from nash_swarm.models.folders import stored_tensors
+
+        shapes = decoded_shapes(stored_tensors(folder), values)
+        return WORKING_MEMORY + sum(math.prod(shape) for _, shape in shapes.values()) * _BYTES_A_PARAMETER
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
     # most checkpoints have 16 bits a parameter; for those with more this says too much, which is the safe side
     return WORKING_MEMORY + stored // 2 * _BYTES_A_PARAMETER if stored else 0

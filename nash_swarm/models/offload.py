@@ -6,12 +6,11 @@ Such a model does whatever one in memory does, only slower; who runs a block mor
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,15 @@ import torch
 from torch import nn
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.models.bounds import check_buffers
-from nash_swarm.models.kinds import auto_class
+from nash_swarm.models.decoding import Coded, find_coded, forget_quantization, read_stored
+from nash_swarm.models.folders import stored_tensors
+from nash_swarm.models.kinds import text_part
+from nash_swarm.models.leftovers import conversions, text_name
+from nash_swarm.models.skeletons import skeleton
 from nash_swarm.models.walk import find_blocks
 
 _ATTRIBUTE = "nash_swarm_checkpoint"
 _LARGE = 1 << 24
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +36,12 @@ class Checkpoint:
     Attributes:
         places: by the model's name of a tensor: the file, and the tensor's name in it.
         scratch: folder for what is moved to disk on the way.
+        coded: by the tensor's name in its file: how it is decoded, where it is stored as codes.
     """
 
     places: Mapping[str, tuple[Path, str]]
     scratch: Path
+    coded: Mapping[str, Coded] = field(default_factory=dict)
 
     def __deepcopy__(self, _: object) -> Checkpoint:
         return self
@@ -49,20 +52,23 @@ class Checkpoint:
         Raises:
             DataError: it cannot be read, or holds NaN or infinite values.
         """
-        from safetensors import safe_open
-
         file, stored = self.places[name]
-        try:
-            # opened anew each time: pages of a file that stays open count as this process's memory
-            with safe_open(file, framework="pt") as opened:
-                tensor = opened.get_tensor(stored)
-                tensor = tensor.float() if tensor.is_floating_point() else tensor
-                tensor = tensor.clone()
-        except Exception as error:  # safetensors raises its own kind
-            raise DataError(f"{file} is damaged or cut short: {error}") from error
+        if stored in self.coded:
+            tensor = self.coded[stored].read()
+        else:
+            tensor = read_stored(file, stored)
+            tensor = (tensor.float() if tensor.is_floating_point() else tensor).clone()
         if not torch.isfinite(tensor).all():
             raise DataError(f"{name.removesuffix('.weight')} holds NaN or infinite weights; the checkpoint is damaged")
         return tensor
+
+    def sample(self, name: str, rows: list[int] | None) -> torch.Tensor:
+        """Some rows of a tensor (all of it for `None`), of which no more is read where it is stored as it is."""
+        file, stored = self.places[name]
+        if rows is None or stored in self.coded:
+            whole = self.read(name)
+            return whole if rows is None else whole[rows]
+        return read_stored(file, stored, rows)
 
 
 def checkpoint_of(model: nn.Module) -> Checkpoint | None:
@@ -139,15 +145,20 @@ def offloaded(folder: Path, config: Any, scratch: Path) -> Any:
 
     Args:
         folder: a directory with safetensors weights, each of them one of the model's.
-        config: its transformers configuration.
+        config: its transformers configuration; what it says of quantization that is decoded is taken out of it. Of a
+            multimodal one only the language model is built, see `text_part`.
         scratch: see `Checkpoint`.
 
     Raises:
         DataError: weights are missing, misshapen or unreadable.
         UsageError: transformers would have to make the model's weights of those that are stored.
     """
-    model = skeleton(config)
-    stored = _under_their_names(model, stored_tensors(folder))
+    coded, plain = find_coded(stored_tensors(folder), config)
+    forget_quantization(config)
+    text = text_part(config)
+    model = skeleton(config if text is None else text)
+    shapes = {**plain, **{name: (one.codes[0], one.shape) for name, one in coded.items()}}
+    stored = _under_their_names(model, shapes, text is not None)
     places: dict[str, tuple[Path, str]] = {}
     prefix = f"{model.base_model_prefix}."
     tensors = dict(model.state_dict(keep_vars=True))
@@ -169,7 +180,7 @@ def offloaded(folder: Path, config: Any, scratch: Path) -> Any:
             f"{folder.name} has no weights {missing[0]!r} as the model has them: what is read block by block must be "
             "stored so (fused experts are not); it must fit into memory (--max-memory)"
         )
-    checkpoint = Checkpoint(places, scratch)
+    checkpoint = Checkpoint(places, scratch, coded)
     setattr(model, _ATTRIBUTE, checkpoint)
     for path, module in model.named_modules():
         if any(tensor.is_meta for tensor in _own(module)):
@@ -180,18 +191,15 @@ def offloaded(folder: Path, config: Any, scratch: Path) -> Any:
 
 
 def _under_their_names(
-    model: Any, stored: Mapping[str, tuple[Path, tuple[int, ...]]]
+    model: Any, stored: Mapping[str, tuple[Path, tuple[int, ...]]], text_only: bool
 ) -> dict[str, tuple[Path, tuple[int, ...], str]]:
     """File, shape and stored name of tensors, by what transformers calls them; without those that it would compute."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
+    from transformers.core_model_loading import rename_source_key
 
-    transforms = get_model_conversion_mapping(model)
-    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
-    converters = [transform for transform in transforms if not isinstance(transform, WeightRenaming)]
+    renamings, converters = conversions(model)
     found = {}
     for key, (file, shape) in stored.items():
-        name, converted = rename_source_key(key, renamings, converters)
+        name, converted = rename_source_key(text_name(key) if text_only else key, renamings, converters)
         if converted is None:
             found[name] = (file, shape, key)
     return found
@@ -207,54 +215,6 @@ def largest_part(model: nn.Module) -> int:
         if not path.startswith(f"{name}.")
     ]
     return max(sizes)
-
-
-def skeleton(config: Any, stored_bytes: int | None = None) -> Any:
-    """A language model without memory for its weights; buffers that are not stored hold their values."""
-    with torch.device("meta"):
-        model = auto_class(config).from_config(config, dtype=torch.float32)
-    if stored_bytes is not None:
-        check_buffers(model, stored_bytes)
-    stored = set(model.state_dict())
-    for path, module in model.named_modules():
-        computed = {
-            name: torch.empty_like(buffer, device="cpu")
-            for name, buffer in module.named_buffers(recurse=False)
-            if buffer.is_meta and (f"{path}.{name}" if path else name) not in stored
-        }
-        if computed:
-            module._buffers |= computed
-            with torch.no_grad():
-                model._init_weights(module)
-    return model.eval()
-
-
-def stored_tensors(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
-    """File and shape of every tensor in a directory's safetensors files, from their headers.
-
-    Raises:
-        DataError: there are none, they are damaged, or the index names files outside the directory.
-    """
-    from safetensors import safe_open
-
-    files = {_SINGLE}
-    if not (folder / _SINGLE).is_file():
-        try:
-            files = set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-        except FileNotFoundError:
-            raise DataError(f"{folder} has no safetensors weights") from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise DataError(f"{folder / _INDEX} cannot be read: {error}") from error
-    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
-    for file in sorted(files, key=str):
-        if not isinstance(file, str) or Path(file).name != file:
-            raise DataError(f"{folder / _INDEX}: {file!r} is no file of this directory")
-        try:
-            with safe_open(folder / file, framework="pt") as opened:
-                found |= {name: (folder / file, tuple(opened.get_slice(name).get_shape())) for name in opened.keys()}  # noqa: SIM118
-        except Exception as error:  # safetensors raises its own kind
-            raise DataError(f"{folder / file} is damaged or cut short: {error}") from error
-    return found
 
 
 _Absent = list[tuple[dict[str, Any], str, torch.Tensor]]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import json
-import math
 import os
 import warnings
 from dataclasses import dataclass, replace
@@ -21,10 +19,12 @@ from nash_swarm.files.named import require_source
 from nash_swarm.files.temporary import temporary_folder
 from nash_swarm.game.budget import parse_size
 from nash_swarm.models.hub import fetch_companions, find_on_hub
-from nash_swarm.models.kinds import auto_class
+from nash_swarm.models.kinds import auto_class, text_part
 from nash_swarm.models.memory import WORKING_MEMORY, available_memory, memory_needed
 from nash_swarm.models.tokenizing import folder_tokenizer
 from nash_swarm.names import BUILT_IN as BUILT_IN
+
+_ANY_SIZE = 1 << 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Source:
         name: what the user typed; of a local path only the last part, because reports go where the model goes.
         note: what a reader of figures must know about the weights, possibly empty.
         files: small files beside the model that a packed one gets as they are, see `nash_swarm.files.companions`.
-        left_out: what was stored under that name and is not part of the model, for people to read.
+        left_out: what was stored under that name and is not part of the model, a sentence each.
     """
 
     model: Any
@@ -64,26 +64,29 @@ def load_source(
             by block (see `nash_swarm.models.offload`). By default the memory that is free.
         scratch: folder for what such a model moves to disk on the way; the system's temporary one by default.
 
+    Checkpoints in FP8 and MXFP4 are decoded (`nash_swarm.models.decoding`). Of a multimodal model the language model is
+    taken, where transformers has a class for it.
+
     Raises:
         DataError: there is nothing that can be loaded under that name.
         UsageError: it is packed or quantized already, or it needs more than `max_memory` and cannot be read block by
             block.
 
     Warns:
-        LeftOutWarning: there are files under that name that a packed model does not get.
+        LeftOutWarning: tensors or files are stored under that name that a packed model does not get.
     """
     source = _load(name, trust_remote_code, max_memory, scratch)
-    if source.left_out:
-        warnings.warn(
-            f"not part of the model that is loaded from {source.name}: {', '.join(source.left_out)}", LeftOutWarning,
-            stacklevel=2,
-        )  # fmt: skip
-    return source
+    if not source.left_out:
+        return source
+    sentence = f"not part of the model that is loaded from {source.name}: {', '.join(source.left_out)}"
+    warnings.warn(sentence, LeftOutWarning, stacklevel=2)
+    return replace(source, left_out=(sentence,))
 
 
 def _load(
     typed: str | os.PathLike[str], trust_remote_code: bool, max_memory: str | int | None, scratch: str | Path | None
 ) -> Source:
+    """`load_source`, with groups of tensors and files in place of the sentence about them."""
     place = require_source(typed)
     name = str(place.path or place.name)
     limit = None if max_memory is None else parse_size(max_memory)
@@ -124,7 +127,7 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     from nash_swarm.files.gguf_header import read_header
     from nash_swarm.models.bounds import bounded_modules, check_counts, check_weights_stored
     from nash_swarm.models.gguf_parsing import parsed_once
-    from nash_swarm.models.offload import skeleton
+    from nash_swarm.models.skeletons import outline
 
     header = read_header(folder / file)
     check_counts(header.numbers)
@@ -133,7 +136,7 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
             with bounded_modules(len(header.elements)):
                 config = AutoConfig.from_pretrained(folder, gguf_file=file)
                 size = (folder / file).stat().st_size
-                check_weights_stored(skeleton(config, stored_bytes=size), sum(header.elements.values()))
+                check_weights_stored(outline(config, size), sum(header.elements.values()))
             with bounded_modules(len(header.elements)):
                 model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, config=config, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
@@ -149,45 +152,24 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     return Source(model.eval(), tokenizer, _public(name), note)
 
 
-def check_claims(folder: Path) -> None:
-    """Hold a model directory's configuration against its safetensors files, before memory is taken for what it claims.
-
-    Raises:
-        DataError: it asks for more layers, weights or buffers than the files can fill, or cannot be read.
-    """
+def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None, scratch: Path) -> Source:
     from transformers import AutoConfig
 
-    from nash_swarm.models.bounds import bounded_modules, check_counts, check_weights_stored
-    from nash_swarm.models.offload import skeleton, stored_tensors
-
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{folder / 'config.json'} cannot be read: {error}") from error
-    check_counts(values)
-    if not isinstance(values, dict) or values.get("quantization_config") or "auto_map" in values:
-        return  # not ours to judge: refused later, or code of its own
-    stored = stored_tensors(folder)
-    size = sum(file.stat().st_size for file in {file for file, _ in stored.values()})
-    with quiet_transformers(), bounded_modules(len(stored)):
-        model = skeleton(AutoConfig.from_pretrained(folder), stored_bytes=size)
-    check_weights_stored(model, sum(math.prod(shape) for _, shape in stored.values()), stored)
-
-
-def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None, scratch: Path) -> Source:
-    from transformers import AutoConfig, GenerationConfig
-
+    from nash_swarm.models.claims import check_claims
+    from nash_swarm.models.decoding import decoded_shapes, require_decodable
+    from nash_swarm.models.folders import read_generation, stored_tensors
+    from nash_swarm.models.leftovers import left_behind
     from nash_swarm.models.offload import largest_part, offloaded
 
     try:
         with quiet_transformers():
             check_claims(path)
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-            if getattr(config, "quantization_config", None):
-                raise UsageError(f"{name} is already quantized{_by(config)}; give the original model")
+            if require_decodable(config, name) == "mxfp4":
+                raise UsageError(f"{name} is in MXFP4, which cannot be read block by block: it must fit into memory")
+            stored, text_only = decoded_shapes(stored_tensors(path), config), text_part(config) is not None
             model = offloaded(path, config, scratch)
-            if (path / "generation_config.json").is_file() and model.can_generate():
-                model.generation_config = GenerationConfig.from_pretrained(path)
+            read_generation(model, path)
     except (UsageError, DataError):
         raise
     except Exception as error:  # transformers raises many kinds for what is one thing to a user
@@ -195,37 +177,59 @@ def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None
     floor = WORKING_MEMORY + 2 * largest_part(model)
     if limit is not None and limit < floor:
         raise UsageError(f"{name} needs about {floor / 1e9:.1f} GB even block by block; raise --max-memory")
+    left_out = left_behind(model, stored, text_only=text_only)
     beside = companions_of(path)
     tokenizer = folder_tokenizer(path, trust_remote_code=trust_remote_code)
-    return Source(model, tokenizer, _public(name), "", beside.files, beside.told())
+    return Source(model, tokenizer, _public(name), "", beside.files, (*left_out, *beside.told()))
 
 
 def _from_transformers(name: str, trust_remote_code: bool) -> Source:
     import torch
     from transformers import AutoConfig
 
+    from nash_swarm.models.claims import check_claims
+    from nash_swarm.models.decoding import decoded_tensors, forget_quantization, require_decodable
+    from nash_swarm.models.folders import folder_of, read_generation, stored_names, stored_tensors
+    from nash_swarm.models.leftovers import left_behind, text_name
+    from nash_swarm.models.skeletons import outline
     from nash_swarm.models.tasks import Embedding, task_of
 
     try:
         if (Path(name) / "config.json").is_file():
-            check_claims(Path(name))
+            with quiet_transformers():
+                check_claims(Path(name))
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        if getattr(config, "quantization_config", None):
-            raise UsageError(f"{name} is already quantized{_by(config)}; give the original model")
+        text = text_part(config)
+        given: dict[str, Any] = {}
+        if require_decodable(config, name) or text is not None:
+            stored_in = folder_of(name)
+            tensors = decoded_tensors(stored_tensors(stored_in), config)
+            names = list(tensors)
+            tensors = tensors if text is None else {text_name(key): tensor for key, tensor in tensors.items()}
+            forget_quantization(config)
+            config = config if text is None else text
+            given = {"config": config, "state_dict": tensors}
         with quiet_transformers():
-            model, info = auto_class(config).from_pretrained(
-                name,
+            # the Auto classes insist on a name, which excludes tensors
+            loader = type(outline(config, _ANY_SIZE)) if given else auto_class(config)
+            model, info = loader.from_pretrained(
+                None if given else name,
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
+                **given,
             )
+        if given:
+            read_generation(model, stored_in)
         missing = set(info["missing_keys"])
         if missing and all(key.startswith("pooler.") for key in missing):
             # random in an encoder that was trained without one, and no part of what it is judged by
             model.pooler, missing = None, set()
         if missing:
             raise DataError(f"{name} is incomplete: it has no weights {min(missing)!r}")
+        stored = names if given else stored_names(name, info)
+        left_out = left_behind(model, stored, text_only=text is not None)
     except (UsageError, DataError):
         raise
     except Exception as error:  # transformers raises many kinds for what is one thing to a user
@@ -233,21 +237,14 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
             f"cannot load a language model from {name!r} (a directory or hub id with safetensors weights): "
             f"{_first_line(error)}"
         ) from error
-    left_out: list[str] = []
+    heads: list[str] = []
     if isinstance(task_of(model), Embedding):  # perhaps saved with a head for masked tokens
-        left_out = sorted({key.partition(".")[0] for key in info["unexpected_keys"]})
-    note = f"without its {', '.join(left_out)}: only the encoder is packed" if left_out else ""
+        heads = sorted({key.partition(".")[0] for key in info["unexpected_keys"]})
+    note = f"without its {', '.join(heads)}: only the encoder is packed" if heads else ""
     folder = Path(name) if Path(name).is_dir() else fetch_companions(name)
     beside = Companions() if folder is None else companions_of(folder)
     tokenizer = None if folder is None else folder_tokenizer(folder, trust_remote_code=trust_remote_code)
-    return Source(model.eval(), tokenizer, _public(name), note, beside.files, beside.told())
-
-
-def _by(config: Any) -> str:
-    """What a configuration says the model was quantized by, for an error's text."""
-    said = config.quantization_config
-    method = said.get("quant_method") if isinstance(said, dict) else getattr(said, "quant_method", None)
-    return f" (by {str(getattr(method, 'value', method))[:40]})" if method else ""
+    return Source(model.eval(), tokenizer, _public(name), note, beside.files, (*left_out, *beside.told()))
 
 
 class quiet_transformers:

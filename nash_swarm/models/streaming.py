@@ -135,6 +135,13 @@ class BlockStream:
             self.forward(index)
         return self._head(0, self._outputs[0])
 
+    def window_by_window(self) -> bool:
+        """Whether the first dimension of the hidden states, which must have been computed, is that of windows.
+
+        Blocks of Gemma 3n pass on several versions of every token, ahead of the windows.
+        """
+        return all(len(hidden) == len(batch) for hidden, batch in zip(self._outputs, self.batches, strict=True))
+
     @torch.no_grad()
     def head(self) -> None:
         """Run what follows the last block on the current hidden states, for its hooks' sake."""

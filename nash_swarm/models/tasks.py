@@ -174,12 +174,6 @@ def _generator(window: torch.Tensor) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(window.numpy().tobytes()))
 
 
-def longest_window(model: Any) -> int:
-    """Tokens that a model has positions for."""
-    known = (getattr(model.config, name, None) for name in ("max_position_embeddings", "n_positions", "context_length"))
-    return min((limit for limit in known if isinstance(limit, int) and limit > 0), default=1 << 30)
-
-
 def task_of(model: Any) -> Task:
     """What a model is there for.
 

@@ -46,8 +46,9 @@ from nash_swarm.pipeline.keeping import kept_game
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
 from nash_swarm.pipeline.playing import BASELINES, play, trial_shortage, trial_windows
-from nash_swarm.pipeline.solving import solve
+from nash_swarm.pipeline.solving import allocate
 from nash_swarm.pipeline.tuning import Tuned, tune
+from nash_swarm.pipeline.unmet import unmet_budget, unmet_rules
 from nash_swarm.quantizers.base import Quantizer
 from nash_swarm.solvers.base import Solver
 from nash_swarm.tuning.student import check_head
@@ -207,6 +208,13 @@ def compress(
     )  # fmt: skip
     budget = Budget.of(agents.parameters, bits, size)
     agents.check(budget, rules)
+    asked = unmet_rules(agents.tensors, rules)
+    asked += unmet_budget(
+        budget, agents.strategies, agents.fixed_bits + int(agents.memory[:, -1].sum()), agents.parameters, granularity
+    )
+    warn_left_out(asked)
+    left_out += asked
+    told = frozenset(left_out)
     if scope == "model":
         check_space(out, budget.total_bits // 8)
     settings = {
@@ -248,7 +256,7 @@ def compress(
             trial_tokens = ranking[0].trial.tokens
         else:
             trial, losses, trial_tokens = {}, {}, 0
-            allocation = solve(game, bits=bits, size=size, solver=chosen, seed=seed, rules=rules, quiet=quiet)
+            allocation = allocate(chosen, game, budget, seed=seed, rules=rules, quiet=quiet)
             allocation = replace(allocation, calibration=rounded_with)
             packed = pack(source.model, allocation, quantizer=rounding, propagation=settled.propagation, quiet=quiet)
         tuned: Tuned | None = None
@@ -273,7 +281,7 @@ def compress(
                     "tuning_tokens": tuned.tokens,
                 }  # fmt: skip
         left_out = list(dict.fromkeys(left_out))
-        warn_left_out(left_out)
+        warn_left_out(line for line in left_out if line not in told)
         save(
             packed, out, tokenizer=source.tokenizer, allocation=allocation, measured=measured, files=source.files,
             left_out=tuple(left_out), overwrite=overwrite,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from nash_swarm.damage.base import DamageEstimator
+from nash_swarm.damage.overflow import check_statistics
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.game.bitgame import Calibration
 from nash_swarm.models.collect import collecting, projecting
@@ -68,6 +69,8 @@ def gather(
                         if inside or not together:
                             (stream.forward_kept if together else stream.block_backward)(index)
                     if together:
+                        for name, statistics in found.items():
+                            check_statistics(name, statistics)
                         _give_factors(found.values(), estimator)
                         with projecting(model, placed.inside[index], found):
                             stream.block_backward(index)
@@ -113,6 +116,7 @@ def _shared(
     places = sum(stream.task.places(batch) for batch in stream.batches)
     for matrix in matrices:
         statistics = found[matrix.name]
+        check_statistics(matrix.name, statistics)
         statistics.share = statistics.tokens / places
         yield matrix, statistics
 

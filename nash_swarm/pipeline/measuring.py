@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ import nash_swarm
 from nash_swarm import arguments, registry
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.damage.coupling import couple
+from nash_swarm.damage.overflow import Overflow, check_damage, stable_attention
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.damage.table import damage_table, error_signs
 from nash_swarm.damage.unreached import judge_unreached, warn_of_unreached
@@ -32,6 +34,7 @@ from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.stencil import Stencil
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES
 from nash_swarm.models.architectures import prepare
+from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.offload import resident
 from nash_swarm.models.streaming import check_tokens, token_windows
 from nash_swarm.models.tasks import Prediction, task_of
@@ -100,6 +103,7 @@ def measure(
     Raises:
         UsageError: unknown estimator, strategies, granularity or levels, or a model that cannot be walked.
         DataError: no matrix is reached by the text, weights are not finite, or the text is empty or too short.
+        Overflow: gradients, inputs or damage of a matrix are not finite, though the model's answers are.
 
     Warns:
         CalibrationWarning: the text does not reach a matrix (an expert that no token is sent to, say), which is then
@@ -166,28 +170,38 @@ def measure(
     with working(
         len(agents.matrices), label=f"measure {estimator.name}", unit="matrix", done=len(found.losses), quiet=quiet
     ) as work:
-        left = [matrix for matrix in looked_at if found.misses(matrix.name)]
-        if left:
+        for stable in (False, True):
+            left = [matrix for matrix in looked_at if found.misses(matrix.name)]
+            if not left:
+                break
             loss = []
-            for matrix, statistics in gather(
-                point, left, calibration, estimator, loss, orders=orders, projects=not coupled
-            ):
-                layout = found.layouts[matrix.name]
-                piece = Piece(None)
-                if statistics.reached(estimator.needs):
-                    weight = originals[matrix.name].weight().contiguous().numpy()
-                    piece = _measured(weight, statistics, estimator, layout, agents.strategies, matrix.kind, coupled)
-                    work.update()
-                found.take(matrix.name, piece)
-                number += 1
-                if finished is not None:
-                    finished.keep(matrix.name, piece, loss, number)
+            try:
+                with stable_attention() if stable else nullcontext():
+                    for matrix, statistics in gather(
+                        point, left, calibration, estimator, loss, orders=orders, projects=not coupled
+                    ):
+                        layout, piece = found.layouts[matrix.name], Piece(None)
+                        if statistics.reached(estimator.needs):
+                            weight = originals[matrix.name].weight().contiguous().numpy()
+                            piece = _measured(
+                                weight, statistics, estimator, layout, agents.strategies, matrix.kind, coupled
+                            )
+                            work.update()
+                        found.take(matrix.name, piece)
+                        number += 1
+                        if finished is not None:
+                            finished.keep(matrix.name, piece, loss, number)
+            except Overflow:
+                if stable or estimator.needs != "gradients":
+                    raise
         for missed in found.unreached:
             layout = found.layouts[missed]
             with resident(model, missed):
                 weight = originals[missed].weight().contiguous().numpy()
             sensitivity = judge_unreached(layout, weight, found.losses)
-            found.put(missed, damage_table(weight, sensitivity, layout, agents.strategies), sensitivity.order)
+            rows = damage_table(weight, sensitivity, layout, agents.strategies)
+            check_damage(missed, rows)
+            found.put(missed, rows, sensitivity.order)
             work.update()
     assert found.taken == originals.keys(), f"not measured: {', '.join(originals.keys() - found.taken)}"
     if found.unreached:
@@ -201,6 +215,7 @@ def measure(
             loss = []  # a random direction's, which says nothing
     provenance |= {
         "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
+        "model_digest": weights_digest(model),
         "damage": estimator.name,
         "damage_unit": unit,
         "damage_settings": asdict(estimator),
@@ -241,6 +256,7 @@ def _measured(
     if (sensitivity.order is not None) != layout.ordered:
         raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {layout.name}")
     damage = damage_table(weight, sensitivity, layout, strategies)
+    check_damage(layout.name, damage)
     return Piece(damage, sensitivity.order, sensitivity.loss_of_all(weight), stencil)
 
 

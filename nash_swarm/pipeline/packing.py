@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nash_swarm import arguments, registry
+from nash_swarm.damage.overflow import check_statistics
 from nash_swarm.damage.statistics import Statistics
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.accounting import dense_tensors, half_dtype
@@ -68,6 +69,7 @@ def pack(
         UsageError: unknown quantizer, a propagation outside [0, 1] or that the architecture does not allow, or an
             allocation of a synthetic game.
         DataError: the allocation belongs to another model, or the weights are not finite.
+        Overflow: the inputs of a matrix are too large for their squares to be finite.
     """
     from nash_swarm.files.packed_model import describe
     from nash_swarm.integrations.transformers import attach
@@ -173,6 +175,8 @@ class _Work:
         layout, strategies = self.layouts[matrix.name], self.allocation.strategies
         order = self.allocation.permutations.get(matrix.name)
         weight = matrix.weight().numpy()
+        if statistics is not None:
+            check_statistics(matrix.name, statistics)
         hessian = None if statistics is None else statistics.hessian()
         drift = None if statistics is None else statistics.mean_drift()
         if hessian is not None and drift is not None:

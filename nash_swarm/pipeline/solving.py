@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from nash_swarm import arguments, registry
-from nash_swarm.errors import UsageError
+from nash_swarm.errors import LeftOutWarning, UsageError
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules, check_rules
 from nash_swarm.names import DEFAULT_SOLVER
+from nash_swarm.pipeline.unmet import unmet_budget, unmet_rules
 from nash_swarm.progress import watching
 from nash_swarm.solvers.base import Callback, Solver
 
@@ -41,12 +44,20 @@ def solve(
     Raises:
         UsageError: unknown solver, not exactly one of `bits` and `size`, or rules that do not fit the game.
         BudgetError: the budget is too small; the message names the smallest feasible one.
+
+    Warns:
+        LeftOutWarning: part of a set to fuse is not there or has no sibling, or the widths cannot use the budget.
     """
     arguments.instance("the game", game, BitGame, "from measure or load_game")
     arguments.whole("seed", seed, 0)
     check_rules(rules)
     chosen: Solver = registry.resolve("solvers", solver, "solve")
     budget = Budget.of(game.parameters, bits, size)
+    grain = str(game.provenance.get("granularity", ""))
+    lines = unmet_rules(game.tensors, rules) if game.tensors else []
+    lines += unmet_budget(budget, game.strategies, game.largest_bits(), game.parameters, grain) if game.tensors else []
+    for line in lines:
+        warnings.warn(line, LeftOutWarning, stacklevel=2)
     return allocate(chosen, game, budget, seed=seed, callback=callback, rules=rules, quiet=quiet)
 
 

@@ -35,7 +35,7 @@ from nash_swarm.files.contents import read_contents
 from nash_swarm.files.gguf_header import read_header
 from nash_swarm.files.packed_config import checksum, config_digest
 from nash_swarm.files.packed_model import read_config
-from nash_swarm.models.offload import stored_tensors
+from nash_swarm.models.folders import stored_tensors
 from nash_swarm.models.source import load_source
 from nash_swarm.quantizers.packing import PackedTensor
 from nash_swarm.suite.memory import peak_memory

@@ -1,0 +1,80 @@
+"""What was asked for and a game cannot give is told in one line each."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bench import Bench
+from support.models import tiny_gpt2, tiny_llama
+
+import nash_swarm as ns
+from nash_swarm.errors import LeftOutWarning, UsageError
+from nash_swarm.game.rules import Rules
+
+IDS = np.random.default_rng(0).integers(3, 101, (2, 32)).astype(np.int32)
+
+
+def game_of(model: object, **settings: object) -> ns.BitGame:
+    return ns.measure(model, tokens=IDS, damage="magnitude", granularity="layer", quiet=True, **settings)  # type: ignore[arg-type]
+
+
+def said(game: ns.BitGame, **asked: object) -> list[str]:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        ns.solve(game, solver="greedy", **asked)  # type: ignore[arg-type]
+    assert all(warning.category is LeftOutWarning for warning in found)
+    return [str(warning.message) for warning in found]
+
+
+def test_budgets_beyond_the_widest_width() -> None:
+    game = game_of(tiny_llama(tied=False))
+    most = game.largest_bits() / game.parameters
+    (line,) = said(game, bits=60)
+    assert line == (
+        f"the budget of 60 bits/param cannot be used: the widest width, 8 bits, takes {most:.2f} bits per parameter; "
+        "add 16 to --strategies"
+    )
+    assert said(game, bits=most) == []
+    wide = game_of(tiny_llama(tied=False), strategies=(4, 16))
+    (line,) = said(wide, bits=60)
+    assert "16 bits, takes" in line and "--strategies" not in line
+
+
+def test_single_weights_have_no_sixteen_bits() -> None:
+    game = ns.measure(tiny_llama(tied=False), tokens=IDS, damage="magnitude", granularity="parameter",
+                      strategies=(2, 4, 8), quiet=True)  # fmt: skip
+    (line,) = said(game, bits=60)
+    assert "--strategies" not in line
+
+
+def test_sets_to_fuse() -> None:
+    game = game_of(tiny_llama(tied=False))
+    enough = {"bits": 10.0}
+    assert said(game, rules=Rules(fuse=(("q_proj", "k_proj", "v_proj"),)), **enough) == []
+    assert said(game, rules=Rules(fuse=(("q_proj", "k_proj", "qkv"),)), **enough) == [
+        "fuse q_proj,k_proj,qkv: no layer is called qkv"
+    ]
+    assert said(game, rules=Rules(fuse=(("gate_proj", "gate"),)), **enough) == [
+        "fuse gate_proj,gate: no layer is called gate",
+        "fuse gate_proj,gate: model.layers.0.mlp.gate_proj has no sibling to be fused with, nor have 1 more",
+    ]
+    for rules in (Rules(fuse=(("a", "b"),)), Rules(keep={"nothing": 8}), Rules(forbid={"nothing": (2,)})):
+        with pytest.raises(UsageError, match=r"no tensor (matches|has such a name)"):
+            ns.solve(game, solver="greedy", rules=rules, **enough)
+    assert said(game_of(tiny_gpt2()), rules=Rules(fuse=(("c_attn", "c_fc"),)), **enough)
+
+
+def test_compress_says_each_once(bench: Bench, tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        ns.compress(
+            str(bench.model), out=tmp_path / "out", bits=30, text=str(bench.text), windows=1, eval_windows=0,
+            contest=False, damage="magnitude", granularity="layer", quantizer="rtn", effort="fast", quiet=True,
+            rules=Rules(fuse=(("gate_proj", "gate"),)),
+        )  # fmt: skip
+    lines = [str(warning.message) for warning in found if warning.category is LeftOutWarning]
+    assert len([line for line in lines if "cannot be used" in line]) == 1
+    assert len([line for line in lines if line.startswith("fuse")]) == 2

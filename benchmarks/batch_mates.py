@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reporting import origin, write_json
+from reporting import origin, own_file, write_json
 from transformers import AutoTokenizer, DynamicCache
 
 import nash_swarm as ns
@@ -177,7 +177,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64, help="of a sequence")
     parser.add_argument("--new", type=int, default=4, help="of its tokens that are read one by one")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=own_file("benchmarks/batch_mates.py"))
     return parser.parse_args()
 
 

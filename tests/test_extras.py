@@ -44,7 +44,8 @@ def test_tasks_of_the_harness(lacking: None) -> None:
 def test_figures_are_not_left_out_in_silence(lacking: None, tmp_path: Path) -> None:
     with pytest.warns(LeftOutWarning) as told:
         write_report(some_results(), tmp_path)
-        write_files(results_of([], "command"), tmp_path)
+        (tmp_path / "solvers").mkdir()
+        write_files(results_of([], "command"), tmp_path / "solvers")
     assert [str(one.message).endswith(_both("report")) for one in told] == [True, True]
     assert not any(tmp_path.rglob("*.png"))
 
@@ -65,7 +66,7 @@ def test_every_extra_that_is_named_exists() -> None:
         for line in path.read_text().splitlines()
         if "how_to_install(" in line and "def " not in line
     }
-    assert named == {"gguf", "eval", "report"} <= set(known)
+    assert named == {"gguf", "eval", "report", "peft"} <= set(known)
     assert not [
         path
         for path in (ROOT / "nash_swarm").rglob("*.py")

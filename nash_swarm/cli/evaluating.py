@@ -72,14 +72,15 @@ def evaluate(
 
     If the model was calibrated on the same text, only the windows that calibration never sees are used.
     """
+    if tasks is not None and chat_template:
+        raise UsageError("--chat-template goes with text, not with --tasks, which ask in plain words")
+    if tasks is None and (task_path is not None or save_tasks is not None):
+        raise UsageError("--task-path and --save-tasks go with --tasks")
     _require_models(model, reference)
     if tasks is not None:
-        if chat_template:
-            raise UsageError("--chat-template goes with text, not with --tasks, which ask in plain words")
         _evaluate_tasks(model, reference, text, tasks, task_path, questions, save_tasks, overwrite, seed, json, quiet)
         return
-    if task_path is not None or save_tasks is not None:
-        raise UsageError("--task-path and --save-tasks go with --tasks")
+
     import numpy as np
 
     from nash_swarm.cli import show

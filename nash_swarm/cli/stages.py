@@ -52,7 +52,6 @@ def measure(
     early.check_agents(widths, grain, group_size, spacing)
     early.check_names("damage", [damage])
     early.check_size(max_memory)
-    require_source(model)
 
     from nash_swarm import registry
     from nash_swarm.cli import show
@@ -69,6 +68,7 @@ def measure(
     if coupling and grain == "parameter":
         estimator.check_couples()
     check_new_file(output, overwrite=overwrite, inputs=source_places(model, text))
+    require_source(model)
     loaded = load_text(text, chat_template=chat_template)
     source = load_source(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
@@ -180,7 +180,6 @@ def pack(
     """Round MODEL to an allocation, pack it, and save it."""
     early.check_names("quantizers", [quantizer])
     early.check_size(max_memory)
-    require_source(model)
 
     from nash_swarm import registry
     from nash_swarm.cli import show

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from nash_swarm.cli import early, options
-from nash_swarm.files.named import require_source
 from nash_swarm.names import DEFAULT_SOLVER
 
 _Effort = Annotated[
@@ -119,7 +118,6 @@ def compress(
     early.check_agents(widths, grain, group_size, spacing)
     rules = options.read_rules(keep, forbid, fuse)
     chosen = options.read_solver(solver, time_limit)
-    require_source(model)
 
     from nash_swarm.caveats import counted
     from nash_swarm.cli import show

@@ -209,5 +209,5 @@ def check_cut(granularity: str, levels: str, group_size: int) -> None:
         raise UsageError(f"unknown levels {levels!r}; choose one of {', '.join(LEVELS)}")
     if granularity == "parameter" and levels != "uniform":
         raise UsageError("at parameter granularity levels are uniform: weights of one scale have many widths")
-    if arguments.whole("the group size", group_size, 1) % BLOCK_COLUMNS:
-        raise UsageError(f"the group size must be a positive multiple of {BLOCK_COLUMNS}, not {group_size}")
+    if arguments.whole("group_size", group_size, -(1 << 62)) <= 0 or group_size % BLOCK_COLUMNS:
+        raise UsageError(f"group_size must be a positive multiple of {BLOCK_COLUMNS}, not {group_size}")

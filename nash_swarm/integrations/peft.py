@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from torch import nn
 
+from nash_swarm import extras
 from nash_swarm.errors import UsageError
 from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, TiedHead, TiedLookup
 
@@ -60,7 +61,7 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise UsageError('adapters need peft; run: pip install "nash-swarm[peft]"') from error
+        raise UsageError(f"adapters need peft; {extras.how_to_install('peft')}") from error
     return peft
 
 

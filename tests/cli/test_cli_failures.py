@@ -101,7 +101,7 @@ def test_another_vocabulary(place: str, bench: Any, stages: Any, command: Any, t
     other = tmp_path / "other"
     if place == "reference":
         tiny_llama(tied=True).save_pretrained(other)
-        words = ("eval", stages.packed, "--reference", other)
+        words = ("eval", bench.model, "--reference", other)
     else:
         tiny_llama(tied=True).save_pretrained(other)
         for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -117,7 +117,7 @@ def test_a_larger_vocabulary_of_the_reference(bench: Any, stages: Any, command: 
     model = transformers.AutoModelForCausalLM.from_pretrained(bench.model)
     model.resize_token_embeddings(600)
     model.save_pretrained(tmp_path / "other")
-    told = command("eval", stages.packed, "--reference", tmp_path / "other", "--text", bench.text, "-q")
+    told = command("eval", bench.model, "--reference", tmp_path / "other", "--text", bench.text, "-q")
     assert told.code == 2 and told.err.count("\n") == 1 and "600" in told.err and "vocabulary" in told.err
 
 
@@ -190,13 +190,19 @@ def test_poor_terminals(env: dict[str, str], stages: Any) -> None:
     if "COLUMNS" in env:
         assert max(map(len, done.stdout.splitlines())) <= 20
     prompt = run("generate", stages.packed, "größer", "--tokens", 2, "-q", env=env)
-    assert (prompt.returncode, prompt.stderr) == (0, "")
+    assert (prompt.returncode, _but_slow(prompt.stderr)) == (0, "")
+
+
+def _but_slow(err: str) -> str:
+    """Without the line that says why the tiny model's layers are not one call."""
+    return "".join(line for line in err.splitlines(keepends=True) if "generates text module by module" not in line)
 
 
 def test_a_prompt_that_is_no_text(stages: Any) -> None:
     words = [sys.executable.encode(), b"-m", b"nash_swarm", b"generate", os.fsencode(stages.packed), b"\xff\xfe"]
     done = subprocess.run(words, capture_output=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"not UTF-8" in done.stderr
+    told = _but_slow(done.stderr.decode())
+    assert done.returncode == 2 and told.count("\n") == 1 and "not UTF-8" in told
 
 
 @pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])

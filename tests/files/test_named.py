@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.files import folders
 from nash_swarm.files.named import Kind, check_kind, look, require_packed, require_source
 from nash_swarm.files.packed_config import METHOD
 
@@ -155,7 +154,6 @@ def test_models_packed_and_not(tmp_path: Path) -> None:
         require_packed(plain)
     with pytest.raises(UsageError, match="already packed by nash-swarm; give the original"):
         require_source(packed)
-    assert folders._METHOD == METHOD
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,12 @@ import torch
 from hypothesis import HealthCheck, settings
 from support.bench import Bench, make_bench
 from support.models import MODELS, VOCABULARY, allocate
+from support.nothing_missing import pytest_addoption, pytest_runtest_makereport
 
 import nash_swarm as ns
 from nash_swarm.game import Allocation, BitGame
+
+__all__ = ["pytest_addoption", "pytest_runtest_makereport"]
 
 # the models are so small that torch's threads would mostly wait for each other
 torch.set_num_threads(1)
@@ -29,30 +30,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("quick")
-
-
-_MISSING = re.compile("not installed|could not import|no Chromium", re.IGNORECASE)
-"""What tests say that are skipped for want of something that can be installed."""
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--nothing-missing`."""
-    parser.addoption(
-        "--nothing-missing", action="store_true", help="fail tests that are skipped since a package is not installed"
-    )
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turns skips into failures where nothing may be missing."""
-    report = yield
-    if report.skipped and item.config.getoption("--nothing-missing") and isinstance(report.longrepr, tuple):
-        reason = report.longrepr[2]
-        if _MISSING.search(reason):
-            report.outcome, report.longrepr = "failed", f"nothing may be missing here: {reason}"
-    return report
 
 
 @pytest.fixture(scope="session")

@@ -310,9 +310,9 @@ def small_gguf(path: Path) -> bytes:
     writer.add_rope_dimension_count(16)
     writer.add_vocab_size(40)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(["a", "b", "ab", *(f"<{i}>" for i in range(37))])
+    writer.add_token_list(["a", "b", "ab", "aba", *(f"<{i}>" for i in range(36))])
     writer.add_token_types([1] * 40)
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "ab a"])  # one alone is text to older releases of transformers
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     rng = np.random.default_rng(0)

@@ -62,7 +62,8 @@ _NOTHING = Answer(np.zeros(0), -np.inf, False)
 
 def branch_and_bound(program: Program, time_limit: float) -> Answer:
     """What HiGHS finds in about `time_limit` seconds."""
-    if len(program.agent) < _LARGE or not sys.executable:
+    frozen = getattr(sys, "frozen", False)  # then the interpreter is the program itself
+    if len(program.agent) < _LARGE or not sys.executable or frozen:
         with _stdout_to_stderr():
             return _solve(program, time_limit)
     return _solve_apart(program, time_limit)
@@ -94,16 +95,24 @@ def _solve(program: Program, time_limit: float) -> Answer:
 
 
 def _solve_apart(program: Program, time_limit: float) -> Answer:
-    with tempfile.TemporaryDirectory(prefix="nash-swarm-milp-") as folder:
+    from nash_swarm.errors import DataError  # this file is also a script of its own
+    from nash_swarm.files.temporary import temporary_folder
+
+    with tempfile.TemporaryDirectory(prefix="nash-swarm-milp-", dir=temporary_folder()) as folder:
         asked, told = Path(folder) / "program.npz", Path(folder) / "answer.npz"
         np.savez(asked, **program._asdict())
         command = [sys.executable, "-P", __file__, str(asked), str(told), repr(time_limit)]
         # `run` kills the process when the time is up, and when this one is interrupted
         with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(
+            ended = subprocess.run(
                 command, timeout=1.1 * time_limit + _GRACE, check=False, stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
+            if not told.exists():
+                raise DataError(
+                    f"HiGHS ended without an answer (exit code {ended.returncode}); it may lack memory: take "
+                    "another solver, or fewer agents"
+                )
         if not told.exists():
             return _NOTHING
         with np.load(told) as values:

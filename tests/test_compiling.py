@@ -270,8 +270,8 @@ def test_what_waits_on_disk_names_the_folder_that_it_cannot(tmp_path: Path) -> N
 def test_a_volume_is_no_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "volume").mkdir()
     check_new_folder(tmp_path / "volume")
-    monkeypatch.setattr(Path, "is_mount", lambda self: self.name == "volume")
-    with pytest.raises(UsageError, match="give a name inside it"):
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "volume")
+    with pytest.raises(UsageError, match="choose a folder inside it"):
         check_new_folder(tmp_path / "volume")
     check_new_folder(tmp_path / "volume" / "model")
 

@@ -28,7 +28,9 @@ def test_mark():
 """
 
 
-@pytest.mark.parametrize(("options", "outcome"), [([], "4 skipped"), (["--nothing-missing"], "3 failed, 1 skipped")])
+@pytest.mark.parametrize(
+    ("options", "outcome"), [([], "4 skipped"), (["--nothing-missing"], "2 failed, 1 skipped, 1 error")]
+)
 def test_skips_become_failures(options: list[str], outcome: str, tmp_path: Path) -> None:
     (tmp_path / "test_cases.py").write_text(CASES)
     (tmp_path / "conftest.py").write_text("from nothing_missing import *")

@@ -11,7 +11,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NEEDED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["gguf"])]
+EXTRAS = PROJECT["optional-dependencies"]
+NEEDED = [Requirement(text) for text in (*PROJECT["dependencies"], *EXTRAS["gguf"], *EXTRAS["peft"])]
 
 
 def pins(name: str) -> dict[str, str]:

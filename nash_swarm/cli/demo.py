@@ -16,9 +16,7 @@ _PROMPT = "What is the Python language used for?"
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where the packed model goes.")] = Path(
-        "smollm2-packed"
-    ),
+    output: options.Out = Path("smollm2-packed"),
     bits: Annotated[float, typer.Option(help="Budget in bits per parameter.")] = 3.5,
     solver: options.SolverName = DEFAULT_SOLVER,
     windows: options.Windows = 16,

@@ -60,6 +60,7 @@ def evaluate(
         typer.Option(
             metavar="FOLDER",
             help="Also write last-word and cloze as task files that lm-eval reads.",
+            callback=options.not_dash,
             rich_help_panel=_TASKS,
         ),
     ] = None,
@@ -121,7 +122,7 @@ def _require_models(model: str, reference: str | None) -> None:
 
     if look(model).kind is not Kind.PACKED:
         require_source(model)
-    if reference:
+    if reference is not None:
         require_source(reference)
 
 
@@ -134,7 +135,7 @@ def _load(model: str, reference: str | None, text: str, chat_template: bool = Fa
 
     place = look(model)
     loaded = load_text(text, chat_template=chat_template)
-    original = load_source(reference) if reference else None
+    original = load_source(reference) if reference is not None else None
     if place.kind is Kind.PACKED and place.path is not None:
         subject, tokenizer = load(place.path), load_tokenizer(place.path)
         report = read_report(place.path)

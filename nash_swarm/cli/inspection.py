@@ -13,7 +13,10 @@ from nash_swarm.cli import options
 def inspect(
     model: options.Packed,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Also write the heat map as a page of its own.")
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Also write the heat map as a page of its own.", callback=options.not_dash
+        ),
     ] = None,
     overwrite: options.Overwrite = False,
     seed: options.Seed = 0,

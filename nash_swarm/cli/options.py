@@ -24,8 +24,8 @@ OUTPUT = "Output"
 """Groups of options in the help of commands that have many."""
 
 
-def not_dash(value: Path) -> Path:
-    """The path of an output.
+def not_dash(value: Path | None) -> Path | None:
+    """The path of an output, if there is one.
 
     Raises:
         UsageError: it is the dash that stands for standard output elsewhere.

@@ -184,7 +184,7 @@ def pack(
     from nash_swarm import registry
     from nash_swarm.cli import show
     from nash_swarm.files.allocation import load_allocation
-    from nash_swarm.files.atomic import check_new_folder
+    from nash_swarm.files.atomic import check_new_folder, check_space
     from nash_swarm.files.packed_model import counted_bytes, save
     from nash_swarm.files.places import source_places
     from nash_swarm.models.source import load_source
@@ -196,8 +196,11 @@ def pack(
     source = load_source(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
     )
+    if chosen.provenance.get("scope") == "model":
+        check_space(output, chosen.budget.total_bits // 8)
     packed = run(source.model, chosen, quantizer=rounding, quiet=quiet)
-    save(packed, output, tokenizer=source.tokenizer, files=source.files, left_out=source.left_out, overwrite=overwrite)
+    left_out = (*chosen.provenance.get("left_out", ()), *source.left_out)
+    save(packed, output, tokenizer=source.tokenizer, files=source.files, left_out=left_out, overwrite=overwrite)
     values = {"output": str(output), "bytes": counted_bytes(output), "budget_bytes": chosen.budget.total_bits // 8}
     if json:
         show.print_json(values)

@@ -146,7 +146,7 @@ def compress(
         "certificate": show.certificate_values(done.allocation),
     }
     if done.evaluation is not None and done.reference is not None:
-        values["text"] = text
+        values["text"] = done.text
         values["packed"] = show.evaluation_values(done.evaluation)
         values["reference"] = show.evaluation_values(done.reference)
     if json:

@@ -59,6 +59,8 @@ def of_documents(documents: Sequence[Document], source: str) -> Text:
     size = sum(map(_size, documents))
     if size <= WHOLE_BYTES:
         return _whole(documents, source, "\n\n")
+    if len(documents) < PIECES and all(isinstance(document, str) for document in documents):
+        return of_content("\n\n".join(map(str, documents)), source)
     ends = [slot * len(documents) // PIECES for slot in range(PIECES + 1)]
     return _spread([_fill(documents[first:last]) for first, last in pairwise(ends)], source, size)
 
@@ -77,7 +79,8 @@ def read_dataset(source: str) -> Text:
     try:
         # nothing is downloaded but the rows that are looked at
         for number, row in enumerate(load_dataset(name, config or None, split=split or "test", streaming=True)):
-            field = column or next((field for field in FIELDS if field in row), "text")
+            present = [field for field in FIELDS if field in row]
+            field = column or next((field for field in present if row[field] is not None), [*present, "text"][0])
             if field not in row:
                 raise DataError(f"data set {name} has no column {field!r}; it has {', '.join(row)}")
             value = row[field]
@@ -238,4 +241,5 @@ def _read_json(path: Path, size: int) -> Text:
 
 
 def _is_dialogue(values: Sequence[Any]) -> bool:
-    return bool(values) and all(isinstance(value, dict) and {"role", "from"} & value.keys() for value in values)
+    turns = all(isinstance(value, dict) and {"role", "from"} & value.keys() for value in values)
+    return bool(values) and turns and not any(set(FIELDS) & value.keys() for value in values)

@@ -62,7 +62,7 @@ def load_text(source: TextSource, *, chat_template: bool = False) -> Text:
 
 def _loaded(source: TextSource) -> Text:
     if isinstance(source, Text):
-        return source if source.pieces else of_content(source.content, source.source)
+        return source if source.pieces else of_content(valid(source.content), source.source)
     if isinstance(source, Path):
         if not source.is_file():
             raise DataError(f"no text file at {source}")
@@ -249,6 +249,8 @@ def sample_windows(
     width = len(cutter.before) + cutter.inner + len(cutter.after)
     count = _wanted(count, tokens, width)
     places = _places(text, part)
+    if not len(places):
+        raise _too_short(text, cutter)
     each = max(_FROM_A_PIECE, -(-count // len(places)))
     taken: list[tuple[int, int, npt.NDArray[np.int32]]] = []
     spare: list[tuple[int, int, npt.NDArray[np.int32]]] = []

@@ -155,7 +155,7 @@ def check_new_folder(
         raise OutputError(f"{target} is a file; choose a folder for the {kind.noun}")
     if target.is_dir():
         check_apart(target, sources)
-        if os.path.ismount(target):
+        if os.path.ismount(target):  # a container's volume, say
             raise OutputError(f"{target} is a mount point, which cannot be replaced; choose a folder inside it")
         try:
             if any(target.iterdir()):
@@ -287,8 +287,6 @@ def in_use(left: Path) -> bool:
 
 
 def _check_parent(target: Path) -> None:
-    if target.is_mount():  # a container's volume, say
-        raise UsageError(f"{target} is a mount point, which nothing can be put in the place of; give a name inside it")
     if not target.parent.is_dir():
         raise DataError(f"the folder {target.parent} does not exist")
     if not os.access(target.parent, os.W_OK):

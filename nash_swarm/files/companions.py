@@ -23,7 +23,8 @@ TOKENIZER = (
 )  # fmt: skip
 """What the files of a tokenizer are called."""
 _BESIDE = (
-    "license*", "licence*", "copying*", "notice*", "use_policy*", "use-policy*", "acceptable_use_policy*",
+    *(f"{name}{end}" for name in ("license", "licence", "copying", "notice", "use_policy", "use-policy",
+      "acceptable_use_policy") for end in ("", ".txt", ".md", ".pdf", ".rst", ".html", "-*.txt", "-*.md")),
     "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
 )  # fmt: skip
 """Other companions, whatever the case of their letters."""

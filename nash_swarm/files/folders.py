@@ -13,7 +13,8 @@ from nash_swarm.files.known import METHOD
 _POINTER = b"version https://git-lfs.github.com/spec/v"
 _ADAPTER = "adapter_config.json"
 _INDEX = "model.safetensors.index.json"
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+"""How files of pickled weights end."""
 _OTHERS = (
     ("TensorFlow", ("*.h5", "*.ckpt.index", "saved_model.pb")),
     ("Flax", ("*.msgpack",)),
@@ -63,7 +64,7 @@ def kind_of_folder(folder: Path) -> tuple[Kind, str]:
         return Kind.PACKED, ""
     if problem := _missing_shards(folder):
         return Kind.OTHER, problem
-    if not any(folder.glob("*.safetensors")):
+    if not {"model.safetensors", _INDEX} & set(names):
         return Kind.OTHER, _without_safetensors(folder, names)
     return Kind.MODEL, ""
 
@@ -124,7 +125,7 @@ def _without_config(folder: Path, names: list[str]) -> str:
         )
     if weights := [name for name in names if name.endswith(".safetensors")]:
         return f"{folder} has weights ({weights[0]}) but no config.json; copy the one that belongs to them beside them"
-    if pickled := [name for name in names if name.endswith(_PICKLED)]:
+    if pickled := [name for name in names if name.endswith(PICKLED)]:
         return f"{folder} has no config.json, and {unpickled_problem(folder / pickled[0])}"
     if inner:
         return f"{folder} is no model directory: it has no config.json; did you mean {folder / inner[0]}?"
@@ -132,7 +133,7 @@ def _without_config(folder: Path, names: list[str]) -> str:
 
 
 def _without_safetensors(folder: Path, names: list[str]) -> str:
-    pickled = [name for name in names if name.endswith(_PICKLED) and not name.startswith("training_args")]
+    pickled = [name for name in names if name.endswith(PICKLED) and not name.startswith("training_args")]
     if _ADAPTER in names:
         return _adapter(folder)
     if pickled:
@@ -143,6 +144,11 @@ def _without_safetensors(folder: Path, names: list[str]) -> str:
         return (
             f"{folder} has no safetensors weights, only {other} ones; load it with transformers (from_tf or from_flax "
             "in transformers 4) and save_pretrained it, or fetch the safetensors files"
+        )
+    if weights := [name for name in names if name.endswith(".safetensors")]:
+        return (
+            f"{folder} has weights under another name ({weights[0]}); transformers' are model.safetensors, "
+            f"or files that are listed in {_INDEX}"
         )
     return f"{folder} has a config.json but no safetensors weights; fetch them too"
 

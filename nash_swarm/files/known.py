@@ -30,14 +30,12 @@ class FolderKind:
         noun: what it holds.
         files: whether a file of a name belongs to it.
         recognised: whether a folder holds what `noun` says.
-        recorded: further names of files, by what the folder itself says.
         below: patterns of the names of files in its sub-folders, by the sub-folder's name.
     """
 
     noun: str
     files: Callable[[str], bool]
     recognised: Callable[[Path], bool]
-    recorded: Callable[[Path], frozenset[str]] = lambda _: frozenset()
     below: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def objection(self, folder: Path) -> str:
@@ -45,13 +43,12 @@ class FolderKind:
 
         Names the first entry that is not written for this kind. Symbolic links are none.
         """
-        further = self.recorded(folder)
         for path in sorted(folder.iterdir()):
             if path.name in self.below and path.is_dir() and not path.is_symlink():
                 for inner in sorted(path.iterdir()):
                     if not _fits(inner, self.below[path.name]):
                         return f"it holds {path.name}/{inner.name}, which nash-swarm did not write"
-            elif not _plain(path) or (path.name not in further and not self.files(path.name)):
+            elif not _plain(path) or not self.files(path.name):
                 return f"it holds {path.name}, which nash-swarm did not write"
         return "" if self.recognised(folder) else f"it is no {self.noun} of nash-swarm"
 
@@ -60,12 +57,6 @@ def holds_packed_model(folder: Path) -> bool:
     """Whether a folder's config.json says that it holds a packed model."""
     config = _read_table(folder / "config.json").get("quantization_config")
     return isinstance(config, dict) and config.get("quant_method") == METHOD
-
-
-def _copied(folder: Path) -> frozenset[str]:
-    """Names of further files of the source that the report of a packed model has."""
-    names = _read_table(folder / REPORT).get("copied")
-    return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
 
 def _fits(path: Path, patterns: tuple[str, ...]) -> bool:
@@ -90,7 +81,7 @@ def _in_packed_model(name: str) -> bool:
 
 
 PACKED_MODEL = FolderKind(
-    "packed model", _in_packed_model, holds_packed_model, _copied, {"additional_chat_templates": ("*.jinja",)}
+    "packed model", _in_packed_model, holds_packed_model, {"additional_chat_templates": ("*.jinja",)}
 )
 QUESTIONS = "questions.jsonl"
 TASK_FILES = FolderKind(

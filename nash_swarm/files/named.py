@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.folders import (
+    PICKLED,
     Kind,
     is_pointer,
     kind_of_folder,
@@ -22,7 +23,6 @@ from nash_swarm.names import BUILT_IN
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _LONGEST_HUB_ID = 96
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HEAD = 256
 """Bytes at the start of a file that tell what it is."""
 _USES = {
@@ -165,7 +165,7 @@ def _kind_of_file(path: Path) -> tuple[Kind, str]:
         return Kind.ALLOCATION, ""
     if suffix == ".safetensors":
         return Kind.OTHER, f"{path} is one file of a model; give its folder, {path.parent}, with config.json in it"
-    if suffix in _PICKLED:
+    if suffix in PICKLED:
         return Kind.OTHER, unpickled_problem(path)
     if suffix in (".onnx", ".h5", ".msgpack", ".tflite", ".pb"):
         return Kind.OTHER, f"{path} is a model in a format that is not read; give a folder with safetensors weights"

@@ -10,6 +10,7 @@ from typing import Any
 
 from nash_swarm.errors import OutputError
 from nash_swarm.files.known import holds_packed_model
+from nash_swarm.names import BUILT_IN
 
 
 def source_places(*given: Any) -> tuple[Path, ...]:
@@ -25,7 +26,7 @@ def source_places(*given: Any) -> tuple[Path, ...]:
 def _places(given: Any) -> Iterator[Path]:
     if isinstance(given, (str, Path)):
         # a text itself may be given, too long for a path or with a NUL in it
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RuntimeError):
             yield from _named(str(given))
         return
     name = getattr(getattr(given, "config", None), "name_or_path", None)
@@ -38,13 +39,12 @@ def _places(given: Any) -> Iterator[Path]:
 
 
 def _named(name: str) -> Iterator[Path]:
-    from nash_swarm.models.source import BUILT_IN
-
+    path = Path(name).expanduser() if name.startswith("~") else Path(name)
     if name in BUILT_IN:
         found = importlib.util.find_spec(BUILT_IN[name][0])
         yield from (Path(place).resolve() for place in (found.submodule_search_locations if found else None) or ())
-    elif Path(name).exists():
-        yield Path(name).resolve()
+    elif path.exists():
+        yield path.resolve()
     elif name.count("/") <= 1 and not name.startswith((".", "~", "/")):
         from huggingface_hub.constants import HF_HUB_CACHE
 

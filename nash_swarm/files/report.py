@@ -37,7 +37,7 @@ def report_text(
             "budget": allocation.budget.label,
             "certificate": {k: _rounded(v) for k, v in asdict(allocation.certificate).items()},
             "agents_by_width": allocation.histogram(),
-            "game": {k: _rounded(v) for k, v in allocation.provenance.items() if k != "model_digest"},
+            "game": {k: _rounded(v) for k, v in allocation.provenance.items() if k not in ("model_digest", "left_out")},
         }
         if digest := allocation.provenance.get("model_digest"):
             values["source"] = {"name": _rounded(str(allocation.provenance.get("model", ""))), "digest": digest}

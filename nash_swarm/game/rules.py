@@ -54,9 +54,12 @@ class Rules:
         pins = [_parse(text) for text in keep]
         if any(len(widths) != 1 for _, widths in pins) or len(dict(pins)) < len(pins):
             raise UsageError("keep takes one width for each pattern, like lm_head=8")
+        bans: dict[str, tuple[int, ...]] = {}
+        for pattern, banned in map(_parse, forbid):
+            bans[pattern] = tuple(dict.fromkeys((*bans.get(pattern, ()), *banned)))
         return cls(
             {pattern: widths[0] for pattern, widths in pins},
-            dict(_parse(text) for text in forbid),
+            bans,
             tuple(tuple(part.strip() for part in text.split(",")) for text in fuse),
         )
 

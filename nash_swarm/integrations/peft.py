@@ -68,6 +68,11 @@ def _peft() -> Any:
 def _know_packed(config: Any) -> None:
     if not isinstance(config, _peft().LoraConfig):
         raise UsageError(f"adapters on packed matrices are LoRA's; a {type(config).__name__} is none of them")
+    if config.use_dora or config.init_lora_weights not in (True, False, "gaussian"):
+        raise UsageError(
+            "adapters on packed matrices are plain LoRA's, whose start does not depend on weights: leave out use_dora, "
+            "and let init_lora_weights be True, False or 'gaussian'"
+        )
     config._register_custom_module({PackedLinear: _lora_layer()} | dict.fromkeys(_TABLES, _refuse))
 
 

@@ -207,6 +207,8 @@ def _is_own(model: Any, path: str) -> bool:
 def attach(model: Any, packed: PackedConfig, *, settled: bool = True) -> None:
     """Make a model packed in memory what a loaded one is: known as quantized, so that `save_pretrained` works on it.
 
+    Whether it generates text in one call a token is told when it is loaded, not here.
+
     Args:
         model: with all its packed modules; changed in place.
         packed: from `describe`.

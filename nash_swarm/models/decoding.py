@@ -129,10 +129,20 @@ def decoded_tensors(stored: Stored, values: Any) -> dict[str, torch.Tensor]:
     coded, rest = find_coded(stored, values)
     tensors = {name: one.read() for name, one in coded.items()}
     for name, (file, _) in rest.items():
-        tensors[name] = read_stored(file, name)
-        if tensors[name].dtype in _ONE_BYTE:
-            raise DataError(f"{file}: {name!r} is stored in 8 bits, without scales")
+        tensors[name] = read_plain(file, name)
     return tensors
+
+
+def read_plain(file: Path, name: str, rows: list[int] | None = None) -> torch.Tensor:
+    """As `read_stored`, of a tensor that is stored as it is.
+
+    Raises:
+        DataError: it is one of codes whose scales are not there.
+    """
+    tensor = read_stored(file, name, rows)
+    if tensor.dtype in _ONE_BYTE:
+        raise DataError(f"{file}: {name!r} is stored in 8 bits, without scales")
+    return tensor
 
 
 def read_stored(file: Path, name: str, rows: list[int] | None = None) -> torch.Tensor:

@@ -41,7 +41,8 @@ def find_on_hub(name: str) -> Path | None:
             ) from error
         return folder
     files = [sibling.rfilename for sibling in found.siblings or ()]
-    if files and not any(fnmatchcase(file, "*.safetensors") and "/" not in file for file in files):
+    weights = [file for file in files if fnmatchcase(file, "*.safetensors") and "/" not in file]
+    if files and all(file.startswith("adapter_") for file in weights):
         _refuse(name, files)
     return None
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.models.decoding import Coded, find_coded, forget_quantization, read_stored
+from nash_swarm.models.decoding import Coded, find_coded, forget_quantization, read_plain
 from nash_swarm.models.folders import stored_tensors
 from nash_swarm.models.kinds import text_part
 from nash_swarm.models.leftovers import conversions, text_name
@@ -56,7 +56,7 @@ class Checkpoint:
         if stored in self.coded:
             tensor = self.coded[stored].read()
         else:
-            tensor = read_stored(file, stored)
+            tensor = read_plain(file, stored)
             tensor = (tensor.float() if tensor.is_floating_point() else tensor).clone()
         if not torch.isfinite(tensor).all():
             raise DataError(f"{name.removesuffix('.weight')} holds NaN or infinite weights; the checkpoint is damaged")
@@ -68,7 +68,7 @@ class Checkpoint:
         if rows is None or stored in self.coded:
             whole = self.read(name)
             return whole if rows is None else whole[rows]
-        return read_stored(file, stored, rows)
+        return read_plain(file, stored, rows)
 
 
 def checkpoint_of(model: nn.Module) -> Checkpoint | None:

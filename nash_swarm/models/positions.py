@@ -28,7 +28,10 @@ def longest_window(model: Any) -> int:
 
 
 def _configured(config: Any) -> Iterator[int]:
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    try:
+        text = config.get_text_config()
+    except (AttributeError, ValueError):  # there are several
+        text = config
     for holder in (config, text):
         for name in LIMITS:
             limit = getattr(holder, name, None)

@@ -206,8 +206,8 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
             tensors = decoded_tensors(stored_tensors(stored_in), config)
             names = list(tensors)
             tensors = tensors if text is None else {text_name(key): tensor for key, tensor in tensors.items()}
-            forget_quantization(config)
             config = config if text is None else text
+            forget_quantization(config)
             given = {"config": config, "state_dict": tensors}
         with quiet_transformers():
             # the Auto classes insist on a name, which excludes tensors

@@ -209,18 +209,18 @@ def compress(
     budget = Budget.of(agents.parameters, bits, size)
     agents.check(budget, rules)
     asked = unmet_rules(agents.tensors, rules)
-    asked += unmet_budget(
-        budget, agents.strategies, agents.fixed_bits + int(agents.memory[:, -1].sum()), agents.parameters, granularity
-    )
+    largest = agents.fixed_bits + int(agents.memory[:, -1].sum())
+    asked += unmet_budget(budget, agents.strategies, largest, agents.parameters, granularity)
     warn_left_out(asked)
     left_out += asked
     told = frozenset(left_out)
     if scope == "model":
-        check_space(out, budget.total_bits // 8)
+        check_space(out, min(budget.total_bits, largest) // 8)
     settings = {
         "version": nash_swarm.__version__, "damage": [estimator.name, asdict(estimator)], "granularity": granularity,
         "strategies": strategies, "text": [loaded.source, loaded.digest], "scope": scope, "group_size": group_size,
         "levels": levels, "windows": windows, "seed": seed, "name": source.name,
+        "files": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in source.files],
     }  # fmt: skip
     measured_game = partial(
         measure, source.model, source.tokenizer, text=loaded, damage=estimator, granularity=granularity,

@@ -91,7 +91,7 @@ def measure(
         levels: where the values of codes lie: "uniform" for even steps, "normal" as suits normally distributed weights;
             normal by default, but for granularity "parameter".
         windows: calibration windows.
-        length: tokens per window.
+        length: tokens per window; windows that are held out are apart from those of the same length alone.
         coupling: also measure how the damage of agents interacts: a stencil at `parameter` granularity, in the same
             pass; `couple` afterwards at any other.
         seed: chooses the windows.
@@ -134,9 +134,12 @@ def measure(
         hint_at_text(loaded, tokenizer)
         asked: Any = {"count": windows, "length": length, "part": "calibration", "model": model}
         tokens = sample_windows(loaded, tokenizer, np.random.default_rng(seed), **asked)
-        warn_left_out(shortage(tokens, loaded, **asked))
+        short = shortage(tokens, loaded, **asked)
+        warn_left_out(short)
         calibration = Calibration(tokens, loaded.source)
         provenance = {"text": loaded.source, "text_digest": loaded.digest}
+        if left_out := [*loaded.left_out, *short]:
+            provenance["left_out"] = left_out
     elif tokens is not None:
         calibration = Calibration(tokens, "token ids")
         check_tokens(calibration.tokens, model)

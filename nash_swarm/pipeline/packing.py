@@ -21,6 +21,7 @@ from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.collect import collecting, comparing
 from nash_swarm.models.experts import has_experts
+from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resident
 from nash_swarm.models.passes import Placed, stream_of
@@ -85,6 +86,9 @@ def pack(
     model = prepare(model)
     packed = copy.deepcopy(model).eval()
     matrices = _matched(packed, allocation)
+    measured = allocation.provenance.get("model_digest")
+    if isinstance(measured, str) and measured != weights_digest(model):
+        raise DataError("the allocation was measured on another model of this shape: its weights are others")
     check_weights(packed)
     parameters = count_parameters(packed, list(matrices.values()), allocation.provenance.get("scope", "model"))
     users = {path: matrix.name for matrix in matrices.values() for path in matrix.users}

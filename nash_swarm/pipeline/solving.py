@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
@@ -58,7 +59,11 @@ def solve(
     lines += unmet_budget(budget, game.strategies, game.largest_bits(), game.parameters, grain) if game.tensors else []
     for line in lines:
         warnings.warn(line, LeftOutWarning, stacklevel=2)
-    return allocate(chosen, game, budget, seed=seed, callback=callback, rules=rules, quiet=quiet)
+    found = allocate(chosen, game, budget, seed=seed, callback=callback, rules=rules, quiet=quiet)
+    if not lines:
+        return found
+    left_out = [*found.provenance.get("left_out", ()), *lines]
+    return replace(found, provenance={**found.provenance, "left_out": left_out})
 
 
 def allocate(

@@ -22,7 +22,7 @@ from nash_swarm.files.game import load_game, save_game
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.models.tasks import require_predictions
-from nash_swarm.names import Granularity
+from nash_swarm.names import BUILT_IN, Granularity
 from nash_swarm.pipeline.agents import find_agents
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.suite.fanning import check_backend, fan_out
@@ -309,4 +309,4 @@ def _digest(array: Any) -> str:
 
 def _absolute(model: str) -> str:
     """The whole path of what is a path; names stay names."""
-    return str(Path(model).resolve()) if Path(model).exists() else model
+    return str(Path(model).resolve()) if model not in BUILT_IN and Path(model).exists() else model

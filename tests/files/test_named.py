@@ -240,3 +240,18 @@ def test_looking_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("adapter_config.json", "adapter_model.safetensors"), "LoRA adapter"),
+        (("consolidated.safetensors",), "weights under another name"),
+        (("weights.pkl",), "pickled weights"),
+    ],
+)
+def test_weights_under_other_names(names: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    write(*names)(tmp_path)
+    with pytest.raises(DataError, match=words):
+        require_source(tmp_path)

@@ -45,14 +45,19 @@ def test_files_that_go_with_a_model_do_not_matter(tmp_path: Path, name: str) -> 
     check_new_folder(packed_folder(tmp_path / "out", **{name: ""}), overwrite=True)
 
 
-def test_what_the_report_says_was_copied_does_not_matter(tmp_path: Path) -> None:
+def test_what_the_report_says_does_not_matter(tmp_path: Path) -> None:
     out = packed_folder(tmp_path / "out", **{"modeling_odd.py": ""})
-    for report in ("{", "[]", json.dumps({"copied": 3}), json.dumps({"copied": [["modeling_odd.py"], "other.py"]})):
+    for report in ("{", "[]", json.dumps({"copied": ["modeling_odd.py"]})):
         (out / "nash_swarm.json").write_text(report)
         with pytest.raises(OutputError, match=r"holds modeling_odd\.py"):
             check_new_folder(out, overwrite=True)
-    (out / "nash_swarm.json").write_text(json.dumps({"copied": ["modeling_odd.py"]}))
-    check_new_folder(out, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["notice of termination.pdf", "license-keys.csv", "copying-thesis.docx"])
+def test_letters_that_begin_like_a_licence_stay(tmp_path: Path, name: str) -> None:
+    out = packed_folder(tmp_path / "out", **{name: "mine"})
+    with pytest.raises(OutputError, match="which nash-swarm did not write"):
+        check_new_folder(out, overwrite=True)
 
 
 def _thesis(out: Path) -> None:

@@ -97,6 +97,13 @@ def test_what_cannot_be_adapted_says_so() -> None:
         add_adapters(model, peft.IA3Config(target_modules=["q_proj"]))
 
 
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"init_lora_weights": "pissa"}])
+def test_adapters_that_start_from_the_weights_are_refused(settings: dict[str, Any]) -> None:
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", **settings)
+    with pytest.raises(UsageError, match="plain LoRA's"):
+        add_adapters(packed(tiny_llama(tied=False)), config)
+
+
 @pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
 @pytest.mark.filterwarnings("ignore:Model with `tie_word_embeddings=True`")
 def test_tables_have_no_adapters(target: str) -> None:

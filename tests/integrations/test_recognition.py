@@ -94,7 +94,7 @@ def _plain(model: Any) -> Any:
     [
         (lambda a: setattr(a, "logit_softcapping", 50.0), "setting logit_softcapping"),
         (lambda a: a.add_module("sinks", torch.nn.Identity()), "has a sinks"),
-        (lambda a: a.register_parameter("sinks", torch.nn.Parameter(torch.zeros(1).half())), "computes in float16"),
+        (lambda a: a.register_parameter("sinks", torch.nn.Parameter(torch.zeros(1))), "has a weight sinks"),
         (lambda a: setattr(a, "head_dim", 24), "heads of 24"),
         (lambda a: setattr(a, "o_proj", torch.nn.Linear(192, HIDDEN)), "not packed"),
         (lambda a: setattr(a, "num_key_value_groups", 2), "no whole heads"),
@@ -242,3 +242,66 @@ def test_generated_text_is_the_modules_own(kind: str, calls: list[str]) -> None:
     assert calls.count("stack") == 11
     with slow(model):
         assert torch.equal(found, model.generate(ids, **options))
+
+
+HYBRIDS = {
+    # no positions at all
+    "GraniteMoeHybrid": {
+        "layer_types": ["attention"] * 2, "position_embedding_type": "nope", "shared_intermediate_size": 64,
+        "num_local_experts": 0, "mamba_n_heads": 8, "mamba_d_head": 24, "mamba_n_groups": 1, "mamba_d_state": 16,
+    },
+    # cosines of half a head
+    "Bamba": {
+        "attn_layer_indices": [0, 1], "mamba_n_heads": 8, "mamba_d_head": 24, "mamba_n_groups": 1, "mamba_d_state": 16,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HYBRIDS)
+def test_attentions_with_other_positions_generate(kind: str) -> None:
+    model = pack(build(getattr(transformers, f"{kind}Config"), **HYBRIDS[kind]))
+    ns.set_activations(model, "fp32")
+    ids, mask = torch.randint(2, 101, (2, 7), generator=torch.Generator().manual_seed(3)), torch.ones(2, 7).long()
+    mask[1, :3] = 0
+    for rows in (1, 2):
+        options = {"max_new_tokens": 5, "do_sample": False, "attention_mask": mask[:rows]}
+        found = model.generate(ids[:rows], **options)
+        with slow(model):
+            assert torch.equal(found, model.generate(ids[:rows], **options))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "attention", "layer"])
+def test_weights_of_a_modules_own_count(llama: Any, kind: str) -> None:
+    """One trial stands for all layers, so what differs from layer to layer must be known."""
+    model = _plain(copy.deepcopy(llama))
+    path, quick_kind = KINDS[kind]
+    model.get_submodule(path).register_parameter("scale", torch.nn.Parameter(torch.ones(1), requires_grad=False))
+    assert "it has a weight scale" in str(quicken(model))
+    assert not isinstance(model.get_submodule(path), quick_kind)
+
+
+def test_attentions_that_clip_are_refused(llama: Any) -> None:
+    model = _plain(copy.deepcopy(llama))
+    model.config.clip_qkv = 1e6
+    assert "it clips queries" in str(quicken(model))
+
+
+def test_places_far_away_count(llama: Any) -> None:
+    """Another treatment of far tokens shows, though a forward gets along without their places."""
+    own: Any = type(llama.model.layers[0].self_attn).__bases__[1]
+
+    class Far(own):  # type: ignore[misc]
+        def forward(
+            self, hidden_states: Any, position_embeddings: Any = None, attention_mask: Any = None,
+            past_key_values: Any = None, position_ids: Any = None, **kwargs: Any,
+        ) -> Any:  # fmt: skip
+            out, weights = own.forward(
+                self, hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs
+            )
+            far = position_ids is not None and int(position_ids.max()) > 4096
+            return (2 * out if far else out), weights
+
+    model = _plain(copy.deepcopy(llama))
+    for layer in model.model.layers:
+        layer.self_attn.__class__ = Far
+    assert "something else" in str(quicken(model))

@@ -45,6 +45,7 @@ def _answer(monkeypatch: pytest.MonkeyPatch, *files: str) -> None:
     ("files", "words"),
     [
         (["adapter_config.json", "adapter_model.bin"], "LoRA adapter"),
+        (["adapter_config.json", "adapter_model.safetensors"], "LoRA adapter"),
         (["a.Q4_0.gguf", "README.md"], "GGUF files only; .* a.Q4_0.gguf"),
         (["model_index.json", "unet/x.safetensors"], "diffusers"),
         (["config.json", "pytorch_model.bin"], "no safetensors weights"),

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.bench import Bench
 from support.models import tiny_gpt2, tiny_llama
 
 import nash_swarm as ns
-from nash_swarm.errors import LeftOutWarning, UsageError
+from nash_swarm.errors import DataError, LeftOutWarning, UsageError
 from nash_swarm.game.rules import Rules
 
 IDS = np.random.default_rng(0).integers(3, 101, (2, 32)).astype(np.int32)
@@ -78,3 +79,34 @@ def test_compress_says_each_once(bench: Bench, tmp_path: Path) -> None:
     lines = [str(warning.message) for warning in found if warning.category is LeftOutWarning]
     assert len([line for line in lines if "cannot be used" in line]) == 1
     assert len([line for line in lines if line.startswith("fuse")]) == 2
+
+
+def test_what_the_stages_left_out_stands_in_the_report(bench: Bench, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from nash_swarm.cli.main import app
+    from nash_swarm.files.packed_model import read_report
+
+    short = tmp_path / "short.txt"
+    short.write_text(bench.text.read_text(encoding="utf-8")[:1500], encoding="utf-8")
+    game, allocation, out = tmp_path / "game.npz", tmp_path / "allocation.json", tmp_path / "out"
+    for words in (
+        ["measure", bench.model, "--text", short, "--windows", 3, "--damage", "magnitude", "-o", game],
+        ["solve", game, "--bits", 32, "--solver", "greedy", "-o", allocation],
+        ["pack", bench.model, allocation, "--quantizer", "rtn", "-o", out],
+    ):
+        done = CliRunner().invoke(app, [*map(str, words), "-q"])
+        assert done.exit_code == 0, done.output
+    told = read_report(out)["left_out"]
+    assert any("windows" in line for line in told) and any("32 bits" in line for line in told)
+
+
+def test_an_allocation_of_another_model_of_the_same_shape_is_refused() -> None:
+    model, other = tiny_llama(tied=False), tiny_llama(tied=False)
+    with torch.no_grad():
+        other.model.layers[0].mlp.down_proj.weight[0] += 1
+    game = game_of(model)
+    allocation = ns.solve(game, bits=game.largest_bits() / game.parameters, solver="greedy")
+    assert ns.pack(model, allocation, quantizer="rtn", quiet=True) is not None
+    with pytest.raises(DataError, match="measured on another model"):
+        ns.pack(other, allocation, quantizer="rtn", quiet=True)

@@ -224,3 +224,8 @@ def test_solvers_play_the_reduced_game(model: BitGame) -> None:
     Spy().solve(model, Budget(model.largest_bits(), ""), rules=Rules(fuse=VLLM_FUSION))
     groups = model.tensors[-1].agents  # of each layer's tensors; five of six are fused into two
     assert agents == [model.agents - 2 * 3 * groups]
+
+
+def test_widths_that_are_forbidden_twice_add_up() -> None:
+    rules = Rules.parse(forbid=["down_proj=2", "down_proj=3,2", "up_proj=8"])
+    assert rules.forbid == {"down_proj": (2, 3), "up_proj": (8,)}

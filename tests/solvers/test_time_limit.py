@@ -10,7 +10,7 @@ import pytest
 
 import nash_swarm as ns
 from nash_swarm import registry
-from nash_swarm.errors import TimeLimitWarning, UsageError
+from nash_swarm.errors import DataError, TimeLimitWarning, UsageError
 from nash_swarm.game import BitGame, Budget
 from nash_swarm.pipeline.solving import make_solver
 from nash_swarm.solvers import Play, _branching, milp
@@ -141,3 +141,10 @@ def test_a_long_play_is_mentioned_and_quiet_is_not(
     assert "solve milp: 0:00 so far\n" in capsys.readouterr().err
     ns.solve(played, bits=bits, solver=Milp(reduce=False), quiet=True)
     assert capsys.readouterr().err == ""
+
+
+def test_a_process_that_fails_is_no_time_limit(played: BitGame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_branching, "_LARGE", 0)
+    monkeypatch.setattr(_branching.sys, "executable", "/bin/false")
+    with pytest.raises(DataError, match="HiGHS ended without an answer"):
+        Milp(time_limit=30, reduce=False).solve(played, budget_of(played))

@@ -10,16 +10,16 @@ import torch
 from nash_swarm.integrations.single_token.norm import QuickNorm
 from nash_swarm.integrations.single_token.padding import read_padding
 from nash_swarm.integrations.single_token.quick import Quick, bare, unseen, untouched
-from nash_swarm.integrations.single_token.recognise import Pattern
+from nash_swarm.integrations.single_token.recognise import Pattern, arguments_of
 from nash_swarm.integrations.single_token.rows import attend_apart, attend_one, one_token_each, rotated
-from nash_swarm.integrations.single_token.trial import Draw, Pairs
+from nash_swarm.integrations.single_token.trial import FAR, Draw, Pairs
 from nash_swarm.quantizers.kernels.single_token import LANES, attention_room, kernels
 from nash_swarm.quantizers.layer_plan import is_vector
 from nash_swarm.quantizers.ops import nobody_watches
 from nash_swarm.quantizers.products import one_token
 
 _HARMLESS = frozenset({"position_ids", "use_cache", "cache_position"})
-"""Keyword arguments that do not change what one token attends to."""
+"""Keyword arguments that do not change the answer; of places of tokens a trial makes sure."""
 _ALONE = 1 << 20
 """Products of queries with keys from which torch's own attention, with several threads, is worth more."""
 
@@ -55,6 +55,8 @@ class QuickAttention(Quick):
         """See `Quick.mismatch`."""
         if (reason := cls.pattern.mismatch(module)) is not None:
             return reason
+        if getattr(module.config, "clip_qkv", None) is not None:
+            return "it clips queries, keys and values"
         size, groups = getattr(module, "head_dim", None), getattr(module, "num_key_value_groups", None)
         if not isinstance(size, int) or not isinstance(groups, int) or size <= 0 or size % (2 * LANES):
             return f"its heads of {size} elements are no multiple of {2 * LANES}"
@@ -94,7 +96,7 @@ class QuickAttention(Quick):
         for scale in (1.0, 1.0, 8.0, 1.0):
             x = scale * draw.normal(1, 1, self._inputs())
             positions = draw.positions(self.head_dim)
-            expected = self._own(x, positions, None, own, {})[0]
+            expected = self._own(x, positions, None, own, self._far(1, 1))[0]
             yield self._run(x, positions, quick, {}), expected
         for name in ("keys", "values"):
             yield getattr(quick.layers[self.layer_idx], name), getattr(own.layers[self.layer_idx], name)
@@ -113,11 +115,16 @@ class QuickAttention(Quick):
             x = draw.normal(2, tokens, self._inputs())
             drawn = [draw.positions(self.head_dim) for _ in range(2 * tokens)]
             cosines, sines = (torch.cat(each).view(2, tokens, -1) for each in zip(*drawn, strict=True))
-            expected = self._own(x, (cosines, sines), mask, own, {})[0]
+            expected = self._own(x, (cosines, sines), mask, own, self._far(2, tokens))[0]
             found = self._apart(x, (cosines, sines), mask, quick, {})
             first = 1 if tokens > 1 else 0
             yield found[0], expected[0]
             yield found[1, first:], expected[1, first:]
+
+    def _far(self, *shape: int) -> dict[str, Any]:
+        """Places far behind in a text, for a forward that has its own use for them."""
+        asked = "position_ids" in arguments_of(type(self).__bases__[1].forward)  # type: ignore[attr-defined]
+        return {"position_ids": torch.full(shape, FAR)} if asked else {}
 
     def _inputs(self) -> int:
         queries: Any = self._modules["q_proj"]
@@ -196,6 +203,7 @@ class QuickAttention(Quick):
             and x.ndim == 3
             and (mask is not None or x.shape[1] == 1)
             and positions is not None
+            and all(part.ndim == 3 and part.shape[-1] == self.head_dim for part in positions)
             and not (self.training and self.attention_dropout)
             and kwargs.keys() <= _HARMLESS
             and interface_is_known(self.config)
@@ -241,7 +249,7 @@ class QuickAttention(Quick):
 
 def positions_fit(positions: Any, size: int) -> bool:
     """Whether cosines and sines are those of one token."""
-    return all(unseen(part) and part.numel() == size for part in positions)
+    return positions is not None and all(unseen(part) and part.numel() == size for part in positions)
 
 
 def _head_norms(module: Any) -> list[Any]:
@@ -250,10 +258,6 @@ def _head_norms(module: Any) -> list[Any]:
 
 def _normed(norm: Any, size: int) -> bool:
     return isinstance(norm, QuickNorm) and untouched(norm) and is_vector(norm._parameters["weight"], size)  # type: ignore[arg-type]
-
-
-def _heads(module: Any) -> int:
-    return int(module.k_proj.out_features // module.head_dim)
 
 
 @cache

@@ -72,18 +72,24 @@ class QuickDecoder(Quick):
         embeddings: Any = self._modules["embed_tokens"]
         for past in (quick, own):
             self._own(draw.token(1), None, None, past, None, True, {})
-        for place in range(3):
-            ids, x = draw.token(embeddings.num_embeddings), None
-            if place == 2:
+        last = max(4, min(4096, getattr(self.config, "max_position_embeddings", None) or 4096) - 1)
+        for step in range(4):
+            ids, x, place = draw.token(embeddings.num_embeddings), None, None
+            if step == 2:
                 ids, x = None, draw.normal(1, 1, embeddings.embedding_dim)  # type: ignore[assignment]
-            expected = self._own(ids, None, None, own, x, True, {})
-            out = self._run(self._embedded(ids) if x is None else x, None, quick)
+            elif step == 3:
+                place = torch.full((1, 1), last)
+            expected = self._own(ids, None, place, own, x, True, {})
+            out = self._run(self._embedded(ids) if x is None else x, place, quick)
             if out is None:
                 raise NotQuick("the kernels cannot call its layers together")
             found = self._output(out, quick)
             if type(found) is not type(expected) or set(found) != set(expected):
                 raise NotQuick(f"its own code gives {', '.join(expected)}")
             yield found[0], expected[0]
+        for ours, theirs in zip(quick.layers, own.layers, strict=True):
+            yield ours.keys, theirs.keys
+            yield ours.values, theirs.values
         if quick.get_seq_length() != own.get_seq_length():
             raise NotQuick("its own code counts tokens in another way")
 

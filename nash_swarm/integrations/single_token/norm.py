@@ -16,7 +16,7 @@ from nash_swarm.quantizers.layer_plan import is_vector
 class QuickNorm(Quick):
     """`LlamaRMSNorm` and its likes; any number of tokens."""
 
-    pattern = Pattern(settings=frozenset({"variance_epsilon"}))
+    pattern = Pattern(weights=frozenset({"weight"}), settings=frozenset({"variance_epsilon"}))
     variance_epsilon: float
 
     @classmethod

@@ -27,6 +27,7 @@ class Pattern:
     Attributes:
         parts: children that are there.
         may: children that may be there.
+        weights: parameters and buffers of its own that the quick form takes into account; there are no others.
         settings: attributes whose values the quick form respects; any other must be `None`, `False` or a function.
         arguments: of `forward`, in any order; `cache` stands for either of its names. If empty: one of any name.
         harmless: other arguments that `forward` may have, which do not change what one token's answer is.
@@ -34,6 +35,7 @@ class Pattern:
 
     parts: frozenset[str] = frozenset()
     may: frozenset[str] = frozenset()
+    weights: frozenset[str] = frozenset()
     settings: frozenset[str] = frozenset()
     arguments: frozenset[str] = frozenset()
     harmless: frozenset[str] = frozenset()
@@ -49,6 +51,9 @@ class Pattern:
             return f"it has no {min(missing)}"
         if other := children - self.parts - self.may:
             return f"it has a {min(other)}"
+        own = {name for name, held in (module._parameters | module._buffers).items() if held is not None}
+        if own := own - self.weights:
+            return f"it has a weight {min(own)}"
         if "forward" in vars(module):
             return "its forward was replaced"
         arguments = arguments_of(type(module).forward)

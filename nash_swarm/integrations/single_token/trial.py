@@ -18,6 +18,8 @@ Pairs = Iterator[tuple[torch.Tensor, torch.Tensor]]
 TOLERANCE = 0.02
 """Relative to the length of the module's own answer. Inputs rounded to 8 bits jump by a step where the last bit of a
 norm differs, which comes to a few thousandths; other formulas differ by tens of percent."""
+FAR = 1 << 20
+"""A place in a text at which modules that treat far tokens otherwise give another answer."""
 _INSIGNIFICANT = frozenset({"layer_idx", "training", "matrix"})
 
 
@@ -93,7 +95,10 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def signature(module: nn.Module) -> tuple[Any, ...]:
-    """What modules have in common that compute the same with other weights: one trial stands for all of them."""
+    """Shapes, kinds and settings of all parts: modules that share them differ in weights alone; one trial will do.
+
+    Settings that are read from the model's configuration are the same for all of its modules, or go by `layer_types`.
+    """
     return tuple((path, type(part), _shape(part), _settings(part)) for path, part in module.named_modules())
 
 

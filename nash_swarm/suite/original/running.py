@@ -91,6 +91,7 @@ class _Protocol:
         self.padded = pad_passages(text, source.tokenizer, settings.seed)
         asked: Any = {
             "count": settings.eval_windows, "length": settings.length, "part": "held-out" if held_out else "all",
+            "model": source.model,
         }  # fmt: skip
         self.windows: npt.NDArray[np.int32] = sample_windows(
             text, source.tokenizer, np.random.default_rng(settings.seed), **asked

@@ -86,10 +86,10 @@ def pack(
     model = prepare(model)
     packed = copy.deepcopy(model).eval()
     matrices = _matched(packed, allocation)
+    check_weights(packed)
     measured = allocation.provenance.get("model_digest")
     if isinstance(measured, str) and measured != weights_digest(model):
         raise DataError("the allocation was measured on another model of this shape: its weights are others")
-    check_weights(packed)
     parameters = count_parameters(packed, list(matrices.values()), allocation.provenance.get("scope", "model"))
     users = {path: matrix.name for matrix in matrices.values() for path in matrix.users}
     load_for_good(packed, list(dense_tensors(packed, matrices, users)))

@@ -252,7 +252,7 @@ HYBRIDS = {
     },
     # cosines of half a head
     "Bamba": {
-        "attn_layer_indices": [0, 1], "mamba_n_heads": 8, "mamba_d_head": 24, "mamba_n_groups": 1, "mamba_d_state": 16,
+        "attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 24, "mamba_n_groups": 1, "mamba_d_state": 16,
     },
 }  # fmt: skip
 

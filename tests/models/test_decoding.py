@@ -67,6 +67,21 @@ def _held_to_disk(folder: Path) -> Any:
     return _from_disk(folder, str(folder), False, None, folder).model
 
 
+def runs_experts() -> bool:
+    """Whether this torch multiplies groups on the CPU, as transformers' experts ask of it (torch 2.8 does not)."""
+    try:
+        torch._grouped_mm(torch.ones(16, 16), torch.ones(1, 16, 16), offs=torch.tensor([16], dtype=torch.int32))
+    except (NotImplementedError, AttributeError):
+        return False
+    except RuntimeError:  # of another kind: it is there, and particular about types
+        return True
+    return True
+
+
+EXPERTS = pytest.mark.skipif(not runs_experts(), reason="this torch runs no experts of transformers' on the CPU")
+
+
+@EXPERTS
 def test_mxfp4_is_decoded(tmp_path: Path) -> None:
     decoded = write_mxfp4(small_gpt_oss(), tmp_path)
     source = load_source(str(tmp_path))
@@ -96,7 +111,7 @@ def test_every_code_and_exponent() -> None:
     assert encode_mxfp4(np.ones((2, 64), np.float32))[2].tolist() == np.ones((2, 64)).tolist()
 
 
-@pytest.mark.parametrize("kind", ["fp8", "mxfp4"])
+@pytest.mark.parametrize("kind", ["fp8", pytest.param("mxfp4", marks=EXPERTS)])
 def test_they_are_compressed(bench: Bench, tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "source"
     if kind == "fp8":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -29,6 +28,7 @@ from nash_swarm.evaluation.text import (
     shortage,
     warn_left_out,
 )
+from nash_swarm.files.arrays import array_digest
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.stencil import Stencil
@@ -157,8 +157,8 @@ def measure(
             nash_swarm.__version__, estimator.name, registry.origin("damage", estimator.name), asdict(estimator),
             agents.strategies, [asdict(tensor) for tensor in agents.tensors], coupled,
             [model_digest(each) for each in dict.fromkeys((model, point))],
-            None if calibration is None else _digest(calibration.tokens),
-            {name: _digest(order) for name, order in (orders or {}).items()},
+            None if calibration is None else array_digest(calibration.tokens),
+            {name: array_digest(order) for name, order in (orders or {}).items()},
         ]  # fmt: skip
         finished = pieces.of(values, found.table.nbytes)
     originals = {matrix.name: matrix for matrix in agents.matrices}
@@ -312,7 +312,3 @@ class _Found:
         """The stencil of all matrices."""
         every = np.concatenate([self._correlation[name] for name in self.layouts])
         return Stencil(self._signs, tuple(tensor.grid for tensor in self.layouts.values()), every)
-
-
-def _digest(array: npt.NDArray[Any]) -> str:
-    return f"{array.shape} {hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()}"

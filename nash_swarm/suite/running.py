@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import DataError
 from nash_swarm.evaluation.text import Text, load_text, sample_windows, shortage, warn_left_out
 from nash_swarm.files.allocation import load_allocation
+from nash_swarm.files.arrays import array_digest
 from nash_swarm.files.game import load_game, save_game
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
@@ -150,7 +150,7 @@ def _game_key(
 ) -> str:
     digest = key_of([
         weights, estimator.name, registry.origin("damage", estimator.name), asdict(estimator), granularity,
-        list(settings.strategies), settings.scope, settings.group_size, settings.seed, _digest(tokens),
+        list(settings.strategies), settings.scope, settings.group_size, settings.seed, array_digest(tokens),
         dict(library_versions()),
     ])  # fmt: skip
     return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name).strip('.-') or 'model'}-{digest}"
@@ -228,7 +228,7 @@ def _try(
         rounding = roundings[cell.quantizer]
         key = key_of([
             solved["allocation"], cell.quantizer, registry.origin("quantizers", cell.quantizer), asdict(rounding),
-            settings.activations, _digest(cell.game.windows), dict(library_versions()),
+            settings.activations, array_digest(cell.game.windows), dict(library_versions()),
         ])  # fmt: skip
         packings[cell.key, cell.quantizer] = key
         if key not in tasks and folder.find("packings", key) is None:
@@ -301,10 +301,6 @@ def _maps(folder: ReportFolder, cells: Sequence[_Cell]) -> dict[str, Any]:
         allocation = load_allocation(folder.file("allocations", name))
         found[name] = of_allocation(allocation, games[cell.game.key]).to_dict()
     return found
-
-
-def _digest(array: Any) -> str:
-    return f"{array.shape} {hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()}"
 
 
 def _absolute(model: str) -> str:

@@ -39,19 +39,6 @@ def small_game(granularity: str = "tile", *, text: bool = True) -> BitGame:
     )  # fmt: skip
 
 
-def test_a_stencil_comes_back(tmp_path: Path) -> None:
-    game = small_game("parameter")
-    rng = np.random.default_rng(1)
-    correlation = np.append(rng.uniform(-0.5, 0.5, 39), 0).astype(np.float32)
-    stencil = Stencil(rng.integers(0, 8, game.agents).astype(np.uint8), ((20, 40), (20, 40)), np.tile(correlation, 2))
-    game = replace(game, coupling=stencil)
-    again = ns.load_game(ns.save_game(game, tmp_path / "game.npz"))
-    assert again.coupling is not None
-    same(again.coupling, stencil)
-    choices = rng.integers(0, 3, game.agents).astype(np.uint8)
-    assert again.total_damage(choices) == game.total_damage(choices)
-
-
 def same(one: Any, two: Any) -> None:
     """Equal in every field, arrays included."""
     assert type(one) is type(two)

@@ -20,17 +20,17 @@ import numpy.typing as npt
 import torch
 from reporting import new_file, origin, write_json
 
+from nash_swarm.calibration.collect import collecting
+from nash_swarm.calibration.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 from nash_swarm.damage.neighbours import chain_order, neighbour_correlation
-from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 from nash_swarm.game import BitGame, Budget, Stencil
 from nash_swarm.game.certificate import certify
 from nash_swarm.game.rows import Rows
-from nash_swarm.models.collect import collecting
 from nash_swarm.models.modes import inference
 from nash_swarm.models.source import load_source
 from nash_swarm.models.walk import Matrix, find_matrices
-from nash_swarm.quantizers.grid import scale_base, scale_table
-from nash_swarm.quantizers.kernels.per_weight import fit_range
+from nash_swarm.quantizers.formats.native.grid import scale_base, scale_table
+from nash_swarm.quantizers.rounding.kernels.per_weight import fit_range
 from nash_swarm.solvers._row_market import play_rows
 from nash_swarm.solvers.lagrangian import Lagrangian
 from solvers import show

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.damage.statistics import Statistics
+from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.game.stencil import LIMIT
-from nash_swarm.quantizers.hessian import reordered
+from nash_swarm.quantizers.rounding.hessian import reordered
 
 Hessian = npt.NDArray[np.floating]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:  # the kernels bring in Numba, which reading a game should not wait for
     from nash_swarm.game.bitgame import BitGame
     from nash_swarm.game.demand import Point
-    from nash_swarm.game.layout import TensorLayout
+    from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 Choices = npt.NDArray[np.uint8]
 

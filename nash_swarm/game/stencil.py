@@ -14,7 +14,7 @@ from nash_swarm.game.interaction import Choices, Fusion, Interaction, View
 
 if TYPE_CHECKING:
     from nash_swarm.game.bitgame import BitGame
-    from nash_swarm.game.layout import TensorLayout
+    from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 LIMIT = 0.5
 """Largest correlation of neighbours, either way."""

@@ -27,12 +27,12 @@ from reporting import FIGURES, origin, own_file, take_up, write_json
 
 import nash_swarm as ns
 from nash_swarm import registry
+from nash_swarm.calibration.text import choose_windows, cut_windows, load_text
 from nash_swarm.caveats import counted
 from nash_swarm.damage.fisher import Fisher
-from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
-from nash_swarm.game.layout import TensorLayout
 from nash_swarm.models.source import load_source
 from nash_swarm.pipeline.playing import play, trial_windows
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 SOLVERS = ("lagrangian", "nash", "nash-swarm", "greedy", "dp", "milp", "swarm", "annealing", "quantile", "uniform")
 COLUMNS = ("solver", "coupling", "rounds", "bits", "predicted", "trial_kl", "kl", "loss", "played_as")

@@ -25,9 +25,9 @@ from reporting import origin, own_file, write_json
 from transformers import AutoTokenizer, DynamicCache
 
 import nash_swarm as ns
-from nash_swarm.evaluation.text import cut_windows, load_text
-from nash_swarm.integrations.single_token.quick import Quick, take_away
-from nash_swarm.quantizers.modules import PackedLinear
+from nash_swarm.calibration.text import cut_windows, load_text
+from nash_swarm.engine.quick import Quick, take_away
+from nash_swarm.quantizers.runtime.modules import PackedLinear
 
 PADDING = (13, 30, 1)
 """Tokens by which the longest mate is longer, sequence after sequence."""

@@ -21,10 +21,10 @@ from reporting import new_file, origin, write_json
 from scipy.stats import linregress, spearmanr
 
 import nash_swarm as ns
+from nash_swarm.calibration.text import choose_windows, cut_windows, load_text
 from nash_swarm.caveats import counted
 from nash_swarm.damage.coupling import couple, random_profile
 from nash_swarm.damage.fisher import Fisher
-from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
 from nash_swarm.models.source import load_source
 
 _AT_ONCE = 4

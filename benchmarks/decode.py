@@ -104,7 +104,7 @@ def _transformers(kind: str, path: str, threads: int, prompt: int, new: int) -> 
     import torch
 
     import nash_swarm
-    from nash_swarm.files.packed_model import counted_bytes
+    from nash_swarm.artifacts.packed_model import counted_bytes
     from nash_swarm.models.source import load_source
 
     torch.set_num_threads(threads)
@@ -250,7 +250,7 @@ def memory(packed: str, tiny: str) -> None:
     import torch
 
     import nash_swarm
-    from nash_swarm.files.packed_model import counted_bytes
+    from nash_swarm.artifacts.packed_model import counted_bytes
 
     def use(model: Any, tokens: int) -> None:
         ids = torch.arange(tokens)[None]
@@ -298,7 +298,7 @@ def activations(arguments: argparse.Namespace) -> list[Row]:
     import numpy as np
 
     import nash_swarm as ns
-    from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
+    from nash_swarm.calibration.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
 
     text = load_text(arguments.text or BUILT_IN_TEXT)
     folder = arguments.packed[0]
@@ -369,7 +369,7 @@ def main() -> None:
         return
     if not arguments.packed:
         parser.error("the folder of a packed model is needed")
-    from nash_swarm.quantizers.kernels.simd import paths
+    from nash_swarm.quantizers.runtime.cpu.simd import paths
 
     results: dict[str, Any] = {
         **origin("torch", "transformers", "numba"),

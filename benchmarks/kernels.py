@@ -29,18 +29,18 @@ import torch
 from numba import njit
 from reporting import new_file, origin, write_json
 
-from nash_swarm.game.layout import TensorLayout
 from nash_swarm.names import Levels
-from nash_swarm.quantizers.base import Rounded
-from nash_swarm.quantizers.grid import row_widths
-from nash_swarm.quantizers.kernels.aligned import aligned_empty, whole_lines
-from nash_swarm.quantizers.kernels.matmul import Runner
-from nash_swarm.quantizers.kernels.prepared import prepare
-from nash_swarm.quantizers.kernels.simd import paths
-from nash_swarm.quantizers.kernels.simd.vectors import add_floats, load_floats, prefetch, store_floats
-from nash_swarm.quantizers.kernels.threads import share_compiled, share_rows
-from nash_swarm.quantizers.packing import PackedTensor
-from nash_swarm.quantizers.scale_windows import ScaleWindows
+from nash_swarm.quantizers.formats.native.grid import row_widths
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.rounding.base import Rounded
+from nash_swarm.quantizers.runtime.cpu.aligned import aligned_empty, whole_lines
+from nash_swarm.quantizers.runtime.cpu.matmul import Runner
+from nash_swarm.quantizers.runtime.cpu.prepared import prepare
+from nash_swarm.quantizers.runtime.cpu.simd import paths
+from nash_swarm.quantizers.runtime.cpu.simd.vectors import add_floats, load_floats, prefetch, store_floats
+from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled, share_rows
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 SHARES = (0.20, 0.35, 0.25, 0.10, 0.06, 0.04)

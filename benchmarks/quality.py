@@ -26,9 +26,9 @@ from reporting import FIGURES, origin, own_file, take_up, write_json
 
 import nash_swarm as ns
 from nash_swarm import registry
+from nash_swarm.calibration.text import Text, choose_windows, cut_windows, load_text
 from nash_swarm.caveats import counted
 from nash_swarm.damage.fisher import Fisher
-from nash_swarm.evaluation.text import Text, choose_windows, cut_windows, load_text
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.models.source import load_source
 from nash_swarm.names import LEVELS, Granularity, Levels

@@ -19,7 +19,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nash_swarm.integrations.on_import import register_when_imported
+from nash_swarm.integrations.transformers.on_import import register_when_imported
 
 __version__ = "0.1.0"
 
@@ -27,18 +27,18 @@ _HOMES = {
     "measure": "nash_swarm.pipeline.measuring",
     "solve": "nash_swarm.pipeline.solving",
     "pack": "nash_swarm.pipeline.packing",
-    "save": "nash_swarm.files.packed_model",
-    "load": "nash_swarm.files.packed_model",
-    "load_tokenizer": "nash_swarm.files.packed_model",
-    "set_activations": "nash_swarm.quantizers.modules",
+    "save": "nash_swarm.artifacts.packed_model",
+    "load": "nash_swarm.artifacts.packed_model",
+    "load_tokenizer": "nash_swarm.artifacts.packed_model",
+    "set_activations": "nash_swarm.quantizers.runtime.modules",
     "compress": "nash_swarm.pipeline.compressing",
     "couple": "nash_swarm.damage.coupling",
     "evaluate": "nash_swarm.evaluation",
     "Text": "nash_swarm.evaluation",
-    "save_game": "nash_swarm.files.game",
-    "load_game": "nash_swarm.files.game",
-    "save_allocation": "nash_swarm.files.allocation",
-    "load_allocation": "nash_swarm.files.allocation",
+    "save_game": "nash_swarm.artifacts.game",
+    "load_game": "nash_swarm.artifacts.game",
+    "save_allocation": "nash_swarm.artifacts.allocation",
+    "load_allocation": "nash_swarm.artifacts.allocation",
     "Allocation": "nash_swarm.game",
     "BitGame": "nash_swarm.game",
     "Budget": "nash_swarm.game",
@@ -73,19 +73,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from nash_swarm.artifacts.allocation import load_allocation, save_allocation
+    from nash_swarm.artifacts.game import load_game, save_game
+    from nash_swarm.artifacts.packed_model import load, load_tokenizer, save
     from nash_swarm.damage.coupling import couple
     from nash_swarm.errors import NashSwarmError
     from nash_swarm.evaluation import Text, evaluate
-    from nash_swarm.files.allocation import load_allocation, save_allocation
-    from nash_swarm.files.game import load_game, save_game
-    from nash_swarm.files.packed_model import load, load_tokenizer, save
     from nash_swarm.game import Allocation, BitGame, Budget, Certificate
     from nash_swarm.game.rules import Rules
     from nash_swarm.pipeline.compressing import compress
     from nash_swarm.pipeline.measuring import measure
     from nash_swarm.pipeline.packing import pack
     from nash_swarm.pipeline.solving import solve
-    from nash_swarm.quantizers.modules import set_activations
+    from nash_swarm.quantizers.runtime.modules import set_activations
 
 
 def __getattr__(name: str) -> Any:

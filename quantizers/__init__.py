@@ -1,5 +1,5 @@
-"""Quantizers: rounding methods, the packed format, packed modules and their kernels."""
+"""Quantizers: rounding methods, formats on disk, and packed matrices at work."""
 
-from nash_swarm.quantizers.base import Quantizer, Rounded
+from nash_swarm.quantizers.rounding.base import Quantizer, Rounded
 
 __all__ = ["Quantizer", "Rounded"]

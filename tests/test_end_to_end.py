@@ -11,8 +11,8 @@ import torch
 from support.models import logits
 
 import nash_swarm as ns
-from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
-from nash_swarm.files.packed_model import counted_bytes, read_report
+from nash_swarm.artifacts.packed_model import counted_bytes, read_report
+from nash_swarm.calibration.text import choose_windows, cut_windows, load_text
 from nash_swarm.models.source import BUILT_IN, Source, load_source
 
 pytestmark = [

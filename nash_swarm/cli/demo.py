@@ -41,13 +41,13 @@ def demo(
     from rich.text import Text
 
     from nash_swarm import registry
+    from nash_swarm.artifacts.packed_model import counted_bytes, is_packed, load, read_report, save
+    from nash_swarm.calibration.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
     from nash_swarm.caveats import counted
     from nash_swarm.cli import show
     from nash_swarm.evaluation.continuation import continue_text
     from nash_swarm.evaluation.measures import evaluate
-    from nash_swarm.evaluation.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
     from nash_swarm.files.atomic import check_new_folder
-    from nash_swarm.files.packed_model import counted_bytes, is_packed, load, read_report, save
     from nash_swarm.files.places import source_places
     from nash_swarm.game.bitgame import Calibration
     from nash_swarm.game.budget import Budget

@@ -75,8 +75,8 @@ def check_agents(
         UsageError: widths that cannot be packed, levels that do not go with the granularity, or a group size that is
             no positive multiple of 32.
     """
-    from nash_swarm.game.layout import check_cut
     from nash_swarm.game.strategies import check_strategies
+    from nash_swarm.quantizers.formats.native.layout import check_cut
 
     grain = granularity or DEFAULT_GRANULARITY
     check_strategies(strategies, grain)

@@ -14,8 +14,8 @@ from nash_swarm.cli import options
 from nash_swarm.errors import NashSwarmWarning, TextWarning, UsageError
 
 if TYPE_CHECKING:
+    from nash_swarm.calibration.text import Text
     from nash_swarm.evaluation.intervals import Estimate
-    from nash_swarm.evaluation.text import Text
 
 _TASKS = "Tasks instead of a text"
 Part = Literal["held-out", "all"]
@@ -84,9 +84,9 @@ def evaluate(
 
     import numpy as np
 
+    from nash_swarm.calibration.text import sample_windows, shortage, warn_left_out
     from nash_swarm.cli import show
     from nash_swarm.evaluation.measures import evaluate as run
-    from nash_swarm.evaluation.text import sample_windows, shortage, warn_left_out
 
     loaded = _load(model, reference, text, chat_template)
     subject = loaded.models["packed"]
@@ -127,10 +127,10 @@ def _require_models(model: str, reference: str | None) -> None:
 
 
 def _load(model: str, reference: str | None, text: str, chat_template: bool = False) -> _Loaded:
-    from nash_swarm.evaluation.text import load_text
+    from nash_swarm.artifacts.packed_model import load, load_tokenizer, read_report
+    from nash_swarm.calibration.text import load_text
     from nash_swarm.files.folders import Kind
     from nash_swarm.files.named import look
-    from nash_swarm.files.packed_model import load, load_tokenizer, read_report
     from nash_swarm.models.source import load_source
 
     place = look(model)
@@ -193,10 +193,10 @@ def _evaluate_tasks(
 ) -> None:  # fmt: skip
     import numpy as np
 
+    from nash_swarm.calibration.text import cut_windows
     from nash_swarm.cli import show
     from nash_swarm.evaluation import cloze
     from nash_swarm.evaluation.intervals import accuracy, difference, sign_test
-    from nash_swarm.evaluation.text import cut_windows
     from nash_swarm.files.atomic import check_new_folder
     from nash_swarm.files.known import TASK_FILES
     from nash_swarm.files.places import source_places

@@ -93,9 +93,9 @@ def generate(
     model = require_packed(model)
     asked = _piped() if prompt is None or prompt == "-" else prompt
 
+    from nash_swarm.artifacts.packed_model import load, load_tokenizer
     from nash_swarm.cli import show
     from nash_swarm.evaluation.continuation import continue_text
-    from nash_swarm.files.packed_model import load, load_tokenizer
 
     subject, tokenizer = load(model), load_tokenizer(model)
     text = continue_text(

@@ -28,9 +28,9 @@ def inspect(
 
     model = require_packed(model)
 
+    from nash_swarm.artifacts.contents import read_contents
     from nash_swarm.cli import show
     from nash_swarm.files.atomic import check_new_file, new_file
-    from nash_swarm.files.contents import read_contents
     from nash_swarm.files.places import source_places
     from nash_swarm.suite.heatmap import of_contents
     from nash_swarm.suite.page import heatmap_page

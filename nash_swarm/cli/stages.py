@@ -54,11 +54,11 @@ def measure(
     early.check_size(max_memory)
 
     from nash_swarm import registry
+    from nash_swarm.artifacts.game import save_game
+    from nash_swarm.calibration.text import load_text
     from nash_swarm.cli import show
     from nash_swarm.damage.coupling import check_coupled
-    from nash_swarm.evaluation.text import load_text
     from nash_swarm.files.atomic import check_new_file
-    from nash_swarm.files.game import save_game
     from nash_swarm.files.places import source_places
     from nash_swarm.models.offload import require_in_memory
     from nash_swarm.models.source import load_source
@@ -128,10 +128,10 @@ def solve(
     rules = options.read_rules(keep, forbid, fuse)
     chosen = options.read_solver(solver, time_limit)
 
+    from nash_swarm.artifacts.allocation import save_allocation
+    from nash_swarm.artifacts.game import load_game
     from nash_swarm.cli import show
-    from nash_swarm.files.allocation import save_allocation
     from nash_swarm.files.atomic import check_new_file
-    from nash_swarm.files.game import load_game
     from nash_swarm.files.places import source_places
     from nash_swarm.pipeline.solving import solve as run
 
@@ -152,9 +152,9 @@ def certify(
     quiet: options.Quiet = False,
 ) -> None:
     """Check an allocation's certificate against the game, whoever wrote it; fail if it was tampered with."""
+    from nash_swarm.artifacts.allocation import load_allocation
+    from nash_swarm.artifacts.game import load_game
     from nash_swarm.cli import show
-    from nash_swarm.files.allocation import load_allocation
-    from nash_swarm.files.game import load_game
     from nash_swarm.pipeline.certifying import check_certificate
 
     claimed = load_allocation(allocation)
@@ -182,10 +182,10 @@ def pack(
     early.check_size(max_memory)
 
     from nash_swarm import registry
+    from nash_swarm.artifacts.allocation import load_allocation
+    from nash_swarm.artifacts.packed_model import counted_bytes, save
     from nash_swarm.cli import show
-    from nash_swarm.files.allocation import load_allocation
     from nash_swarm.files.atomic import check_new_folder, check_space
-    from nash_swarm.files.packed_model import counted_bytes, save
     from nash_swarm.files.places import source_places
     from nash_swarm.models.source import load_source
     from nash_swarm.pipeline.packing import pack as run

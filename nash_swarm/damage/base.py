@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.damage.statistics import Statistics
-from nash_swarm.game.layout import Kind
+from nash_swarm.calibration.statistics import Statistics
+from nash_swarm.quantizers.formats.native.layout import Kind
 
 
 @dataclass(frozen=True, eq=False)

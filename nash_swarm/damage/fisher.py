@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.damage.base import DamageEstimator, Sensitivity
-from nash_swarm.damage.statistics import Statistics
 from nash_swarm.errors import UsageError
-from nash_swarm.game.layout import Kind
-from nash_swarm.quantizers.hessian import column_weights, inverse_factor, reordered
+from nash_swarm.quantizers.formats.native.layout import Kind
+from nash_swarm.quantizers.rounding.hessian import column_weights, inverse_factor, reordered
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nash_swarm.damage.statistics import Statistics
+from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.errors import DataError
 
 _PARTS = {

@@ -10,21 +10,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nash_swarm.calibration.collect import watching_lookups
+from nash_swarm.calibration.passes import Placed, stream_of
 from nash_swarm.compiling import njit
 from nash_swarm.damage.table import in_stored_order
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.layout import HALF, TensorLayout
 from nash_swarm.models.architectures import prepare
-from nash_swarm.models.collect import watching_lookups
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import require_in_memory
-from nash_swarm.models.passes import Placed, stream_of
 from nash_swarm.models.walk import Matrix, find_matrices
 from nash_swarm.progress import working
-from nash_swarm.quantizers.grid import dequantize, row_widths
-from nash_swarm.quantizers.kernels.threads import share_rows
-from nash_swarm.quantizers.rtn import RoundToNearest
+from nash_swarm.quantizers.formats.native.grid import dequantize, row_widths
+from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
+from nash_swarm.quantizers.rounding.rtn import RoundToNearest
+from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
 
 Floats = npt.NDArray[np.float32]
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.damage.base import Sensitivity
-from nash_swarm.game.layout import HALF, TensorLayout
+from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
 
 
 def in_stored_order(weight: npt.NDArray[np.float32], order: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:
@@ -25,10 +25,10 @@ def damage_table(
         layout: the agent grid.
         strategies: bit-widths; 16 costs nothing.
     """
-    from nash_swarm.quantizers.grid import SHRINKS, layout_base, scale_table
-    from nash_swarm.quantizers.kernels import per_weight, rounding
-    from nash_swarm.quantizers.kernels.threads import share_rows
-    from nash_swarm.quantizers.levels import level_tables
+    from nash_swarm.quantizers.formats.native.codebooks import level_tables
+    from nash_swarm.quantizers.formats.native.grid import SHRINKS, layout_base, scale_table
+    from nash_swarm.quantizers.rounding.kernels import per_weight, rounding
+    from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
 
     stored = in_stored_order(weight, sensitivity.order)
     base = layout_base(weight, layout)

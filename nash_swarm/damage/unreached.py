@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.damage.base import Sensitivity
 from nash_swarm.damage.magnitude import Magnitude
-from nash_swarm.damage.statistics import Statistics
 from nash_swarm.errors import CalibrationWarning, DataError
-from nash_swarm.game.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 _NAMED = 3
 

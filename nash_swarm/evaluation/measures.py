@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 
 from nash_swarm import arguments
+from nash_swarm.calibration.streaming import token_windows
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.models.modes import inference
-from nash_swarm.models.streaming import token_windows
 from nash_swarm.models.tasks import Embedding, Prediction, task_of
 from nash_swarm.progress import over
 

@@ -13,7 +13,7 @@ from nash_swarm.errors import DataError
 from nash_swarm.game.bitgame import BitGame, Calibration, check_tensors
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
-from nash_swarm.game.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nash_swarm.errors import DataError
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.interaction import Interaction
-from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from nash_swarm.game.interaction import Choices, Fusion, Interaction, View
 
 if TYPE_CHECKING:
     from nash_swarm.game.bitgame import BitGame
-    from nash_swarm.game.layout import TensorLayout
+    from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 _ROUNDING = 1e-9
 """An eigenvalue may be this far below 0, relative to the largest one, by rounding."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:  # the kernels bring in Numba, which reading a game should not wait for
     from nash_swarm.game.bitgame import BitGame
     from nash_swarm.game.demand import Point
-    from nash_swarm.game.layout import TensorLayout
+    from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 Choices = npt.NDArray[np.uint8]
 
@@ -68,8 +68,7 @@ class Fusion(NamedTuple):
 class Interaction(ABC):
     """How the damage of agents combines: what one suffers more or less because of what the others play.
 
-    An agent's own damage is not part of it. Two kinds exist: `Coupling`, vectors of agents in the communities of a
-    graph, and `Stencil`, neighbours in the rows of a matrix.
+    An agent's own damage is not part of it.
 
     Attributes:
         kind: names it in files and messages.

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from nash_swarm.arguments import shown, whole, widths
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.layout import TensorLayout
 from nash_swarm.game.reduction import Expand, reduce_game
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 VLLM_FUSION = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Sibling layers that vLLM merges into one, and which must therefore share a scheme."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nash_swarm import arguments
 from nash_swarm.errors import UsageError
-from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS
+from nash_swarm.quantizers.formats.native.layout import HALF, SUPPORTED_WIDTHS
 
 DEFAULT_STRATEGIES = (2, 3, 4, 5, 6, 8)
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from nash_swarm.compiling import njit
 from nash_swarm.errors import UsageError
-from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.streaming import StreamedGame
+from nash_swarm.quantizers.formats.native.layout import Kind, TensorLayout
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

@@ -13,7 +13,7 @@ from torch import nn
 
 from nash_swarm import extras
 from nash_swarm.errors import UsageError
-from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear, TiedHead, TiedLookup
+from nash_swarm.quantizers.runtime.modules import PackedEmbedding, PackedLinear, TiedHead, TiedLookup
 
 _TABLES = (PackedEmbedding, TiedHead, TiedLookup)
 

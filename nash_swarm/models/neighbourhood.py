@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.game.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Matrices that read the same input; they form one community of agents."""

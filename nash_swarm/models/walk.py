@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.game.layout import Kind
 from nash_swarm.models.architectures import LEFT_IN_HALF, PLAIN_LINEARS
 from nash_swarm.names import SCOPES, Scope
+from nash_swarm.quantizers.formats.native.layout import Kind
 
 
 @dataclass(frozen=True, eq=False)

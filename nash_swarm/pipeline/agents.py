@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm import arguments
+from nash_swarm.artifacts.accounting import fixed_bytes
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import BudgetError
-from nash_swarm.files.accounting import fixed_bytes
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
-from nash_swarm.game.layout import TensorLayout, check_cut
 from nash_swarm.game.rules import Rules
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
 from nash_swarm.models.architectures import prepare
@@ -28,6 +27,7 @@ from nash_swarm.names import (
     Scope,
     default_levels,
 )
+from nash_swarm.quantizers.formats.native.layout import TensorLayout, check_cut
 
 
 @dataclass(frozen=True, eq=False)

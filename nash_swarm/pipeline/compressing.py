@@ -14,10 +14,8 @@ import numpy.typing as npt
 
 import nash_swarm
 from nash_swarm import arguments, registry
-from nash_swarm.damage.base import DamageEstimator
-from nash_swarm.errors import UsageError
-from nash_swarm.evaluation.measures import Evaluation, evaluate
-from nash_swarm.evaluation.text import (
+from nash_swarm.artifacts.packed_model import counted_bytes, save
+from nash_swarm.calibration.text import (
     BUILT_IN_TEXT,
     Part,
     TextSource,
@@ -27,13 +25,14 @@ from nash_swarm.evaluation.text import (
     shortage,
     warn_left_out,
 )
+from nash_swarm.damage.base import DamageEstimator
+from nash_swarm.errors import UsageError
+from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.files.atomic import check_new_folder, check_space
 from nash_swarm.files.named import require_source
-from nash_swarm.files.packed_model import counted_bytes, save
 from nash_swarm.files.places import source_places
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.budget import Budget, parse_size
-from nash_swarm.game.layout import check_cut
 from nash_swarm.game.rules import Rules, check_rules
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
 from nash_swarm.models.offload import require_in_memory
@@ -49,7 +48,8 @@ from nash_swarm.pipeline.playing import BASELINES, play, trial_shortage, trial_w
 from nash_swarm.pipeline.solving import allocate
 from nash_swarm.pipeline.tuning import Tuned, tune
 from nash_swarm.pipeline.unmet import unmet_budget, unmet_rules
-from nash_swarm.quantizers.base import Quantizer
+from nash_swarm.quantizers.formats.native.layout import check_cut
+from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.solvers.base import Solver
 from nash_swarm.tuning.student import check_head
 

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nash_swarm.calibration.collect import collecting, projecting
+from nash_swarm.calibration.passes import Placed, WholeModel, stream_of
+from nash_swarm.calibration.statistics import Statistics
+from nash_swarm.calibration.streaming import BlockStream
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.damage.overflow import check_statistics
-from nash_swarm.damage.statistics import Statistics
 from nash_swarm.game.bitgame import Calibration
-from nash_swarm.models.collect import collecting, projecting
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import resident
-from nash_swarm.models.passes import Placed, WholeModel, stream_of
-from nash_swarm.models.streaming import BlockStream
 from nash_swarm.models.walk import Matrix
 
 

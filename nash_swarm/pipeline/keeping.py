@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from nash_swarm.artifacts.game import load_game, save_game
+from nash_swarm.artifacts.packed_config import checksum
 from nash_swarm.errors import DataError, OutputError, UsageError
 from nash_swarm.files.atomic import clean_up, short_name
-from nash_swarm.files.game import load_game, save_game
-from nash_swarm.files.packed_config import checksum
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.models.offload import checkpoint_of
 from nash_swarm.pipeline.pieces import SUFFIX, Pieces, remove_pieces

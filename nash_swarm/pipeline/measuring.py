@@ -12,14 +12,9 @@ import numpy.typing as npt
 
 import nash_swarm
 from nash_swarm import arguments, registry
-from nash_swarm.damage.base import DamageEstimator
-from nash_swarm.damage.coupling import check_coupled, couple
-from nash_swarm.damage.overflow import Overflow, check_damage, stable_attention
-from nash_swarm.damage.statistics import Statistics
-from nash_swarm.damage.table import damage_table
-from nash_swarm.damage.unreached import judge_unreached, warn_of_unreached
-from nash_swarm.errors import DataError, UsageError
-from nash_swarm.evaluation.text import (
+from nash_swarm.calibration.statistics import Statistics
+from nash_swarm.calibration.streaming import check_tokens, token_windows
+from nash_swarm.calibration.text import (
     BUILT_IN_TEXT,
     TextSource,
     hint_at_text,
@@ -28,14 +23,18 @@ from nash_swarm.evaluation.text import (
     shortage,
     warn_left_out,
 )
+from nash_swarm.damage.base import DamageEstimator
+from nash_swarm.damage.coupling import check_coupled, couple
+from nash_swarm.damage.overflow import Overflow, check_damage, stable_attention
+from nash_swarm.damage.table import damage_table
+from nash_swarm.damage.unreached import judge_unreached, warn_of_unreached
+from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.arrays import array_digest
 from nash_swarm.game.bitgame import BitGame, Calibration
-from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.offload import resident
-from nash_swarm.models.streaming import check_tokens, token_windows
 from nash_swarm.models.tasks import Prediction, task_of
 from nash_swarm.models.walk import check_weights, find_matrices
 from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope
@@ -44,6 +43,7 @@ from nash_swarm.pipeline.gathering import gather
 from nash_swarm.pipeline.keeping import model_digest
 from nash_swarm.pipeline.pieces import Piece, Pieces
 from nash_swarm.progress import working
+from nash_swarm.quantizers.formats.native.layout import Kind, TensorLayout
 
 
 def measure(

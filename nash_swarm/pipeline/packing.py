@@ -11,27 +11,28 @@ import torch
 from torch import nn
 
 from nash_swarm import arguments, registry
+from nash_swarm.artifacts.accounting import dense_tensors, half_dtype
+from nash_swarm.artifacts.facts import PackedFacts
+from nash_swarm.calibration.collect import collecting, comparing
+from nash_swarm.calibration.passes import Placed, stream_of
+from nash_swarm.calibration.statistics import Statistics
+from nash_swarm.calibration.streaming import BlockStream, check_tokens
 from nash_swarm.damage.overflow import check_statistics
-from nash_swarm.damage.statistics import Statistics
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.files.accounting import dense_tensors, half_dtype
 from nash_swarm.game.allocation import Allocation
-from nash_swarm.game.layout import TensorLayout
-from nash_swarm.integrations.facts import PackedFacts
 from nash_swarm.models.architectures import prepare
-from nash_swarm.models.collect import collecting, comparing
 from nash_swarm.models.experts import has_experts
 from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resident
-from nash_swarm.models.passes import Placed, stream_of
-from nash_swarm.models.streaming import BlockStream, check_tokens
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.names import DEFAULT_QUANTIZER
 from nash_swarm.progress import Work, working
-from nash_swarm.quantizers.base import Quantizer
-from nash_swarm.quantizers.hessian import corrected_weight, reordered
-from nash_swarm.quantizers.modules import (
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.rounding.base import Quantizer
+from nash_swarm.quantizers.rounding.hessian import corrected_weight, reordered
+from nash_swarm.quantizers.runtime.modules import (
     PackedEmbedding,
     PackedLinear,
     PackedWeight,
@@ -39,7 +40,6 @@ from nash_swarm.quantizers.modules import (
     TiedLookup,
     in_place_of,
 )
-from nash_swarm.quantizers.packing import PackedTensor
 
 _DRIFT_DAMPING = 0.01
 """Of the Hessian in the correction of drift, relative to the mean of its diagonal; as in error-compensated rounding."""
@@ -72,8 +72,8 @@ def pack(
         DataError: the allocation belongs to another model, or the weights are not finite.
         Overflow: the inputs of a matrix are too large for their squares to be finite.
     """
-    from nash_swarm.files.packed_model import describe
-    from nash_swarm.integrations.transformers import attach
+    from nash_swarm.artifacts.packed_model import describe
+    from nash_swarm.integrations.transformers.quantizer import attach
 
     arguments.original(model)
     arguments.instance("the allocation", allocation, Allocation, "from solve or load_allocation")

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from nash_swarm.errors import DataError
 from nash_swarm.files.arrays import read_arrays
 from nash_swarm.files.atomic import short_name
-from nash_swarm.game.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 SUFFIX = ".parts"
 _UNREADABLE = (

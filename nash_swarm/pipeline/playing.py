@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 
 from nash_swarm import registry
+from nash_swarm.calibration.text import Text, choose_windows, sample_windows, warn_left_out
 from nash_swarm.damage.coupling import scaled_to_damage
 from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
-from nash_swarm.evaluation.text import Text, choose_windows, sample_windows, warn_left_out
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.budget import Budget
@@ -27,8 +27,8 @@ from nash_swarm.names import DEFAULT_QUANTIZER
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
 from nash_swarm.pipeline.solving import allocate
-from nash_swarm.quantizers.base import Quantizer
-from nash_swarm.quantizers.modules import PackedWeight
+from nash_swarm.quantizers.rounding.base import Quantizer
+from nash_swarm.quantizers.runtime.modules import PackedWeight
 from nash_swarm.solvers.base import Solver
 
 BASELINES = ("uniform", "quantile")

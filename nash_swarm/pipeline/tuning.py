@@ -12,20 +12,20 @@ import numpy.typing as npt
 import torch
 
 from nash_swarm import arguments
+from nash_swarm.artifacts.accounting import half_dtype
+from nash_swarm.calibration.streaming import check_tokens, token_windows
 from nash_swarm.caveats import counted
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.files.accounting import half_dtype
-from nash_swarm.game.layout import TILE_ROWS
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.memory import return_unused_memory
 from nash_swarm.models.offload import require_in_memory
-from nash_swarm.models.streaming import check_tokens, token_windows
 from nash_swarm.progress import Work, working
-from nash_swarm.quantizers.base import Rounded
-from nash_swarm.quantizers.latent import Adam
-from nash_swarm.quantizers.modules import PackedWeight
-from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.quantizers.formats.native.layout import TILE_ROWS
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.rounding.base import Rounded
+from nash_swarm.quantizers.runtime.modules import PackedWeight
 from nash_swarm.tuning.divergence import divergence
+from nash_swarm.tuning.latent import Adam
 from nash_swarm.tuning.precision import Precision, compute_dtype
 from nash_swarm.tuning.student import Student
 

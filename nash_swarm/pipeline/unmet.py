@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nash_swarm.game.budget import Budget
-from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.game.rules import Rules
+from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
 
 
 def unmet_rules(tensors: Sequence[TensorLayout], rules: Rules | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nash_swarm.files.contents import Contents
+from nash_swarm.artifacts.contents import Contents
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame, pick
 from nash_swarm.names import OUTSIDE

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm import registry
+from nash_swarm.artifacts.allocation import load_allocation
+from nash_swarm.artifacts.game import load_game, save_game
+from nash_swarm.calibration.text import Text, load_text, sample_windows, shortage, warn_left_out
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import DataError
-from nash_swarm.evaluation.text import Text, load_text, sample_windows, shortage, warn_left_out
-from nash_swarm.files.allocation import load_allocation
 from nash_swarm.files.arrays import array_digest
-from nash_swarm.files.game import load_game, save_game
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.models.tasks import require_predictions

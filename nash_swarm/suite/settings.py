@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nash_swarm import registry
+from nash_swarm.calibration.text import BUILT_IN_TEXT
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import UsageError
-from nash_swarm.evaluation.text import BUILT_IN_TEXT
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
 from nash_swarm.names import DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, Granularity, Scope
-from nash_swarm.quantizers.base import Quantizer
-from nash_swarm.quantizers.modules import check_activations
+from nash_swarm.quantizers.rounding.base import Quantizer
+from nash_swarm.quantizers.runtime.modules import check_activations
 from nash_swarm.solvers.base import Solver
 
 ALL = "all"

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm.artifacts.allocation import load_allocation, save_allocation
+from nash_swarm.artifacts.game import load_game
 from nash_swarm.errors import BudgetError, UsageError
-from nash_swarm.files.allocation import load_allocation, save_allocation
-from nash_swarm.files.game import load_game
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
-from nash_swarm.quantizers.base import Quantizer
+from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.solvers.base import Solver
 from nash_swarm.suite.folder import ReportFolder, key_of
 from nash_swarm.suite.sources import source_of
@@ -130,11 +130,11 @@ class Trying:
         """Pack, evaluate, save to see how large it is, and keep the figures."""
         import torch
 
+        from nash_swarm.artifacts.packed_model import counted_bytes, save
         from nash_swarm.evaluation.measures import evaluate
-        from nash_swarm.files.packed_model import counted_bytes, save
         from nash_swarm.pipeline.compressing import figures
         from nash_swarm.pipeline.packing import pack
-        from nash_swarm.quantizers.modules import set_activations
+        from nash_swarm.quantizers.runtime.modules import set_activations
 
         if self.threads:
             torch.set_num_threads(self.threads)

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError
-from nash_swarm.game.layout import HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
 from nash_swarm.names import GRANULARITIES
-from nash_swarm.quantizers.base import Quantizer, Rounded
-from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.quantizers.formats.native.layout import HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.rounding.base import Quantizer, Rounded
 
 KINDS = ("even", "heavy tails", "one sign", "constant", "zero", "zero rows", "tiny", "huge")
 """What the weights look like."""

@@ -12,10 +12,10 @@ from nash_swarm.errors import UsageError
 from nash_swarm.models.modes import inference
 from nash_swarm.models.tasks import task_of
 from nash_swarm.models.walk import Matrix, find_matrices
-from nash_swarm.quantizers.latent import Adam, LatentMatrix
-from nash_swarm.quantizers.latent_modules import LatentEmbedding, LatentLinear
-from nash_swarm.quantizers.modules import PackedWeight, in_place_of
+from nash_swarm.quantizers.runtime.modules import PackedWeight, in_place_of
 from nash_swarm.tuning.divergence import Head
+from nash_swarm.tuning.latent import Adam, LatentMatrix
+from nash_swarm.tuning.latent_modules import LatentEmbedding, LatentLinear
 
 
 def check_head(model: Any) -> None:

@@ -13,15 +13,15 @@ import transformers
 from support.architectures import ARCHITECTURES, VOCABULARY, Small
 
 import nash_swarm as ns
+from nash_swarm.artifacts.accounting import REPORT_BYTES
+from nash_swarm.artifacts.packed_model import counted_bytes
 from nash_swarm.errors import CalibrationWarning, UsageError
-from nash_swarm.files.accounting import REPORT_BYTES
-from nash_swarm.files.packed_model import counted_bytes
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.kinds import auto_class
 from nash_swarm.models.tasks import task_of
 from nash_swarm.models.walk import find_matrices
 from nash_swarm.pipeline.playing import dense_copy
-from nash_swarm.quantizers.modules import PackedWeight
+from nash_swarm.quantizers.runtime.modules import PackedWeight
 
 BITS = 3.5
 _PARAMETERS = [

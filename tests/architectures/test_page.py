@@ -14,11 +14,11 @@ import transformers
 from support.architectures import ARCHITECTURES, VOCABULARY, Small
 
 import nash_swarm as ns
+from nash_swarm.engine.attention import QuickAttention
+from nash_swarm.engine.decoder import QuickDecoder
+from nash_swarm.engine.gated import QuickGatedMlp
+from nash_swarm.engine.norm import QuickNorm
 from nash_swarm.errors import CalibrationWarning, UsageError
-from nash_swarm.integrations.single_token.attention import QuickAttention
-from nash_swarm.integrations.single_token.decoder import QuickDecoder
-from nash_swarm.integrations.single_token.gated import QuickGatedMlp
-from nash_swarm.integrations.single_token.norm import QuickNorm
 from nash_swarm.models.offload import offloaded
 from nash_swarm.models.tasks import task_of
 from nash_swarm.tuning.student import check_head

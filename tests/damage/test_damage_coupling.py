@@ -15,8 +15,8 @@ from nash_swarm.damage.sequence_deltas import sequence_deltas
 from nash_swarm.errors import UsageError
 from nash_swarm.models.neighbourhood import Neighbourhood, neighbourhood
 from nash_swarm.models.walk import find_matrices
-from nash_swarm.quantizers.grid import dequantize, row_widths
-from nash_swarm.quantizers.rtn import RoundToNearest
+from nash_swarm.quantizers.formats.native.grid import dequantize, row_widths
+from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 
 TOKENS = np.random.default_rng(5).integers(0, VOCABULARY, (6, 32)).astype(np.int32)
 

@@ -10,11 +10,11 @@ import torch
 from support.models import tiny_llama
 
 import nash_swarm as ns
+from nash_swarm.calibration.collect import collecting
+from nash_swarm.calibration.statistics import Statistics
+from nash_swarm.calibration.streaming import BlockStream
 from nash_swarm.damage.fisher import Fisher
-from nash_swarm.damage.statistics import Statistics
 from nash_swarm.errors import UsageError
-from nash_swarm.models.collect import collecting
-from nash_swarm.models.streaming import BlockStream
 from nash_swarm.models.tasks import NextToken
 from nash_swarm.models.walk import find_matrices
 

@@ -14,8 +14,8 @@ from support.architectures import ARCHITECTURES, VOCABULARY
 import nash_swarm as ns
 from nash_swarm.damage.unreached import judge_unreached
 from nash_swarm.errors import CalibrationWarning, DataError
-from nash_swarm.game.layout import TensorLayout
 from nash_swarm.models.experts import opened
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 IDLE = 2
 BUSY = (0, 1, 3, 4)

@@ -13,10 +13,10 @@ from support.bench import Bench
 from typer.testing import CliRunner
 
 from nash_swarm import extras
+from nash_swarm.calibration.text import load_text
 from nash_swarm.cli.main import app
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.evaluation.cloze import CHOICES, CLOZE, LAST_WORD, Question, answer, make_questions, write_task_files
-from nash_swarm.evaluation.text import load_text
 from nash_swarm.integrations import harness
 from nash_swarm.models.source import load_source
 

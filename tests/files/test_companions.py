@@ -11,10 +11,10 @@ from support.models import tiny_llama
 from support.tokenizer_files import KINDS, TEXT
 
 import nash_swarm as ns
+from nash_swarm.artifacts.packed_model import counted_bytes
 from nash_swarm.errors import LeftOutWarning, UsageError
 from nash_swarm.files import companions
 from nash_swarm.files.companions import Companions, companions_of, copy_companions, is_companion
-from nash_swarm.files.packed_model import counted_bytes
 from nash_swarm.models.source import load_source
 
 COPIED = (

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from nash_swarm.artifacts.packed_config import METHOD
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.named import Kind, check_kind, look, require_packed, require_source
-from nash_swarm.files.packed_config import METHOD
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 10\n"
 Make = Callable[[Path], None]

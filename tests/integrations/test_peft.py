@@ -14,7 +14,7 @@ import nash_swarm as ns
 from nash_swarm.errors import UsageError
 from nash_swarm.integrations.peft import add_adapters, load_adapters
 from nash_swarm.models.source import load_source
-from nash_swarm.quantizers.modules import PackedLinear
+from nash_swarm.quantizers.runtime.modules import PackedLinear
 
 peft = pytest.importorskip("peft")
 

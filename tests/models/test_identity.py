@@ -18,9 +18,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import nash_swarm as ns
+from nash_swarm.artifacts.packed_model import read_report
 from nash_swarm.cli.evaluating import check_reference
 from nash_swarm.errors import NashSwarmWarning, UsageError
-from nash_swarm.files.packed_model import read_report
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.offload import offloaded

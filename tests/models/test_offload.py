@@ -18,9 +18,9 @@ from support.bench import Bench
 from support.models import MODELS, logits
 
 import nash_swarm as ns
+from nash_swarm.artifacts.packed_model import COUNTED
 from nash_swarm.damage.coupling import couple
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.files.packed_model import COUNTED
 from nash_swarm.models.memory import available_memory, memory_needed
 from nash_swarm.models.offload import checkpoint_of, mapped, offloaded, resident
 from nash_swarm.models.source import load_source

@@ -11,7 +11,7 @@ import transformers
 from support.models import ByteTokenizer, tiny_gpt2
 
 import nash_swarm as ns
-from nash_swarm.evaluation.text import cut_windows, load_text
+from nash_swarm.calibration.text import cut_windows, load_text
 from nash_swarm.models.positions import longest_window
 
 _SIZES = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 101}

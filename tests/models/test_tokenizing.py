@@ -12,8 +12,8 @@ import transformers
 from support.models import tiny_llama
 from support.tokenizer_files import KINDS
 
+from nash_swarm.artifacts.packed_model import load_tokenizer
 from nash_swarm.errors import DataError
-from nash_swarm.files.packed_model import load_tokenizer
 from nash_swarm.models import tokenizing
 from nash_swarm.models.source import load_source
 

@@ -10,9 +10,9 @@ import pytest
 from support.bench import Bench
 
 import nash_swarm as ns
+from nash_swarm.artifacts.packed_model import read_report
+from nash_swarm.calibration.text import choose_windows, cut_windows, load_text
 from nash_swarm.errors import UsageError
-from nash_swarm.evaluation.text import choose_windows, cut_windows, load_text
-from nash_swarm.files.packed_model import read_report
 from nash_swarm.game.bitgame import Calibration
 from nash_swarm.models.source import load_source
 from nash_swarm.names import GRANULARITIES, Granularity

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from support.models import ByteTokenizer, logits, tiny_gpt2, tiny_llama
 
 import nash_swarm as ns
+from nash_swarm.calibration.text import Text, choose_windows, cut_windows, load_text
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.evaluation.measures import Evaluation
-from nash_swarm.evaluation.text import Text, choose_windows, cut_windows, load_text
 
 Ids = npt.NDArray[np.int32]
 

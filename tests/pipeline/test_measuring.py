@@ -11,16 +11,14 @@ from support.statistics import watch
 
 import nash_swarm as ns
 from nash_swarm import registry
+from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.damage.fisher import Fisher
-from nash_swarm.damage.statistics import Statistics
 from nash_swarm.damage.table import damage_table
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.game import Calibration, TensorLayout
+from nash_swarm.game import Calibration
 from nash_swarm.models.walk import Matrix, count_parameters, find_blocks, find_matrices
 from nash_swarm.pipeline.gathering import gather
-from nash_swarm.quantizers.grid import scale_table
-from nash_swarm.quantizers.hessian import inverse_factor, reordered
-from nash_swarm.quantizers.rtn import RoundToNearest
+from nash_swarm.quantizers.rounding.hessian import inverse_factor, reordered
 
 Ids = npt.NDArray[np.int32]
 ESTIMATORS = registry.names("damage")

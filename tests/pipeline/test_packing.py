@@ -16,9 +16,9 @@ from nash_swarm import registry
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game import Allocation, BitGame, Calibration
 from nash_swarm.models.walk import find_matrices
-from nash_swarm.quantizers.gptq import Gptq
-from nash_swarm.quantizers.modules import PackedWeight
-from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.rounding.gptq import Gptq
+from nash_swarm.quantizers.runtime.modules import PackedWeight
 
 Ids = npt.NDArray[np.int32]
 

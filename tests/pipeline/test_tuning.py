@@ -16,7 +16,7 @@ import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game import BitGame
 from nash_swarm.pipeline.tuning import Tuning, tune
-from nash_swarm.quantizers.modules import PackedWeight
+from nash_swarm.quantizers.runtime.modules import PackedWeight
 
 QUICK = Tuning(steps=30, batch=8, check=10, scales=0.1, zeros=0.02)
 
@@ -109,7 +109,7 @@ class _Capped(transformers.LlamaForCausalLM):
 
 
 def test_errors_are_propagated_by_the_least_squares_correction() -> None:
-    from nash_swarm.quantizers.hessian import corrected_weight
+    from nash_swarm.quantizers.rounding.hessian import corrected_weight
 
     rng = np.random.default_rng(0)
     original, seen = rng.standard_normal((2, 400, 12)).astype(np.float32)

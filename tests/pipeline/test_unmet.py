@@ -84,8 +84,8 @@ def test_compress_says_each_once(bench: Bench, tmp_path: Path) -> None:
 def test_what_the_stages_left_out_stands_in_the_report(bench: Bench, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
+    from nash_swarm.artifacts.packed_model import read_report
     from nash_swarm.cli.main import app
-    from nash_swarm.files.packed_model import read_report
 
     short = tmp_path / "short.txt"
     short.write_text(bench.text.read_text(encoding="utf-8")[:1500], encoding="utf-8")

@@ -15,13 +15,13 @@ from numba import njit
 from support.schedules import Schedule
 from support.shares import note
 
-from nash_swarm.quantizers.kernels import crew as crews
-from nash_swarm.quantizers.kernels import job as job_in_memory
-from nash_swarm.quantizers.kernels import threads as threads_
-from nash_swarm.quantizers.kernels.aligned import aligned_empty
-from nash_swarm.quantizers.kernels.atomics import address
-from nash_swarm.quantizers.kernels.crew import CREW_BYTES, dismiss, serve, share_out
-from nash_swarm.quantizers.kernels.threads import share_compiled
+from nash_swarm.quantizers.runtime.cpu.aligned import aligned_empty
+from nash_swarm.quantizers.runtime.cpu.workers import crew as crews
+from nash_swarm.quantizers.runtime.cpu.workers import job as job_in_memory
+from nash_swarm.quantizers.runtime.cpu.workers import threads as threads_
+from nash_swarm.quantizers.runtime.cpu.workers.atomics import address
+from nash_swarm.quantizers.runtime.cpu.workers.crew import CREW_BYTES, dismiss, serve, share_out
+from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nash_swarm.errors import UsageError
-from nash_swarm.game.layout import HALF, TensorLayout
 from nash_swarm.names import LEVELS, Levels
-from nash_swarm.quantizers.base import Rounded
-from nash_swarm.quantizers.descent import Descent
-from nash_swarm.quantizers.gptq import Gptq
-from nash_swarm.quantizers.grid import dequantize, row_widths, scale_table
-from nash_swarm.quantizers.levels import code_levels
+from nash_swarm.quantizers.formats.native.codebooks import code_levels
+from nash_swarm.quantizers.formats.native.grid import dequantize, row_widths, scale_table
+from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
+from nash_swarm.quantizers.rounding.base import Rounded
+from nash_swarm.quantizers.rounding.descent import Descent
+from nash_swarm.quantizers.rounding.gptq import Gptq
 
 ROWS, COLUMNS, GROUP = 32, 72, 32
 Matrix = np.ndarray

@@ -10,16 +10,16 @@ from hypothesis import given
 from support.layouts import Case, cases
 from support.products import product, random_tensor
 
-from nash_swarm.game.layout import HALF
 from nash_swarm.names import LEVELS, Levels
-from nash_swarm.quantizers.kernels import reference
-from nash_swarm.quantizers.kernels.entries import meanings
-from nash_swarm.quantizers.kernels.gathering import gather
-from nash_swarm.quantizers.kernels.prepared import prepare
-from nash_swarm.quantizers.kernels.simd import paths
-from nash_swarm.quantizers.levels import zero_levels
-from nash_swarm.quantizers.packing import PackedTensor
-from nash_swarm.quantizers.scale_windows import LAST, ScaleWindows, scale_offsets
+from nash_swarm.quantizers.formats.native.codebooks import zero_levels
+from nash_swarm.quantizers.formats.native.layout import HALF
+from nash_swarm.quantizers.formats.native.scale_ranges import LAST, ScaleWindows, scale_offsets
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.runtime.cpu import reference
+from nash_swarm.quantizers.runtime.cpu.entries import meanings
+from nash_swarm.quantizers.runtime.cpu.gathering import gather
+from nash_swarm.quantizers.runtime.cpu.prepared import prepare
+from nash_swarm.quantizers.runtime.cpu.simd import paths
 
 
 @given(cases(per_weight=False))

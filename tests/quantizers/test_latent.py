@@ -13,13 +13,13 @@ from support.layouts import Case, cases
 from support.packed import pack, some_case
 
 from nash_swarm.errors import UsageError
-from nash_swarm.game.layout import HALF
 from nash_swarm.names import Levels
-from nash_swarm.quantizers.latent import Adam, LatentMatrix
-from nash_swarm.quantizers.latent_modules import LatentEmbedding, LatentLinear
-from nash_swarm.quantizers.levels import level_tables
-from nash_swarm.quantizers.packing import PackedTensor
-from nash_swarm.quantizers.scale_windows import PLACES, ScaleWindows
+from nash_swarm.quantizers.formats.native.codebooks import level_tables
+from nash_swarm.quantizers.formats.native.layout import HALF
+from nash_swarm.quantizers.formats.native.scale_ranges import PLACES, ScaleWindows
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.tuning.latent import Adam, LatentMatrix
+from nash_swarm.tuning.latent_modules import LatentEmbedding, LatentLinear
 
 
 def repacked(latent: LatentMatrix, case: Case) -> PackedTensor:

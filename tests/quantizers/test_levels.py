@@ -15,16 +15,23 @@ from transformers import AutoModelForCausalLM
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.game.layout import HALF, TensorLayout
 from nash_swarm.names import LEVELS, Levels
 from nash_swarm.pipeline.playing import dense_copy
-from nash_swarm.quantizers.grid import layout_base, scale_table
-from nash_swarm.quantizers.kernels import rounding
-from nash_swarm.quantizers.kernels.level_fitting import fit_levels
-from nash_swarm.quantizers.levels import NORMAL_WIDTHS, code_levels, level_bytes, level_tables, zero_levels
-from nash_swarm.quantizers.packing import PackedTensor, description
-from nash_swarm.quantizers.rtn import RoundToNearest
-from nash_swarm.quantizers.scale_windows import ScaleWindows
+from nash_swarm.quantizers.formats.native import description
+from nash_swarm.quantizers.formats.native.codebooks import (
+    NORMAL_WIDTHS,
+    code_levels,
+    level_bytes,
+    level_tables,
+    zero_levels,
+)
+from nash_swarm.quantizers.formats.native.grid import layout_base, scale_table
+from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.rounding.kernels import rounding
+from nash_swarm.quantizers.rounding.kernels.codebook_fitting import fit_levels
+from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 
 TABLES = level_tables("normal")
 

@@ -16,11 +16,11 @@ from support.products import WIDTHS, product, random_tensor
 
 from nash_swarm.errors import DataError
 from nash_swarm.names import LEVELS, Levels
-from nash_swarm.quantizers.kernels import reference
-from nash_swarm.quantizers.kernels.matmul import Mode, Runner, multiply, quantize_activations
-from nash_swarm.quantizers.kernels.prepared import LONGEST_GROUP, prepare
-from nash_swarm.quantizers.kernels.simd import paths
-from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.runtime.cpu import reference
+from nash_swarm.quantizers.runtime.cpu.matmul import Mode, Runner, multiply, quantize_activations
+from nash_swarm.quantizers.runtime.cpu.prepared import LONGEST_GROUP, prepare
+from nash_swarm.quantizers.runtime.cpu.simd import paths
 
 PATHS = paths.available()
 MODES: tuple[Mode, ...] = ("int8", "fp32")

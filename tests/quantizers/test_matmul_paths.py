@@ -11,8 +11,8 @@ import pytest
 from support.products import differences
 
 from nash_swarm.errors import UsageError
-from nash_swarm.quantizers.kernels.fingerprint import fingerprint
-from nash_swarm.quantizers.kernels.simd import paths
+from nash_swarm.quantizers.runtime.cpu.fingerprint import fingerprint
+from nash_swarm.quantizers.runtime.cpu.simd import paths
 
 TESTS = Path(__file__).parents[1]
 X86 = pytest.mark.skipif("x86_64" not in os.uname().machine, reason="names x86 features")
@@ -27,7 +27,7 @@ def fresh(code: str, **variables: str) -> str:
 
 
 COMPARE = """
-from nash_swarm.quantizers.kernels.simd import paths
+from nash_swarm.quantizers.runtime.cpu.simd import paths
 from support.products import differences
 print(paths.NAMES[paths.choose()], differences())
 """
@@ -66,8 +66,8 @@ def test_a_cpu_with_avx2_only() -> None:
 
 def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     code = """
-from nash_swarm.quantizers.kernels.compiled import kernel
-from nash_swarm.quantizers.kernels.simd.paths import GENERIC
+from nash_swarm.quantizers.runtime.cpu.compiled import kernel
+from nash_swarm.quantizers.runtime.cpu.simd.paths import GENERIC
 found = kernel(GENERIC, True).stats
 print(sum(found.cache_hits.values()), sum(found.cache_misses.values()))
 """
@@ -77,7 +77,7 @@ print(sum(found.cache_hits.values()), sum(found.cache_misses.values()))
 
 def test_the_fingerprint_follows_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint()
-    monkeypatch.setattr("nash_swarm.quantizers.kernels.fingerprint._FOLDER", tmp_path)
+    monkeypatch.setattr("nash_swarm.quantizers.runtime.cpu.fingerprint._FOLDER", tmp_path)
     (tmp_path / "tiles.py").write_text("one")
     fingerprint.cache_clear()
     one = fingerprint()

@@ -16,11 +16,11 @@ import pytest
 from support.products import WIDTHS, guarded, product, random_tensor
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.game.layout import TensorLayout
-from nash_swarm.quantizers.kernels.matmul import Runner, multiply, quantize_activations
-from nash_swarm.quantizers.kernels.prepared import Prepared, prepare
-from nash_swarm.quantizers.packing import PackedTensor
-from nash_swarm.quantizers.scale_windows import ScaleWindows
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.runtime.cpu.matmul import Runner, multiply, quantize_activations
+from nash_swarm.quantizers.runtime.cpu.prepared import Prepared, prepare
 
 TESTS = Path(__file__).parents[1]
 # not `from quantizers.test_...`: the repository's own folder of that name may come first on somebody's path

@@ -23,8 +23,8 @@ from torch.nn import functional
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.quantizers import buffers, dense
-from nash_swarm.quantizers.modules import PackedLinear, TiedHead, set_activations
+from nash_swarm.quantizers.runtime import buffers, dense
+from nash_swarm.quantizers.runtime.modules import PackedLinear, TiedHead, set_activations
 
 HALF_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -290,7 +290,7 @@ def test_siblings_share_inputs_only_while_they_are_the_same(change: str) -> None
 
 
 def test_siblings_round_their_input_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nash_swarm.quantizers.kernels.matmul import Runner
+    from nash_swarm.quantizers.runtime.cpu.matmul import Runner
 
     calls = []
     quantize = Runner.quantize
@@ -307,7 +307,7 @@ def test_siblings_round_their_input_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_shared_inputs_die_with_the_tensor() -> None:
-    from nash_swarm.quantizers.multiplier import _latest
+    from nash_swarm.quantizers.runtime.multiplier import _latest
 
     first = siblings()[0]
     x = random(5, 160)

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError
-from nash_swarm.quantizers import ops
-from nash_swarm.quantizers.modules import TiedHead, set_activations
-from nash_swarm.quantizers.packing import description
+from nash_swarm.quantizers.formats.native import description
+from nash_swarm.quantizers.runtime import ops
+from nash_swarm.quantizers.runtime.modules import TiedHead, set_activations
 
 OPS = torch.ops.nash_swarm
 
@@ -135,7 +135,7 @@ def test_gradients_of_compiled_modules() -> None:
 
 LOAD = """
 import sys, torch
-import nash_swarm.quantizers.ops
+import nash_swarm.quantizers.runtime.ops
 program = torch.export.load(sys.argv[1])
 torch.save(program.module()(torch.tensor([[5, 9]])), sys.argv[2])
 """

@@ -9,10 +9,11 @@ from support.format import decode, decode_weights
 from support.layouts import Case, cases, rounded
 
 from nash_swarm.errors import DataError
-from nash_swarm.game.layout import TensorLayout
-from nash_swarm.quantizers.modules import PackedEmbedding
-from nash_swarm.quantizers.packing import PackedTensor, n16k32
-from nash_swarm.quantizers.packing.bitstream import read_bits, stream_bytes, write_bits
+from nash_swarm.quantizers.formats.native import n16k32
+from nash_swarm.quantizers.formats.native.bitstream import read_bits, stream_bytes, write_bits
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.runtime.modules import PackedEmbedding
 
 
 def pack(case: Case) -> PackedTensor:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from nash_swarm import registry
-from nash_swarm.quantizers.base import Rounded
-from nash_swarm.quantizers.gptq import Gptq
-from nash_swarm.quantizers.rtn import RoundToNearest
+from nash_swarm.quantizers.rounding.base import Rounded
+from nash_swarm.quantizers.rounding.gptq import Gptq
+from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 from nash_swarm.testing import check_quantizer
 
 

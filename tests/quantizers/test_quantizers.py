@@ -7,12 +7,12 @@ import pytest
 
 from nash_swarm import registry
 from nash_swarm.errors import DataError
-from nash_swarm.game.layout import TensorLayout
-from nash_swarm.quantizers.base import Quantizer
-from nash_swarm.quantizers.gptq import Gptq
-from nash_swarm.quantizers.hessian import column_weights, inverse_factor
-from nash_swarm.quantizers.packing import PackedTensor
-from nash_swarm.quantizers.rtn import RoundToNearest
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.rounding.base import Quantizer
+from nash_swarm.quantizers.rounding.gptq import Gptq
+from nash_swarm.quantizers.rounding.hessian import column_weights, inverse_factor
+from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 
 Matrix = np.ndarray
 ROWS, COLUMNS = 48, 96

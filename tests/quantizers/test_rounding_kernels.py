@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import rounding as twin
 
-from nash_swarm.quantizers.grid import SHRINKS, scale_base, scale_table
-from nash_swarm.quantizers.kernels import per_weight, rounding
-from nash_swarm.quantizers.levels import level_tables
-from nash_swarm.quantizers.scale_windows import ScaleWindows
+from nash_swarm.quantizers.formats.native.codebooks import level_tables
+from nash_swarm.quantizers.formats.native.grid import SHRINKS, scale_base, scale_table
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
+from nash_swarm.quantizers.rounding.kernels import per_weight, rounding
 
 EVEN = tuple(getattr(level_tables("uniform"), name) for name in ("codes", "zeros", "nearest", "closest", "spread"))
 BASE = np.float32(2)

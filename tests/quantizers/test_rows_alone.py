@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.layouts import Case, cases
 from support.packed import linear
 
-from nash_swarm.quantizers import multiplier
+from nash_swarm.quantizers.runtime import multiplier
 
 
 @given(

@@ -11,12 +11,12 @@ from hypothesis import given
 from support.layouts import Case, cases
 
 from nash_swarm.errors import DataError
-from nash_swarm.game.layout import HALF, TensorLayout
 from nash_swarm.names import Levels
-from nash_swarm.quantizers.grid import row_widths
-from nash_swarm.quantizers.packing import PackedTensor
-from nash_swarm.quantizers.rtn import RoundToNearest
-from nash_swarm.quantizers.scale_windows import COARSE, PLACES, ScaleWindows, pack_places, unpack_places
+from nash_swarm.quantizers.formats.native.grid import row_widths
+from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
+from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, PLACES, ScaleWindows, pack_places, unpack_places
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 
 LAYOUT = TensorLayout.cut("m", "linear", (48, 320), "tile", levels="normal")
 

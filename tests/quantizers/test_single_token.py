@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import single_token as reference
 
-from nash_swarm.quantizers.kernels.single_token import LANES, attention_room, kernels
+from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES, attention_room, kernels
 
 f = np.float32
 

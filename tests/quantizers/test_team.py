@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.shares import Meeting, note
 
-from nash_swarm.quantizers.kernels import openmp, team, threads
-from nash_swarm.quantizers.kernels.aligned import LINE
-from nash_swarm.quantizers.kernels.atomics import address
-from nash_swarm.quantizers.kernels.threads import share_compiled
+from nash_swarm.quantizers.runtime.cpu.aligned import LINE
+from nash_swarm.quantizers.runtime.cpu.workers import openmp, team, threads
+from nash_swarm.quantizers.runtime.cpu.workers.atomics import address
+from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the functions of these tests yield as POSIX does")
 
@@ -183,7 +183,7 @@ assert Meeting(3).hold()
 
 EXIT = """
 import threading, time, torch
-from nash_swarm.quantizers.kernels import threads
+from nash_swarm.quantizers.runtime.cpu import threads
 from support.shares import Meeting
 
 torch.set_num_threads(2)

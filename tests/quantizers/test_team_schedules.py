@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from support.schedules import Schedule
 
-from nash_swarm.quantizers.kernels import job as job_in_memory
-from nash_swarm.quantizers.kernels import team
+from nash_swarm.quantizers.runtime.cpu.workers import job as job_in_memory
+from nash_swarm.quantizers.runtime.cpu.workers import team
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from nash_swarm.quantizers.kernels import first_use
-from nash_swarm.quantizers.warming import warm_up
+from nash_swarm.quantizers.runtime.cpu import first_use
+from nash_swarm.quantizers.runtime.warming import warm_up
 
 
 def compiling(module: str | None) -> Any:
@@ -28,10 +28,10 @@ def test_the_first_compilation_of_ours_is_announced(caplog: pytest.LogCaptureFix
     listener.on_start(compiling(None))
     assert not caplog.records
     for _ in range(3):
-        listener.on_start(compiling("nash_swarm.quantizers.kernels.tiles"))
+        listener.on_start(compiling("nash_swarm.quantizers.runtime.cpu.tiles"))
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "compiling kernels, once" in caplog.text
-    assert listener.compiled == ["nash_swarm.quantizers.kernels.tiles.kernel"] * 3
+    assert listener.compiled == ["nash_swarm.quantizers.runtime.cpu.tiles.kernel"] * 3
 
 
 def test_nothing_is_left_to_compile_after_warming_up() -> None:
@@ -48,7 +48,7 @@ def run(*command: str, cache: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-USE = "from nash_swarm.quantizers.warming import warm_up; print(len(warm_up().compiled))"
+USE = "from nash_swarm.quantizers.runtime.warming import warm_up; print(len(warm_up().compiled))"
 
 
 @pytest.mark.slow
@@ -62,15 +62,15 @@ def test_compiled_kernels_serve_later_processes(tmp_path: Path) -> None:
 
 
 ONE = """
-from nash_swarm.quantizers.kernels.compiled import kernel
-from nash_swarm.quantizers.kernels.simd import paths
+from nash_swarm.quantizers.runtime.cpu.compiled import kernel
+from nash_swarm.quantizers.runtime.cpu.simd import paths
 kernel(paths.choose(None), {exact})
 """
 BOTH = """
 import numpy as np, torch
 from support.products import random_tensor
-from nash_swarm.quantizers.kernels.matmul import Runner
-from nash_swarm.quantizers.kernels.prepared import prepare
+from nash_swarm.quantizers.runtime.cpu.matmul import Runner
+from nash_swarm.quantizers.runtime.cpu.prepared import prepare
 prepared, tokens = prepare(random_tensor(4, (128, 256))), 3
 x = np.random.default_rng(0).normal(size=(tokens, 256)).astype(np.float32)
 for runner in [Runner(prepared, mode) for mode in ("int8", "fp32")]:

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nash_swarm.game.layout import HALF, TensorLayout
 from nash_swarm.names import LEVELS, Levels
-from nash_swarm.quantizers.grid import SHRINKS, layout_base, scale_table
-from nash_swarm.quantizers.kernels import windows
-from nash_swarm.quantizers.kernels.level_fitting import fit_levels
-from nash_swarm.quantizers.kernels.rounding import fit_scale
-from nash_swarm.quantizers.levels import NORMAL_WIDTHS, code_levels, level_tables, zero_levels
-from nash_swarm.quantizers.scale_windows import COARSE, EVEN, PLACES, ScaleWindows, scale_offsets
-from nash_swarm.quantizers.window_search import search_windows
+from nash_swarm.quantizers.formats.native.codebooks import NORMAL_WIDTHS, code_levels, level_tables, zero_levels
+from nash_swarm.quantizers.formats.native.grid import SHRINKS, layout_base, scale_table
+from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
+from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, EVEN, PLACES, ScaleWindows, scale_offsets
+from nash_swarm.quantizers.rounding.kernels import scale_ranges as windows
+from nash_swarm.quantizers.rounding.kernels.codebook_fitting import fit_levels
+from nash_swarm.quantizers.rounding.kernels.rounding import fit_scale
+from nash_swarm.quantizers.rounding.range_search import search_windows
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 70), st.integers(1, 5), st.sampled_from([2, 4, 5]))

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.games import make_game
 
+from nash_swarm.artifacts.game import load_game, save_game
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.files.game import load_game, save_game
 from nash_swarm.game import BitGame, Coupling
 from nash_swarm.game.arena import Arena
 from nash_swarm.game.certificate import certify

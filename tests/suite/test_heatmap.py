@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import nash_swarm as ns
+from nash_swarm.artifacts.contents import read_contents
 from nash_swarm.cli import show
-from nash_swarm.files.contents import read_contents
 from nash_swarm.game import Allocation, BitGame
 from nash_swarm.suite.heatmap import of_allocation, of_contents, place
 

@@ -13,8 +13,8 @@ from support.bench import Bench
 from support.models import tiny_gpt2, tiny_llama
 from torch import nn
 
+from nash_swarm.calibration.text import Text
 from nash_swarm.errors import UsageError
-from nash_swarm.evaluation.text import Text
 from nash_swarm.models.source import load_source
 from nash_swarm.suite.original.method import (
     METHODS,

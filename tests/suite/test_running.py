@@ -17,9 +17,9 @@ import pytest
 from support.bench import Bench
 
 import nash_swarm as ns
+from nash_swarm.artifacts.accounting import REPORT_BYTES
+from nash_swarm.calibration.text import cut_windows, load_text
 from nash_swarm.errors import BudgetError, DataError, UsageError
-from nash_swarm.evaluation.text import cut_windows, load_text
-from nash_swarm.files.accounting import REPORT_BYTES
 from nash_swarm.models.source import load_source
 from nash_swarm.suite.results import Results
 from nash_swarm.suite.running import run
@@ -83,7 +83,7 @@ def test_figures_are_those_of_the_stages_one_by_one(results: Results, bench: Ben
     if len(windows) > 2:
         import numpy as np
 
-        from nash_swarm.evaluation.text import choose_windows
+        from nash_swarm.calibration.text import choose_windows
 
         windows = choose_windows(windows, 2, np.random.default_rng(0))
     found = ns.evaluate({"packed": packed, "original": source.model}, windows, reference=source.model, quiet=True)

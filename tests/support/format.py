@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.game.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 16)
 NORMAL = {

@@ -29,15 +29,15 @@ import torch
 import transformers
 
 import nash_swarm as ns
+from nash_swarm.artifacts.checks import check_files
+from nash_swarm.artifacts.contents import read_contents
+from nash_swarm.artifacts.packed_config import checksum, config_digest
+from nash_swarm.artifacts.packed_model import read_config
 from nash_swarm.errors import NashSwarmError
-from nash_swarm.files.checks import check_files
-from nash_swarm.files.contents import read_contents
 from nash_swarm.files.gguf_header import read_header
-from nash_swarm.files.packed_config import checksum, config_digest
-from nash_swarm.files.packed_model import read_config
 from nash_swarm.models.folders import stored_tensors
 from nash_swarm.models.source import load_source
-from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.suite.memory import peak_memory
 from support.models import allocate, tiny_llama
 from support.mutating import as_json, damaged_bytes, damaged_values

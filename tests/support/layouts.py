@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from nash_swarm.game.layout import SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.names import GRANULARITIES, LEVELS
-from nash_swarm.quantizers import grid
-from nash_swarm.quantizers.base import Rounded
-from nash_swarm.quantizers.scale_windows import COARSE, PLACES, ScaleWindows, scale_offsets
+from nash_swarm.quantizers.formats.native import grid
+from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, PLACES, ScaleWindows, scale_offsets
+from nash_swarm.quantizers.rounding.base import Rounded
 
 
 class Case(NamedTuple):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from nash_swarm.game.layout import Kind, TensorLayout
 from nash_swarm.names import Levels
-from nash_swarm.quantizers.modules import PackedEmbedding, PackedLinear
-from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.quantizers.formats.native.layout import Kind, TensorLayout
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.runtime.modules import PackedEmbedding, PackedLinear
 from support.layouts import Case, rounded
 
 

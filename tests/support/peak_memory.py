@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import nash_swarm as ns
-from nash_swarm.files.packed_model import WEIGHTS
+from nash_swarm.artifacts.packed_model import WEIGHTS
 from nash_swarm.models.offload import offloaded
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.suite.memory import forget_peak, peak_memory

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.game.layout import TensorLayout
 from nash_swarm.names import LEVELS, Levels
-from nash_swarm.quantizers.kernels import reference
-from nash_swarm.quantizers.kernels.matmul import Mode, Runner
-from nash_swarm.quantizers.kernels.prepared import Prepared, prepare
-from nash_swarm.quantizers.packing import PackedTensor
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.runtime.cpu import reference
+from nash_swarm.quantizers.runtime.cpu.matmul import Mode, Runner
+from nash_swarm.quantizers.runtime.cpu.prepared import Prepared, prepare
 from support.layouts import rounded
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 16)

@@ -10,9 +10,9 @@ import torch
 import transformers
 
 import nash_swarm as ns
-from nash_swarm.integrations.single_token.decoder import QuickDecoder
-from nash_swarm.integrations.single_token.decoder_layer import QuickDecoderLayer
-from nash_swarm.integrations.single_token.quick import Quick
+from nash_swarm.engine.decoder import QuickDecoder
+from nash_swarm.engine.decoder_layer import QuickDecoderLayer
+from nash_swarm.engine.quick import Quick
 from support.models import allocate
 
 LAYERS, HIDDEN, HEAD, KEY_HEADS = 2, 96, 32, 2

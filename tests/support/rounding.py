@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.quantizers.scale_windows import ScaleWindows
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
 
 Floats = npt.NDArray[np.float32]
 ONE = np.float32(1)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from nash_swarm.quantizers.kernels.atomics import add, load, store
-from nash_swarm.quantizers.kernels.threads import share_compiled
+from nash_swarm.quantizers.runtime.cpu.workers.atomics import add, load, store
+from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled
 
 _yield = types.ExternalFunction("sched_yield", types.int32())
 _PATIENCE = 2_000_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.quantizers.kernels.simd import functions
-from nash_swarm.quantizers.kernels.single_token import LANES
+from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES
+from nash_swarm.quantizers.runtime.cpu.simd import functions
 
 Floats = npt.NDArray[np.float32]
 f = np.float32

@@ -19,7 +19,7 @@ from nash_swarm.models.source import Source, load_source
 from nash_swarm.models.tasks import task_of
 from nash_swarm.pipeline.effort import Effort
 from nash_swarm.pipeline.tuning import Tuning, tune
-from nash_swarm.quantizers.modules import set_activations
+from nash_swarm.quantizers.runtime.modules import set_activations
 from nash_swarm.tuning.student import Student, check_head
 
 REFUSED = {

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from nash_swarm.calibration.text import Text
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.evaluation.text import Text
 
 LENGTH = 64
 PASSAGES = 64

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nash_swarm.calibration.text import Text, load_text, sample_windows, shortage, warn_left_out
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
-from nash_swarm.evaluation.text import Text, load_text, sample_windows, shortage, warn_left_out
 from nash_swarm.models.source import Source
 from nash_swarm.models.tasks import NextToken, task_of
 from nash_swarm.suite.folder import ReportFolder, check_report_folder, key_of

@@ -1,0 +1,1 @@
+"""What stages hand on as files: games, allocations, packed models."""

@@ -1,0 +1,1 @@
+"""Calibration: text, sequences, statistics, and walks through a model that collect them."""

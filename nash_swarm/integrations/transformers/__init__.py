@@ -1,0 +1,1 @@
+"""transformers: the quantizer that loads packed models, registered when transformers is imported."""

@@ -1,0 +1,1 @@
+"""Formats: what is on disk, and what the game needs to know of it."""

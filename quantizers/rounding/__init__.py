@@ -1,0 +1,1 @@
+"""Rounding methods: weights onto the grid of a format."""

@@ -1,0 +1,50 @@
+"""The window of scale codes that suits each row of a matrix best."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.quantizers.formats.native.codebooks import level_tables
+from nash_swarm.quantizers.formats.native.grid import SHRINKS, scale_table
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, EVEN, PLACES, ScaleWindows, scale_offsets
+from nash_swarm.quantizers.rounding.kernels import scale_ranges as windows
+from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
+
+
+def search_windows(
+    weight: npt.NDArray[np.float32],
+    widths: npt.NDArray[np.uint8],
+    layout: TensorLayout,
+    base: float,
+    costs: npt.NDArray[np.float32] | None = None,
+    shrinks: tuple[float, ...] = SHRINKS,
+) -> ScaleWindows:
+    """Windows with the least squared error of weights that are rounded to nearest.
+
+    Rows whose groups would choose neighbouring codes anyway get the window around them. For the others every window is
+    judged by what each group's best code in it leaves: one large weight may be hit by few scales only.
+
+    Args:
+        weight: float32 (rows, columns), in stored column order.
+        widths: uint8 (rows, groups).
+        layout: of the matrix; where its scales have eight bits, any code may be anywhere.
+        base: of the scales, see `grid.layout_base`.
+        costs: what a squared error in each column costs, float32 (columns,); 1 everywhere by default.
+        shrinks: candidates of the scale search.
+    """
+    if layout.scale_bits == 8:
+        return ScaleWindows.anywhere(layout.rows)
+    tables, offsets = level_tables(layout.levels), scale_offsets(layout.levels)
+    lowest, strides = np.zeros(layout.rows, np.int64), np.ones(layout.rows, np.int64)
+    each = np.ones(layout.columns, np.float32) if costs is None else costs
+    kernel = partial(
+        windows.choose, np.ascontiguousarray(weight), layout.group_size, each, widths, np.float32(base),
+        scale_table(base), np.array(shrinks, np.float32), tables.zeros, tables.closest, tables.spread, offsets, EVEN,
+        COARSE, PLACES, lowest, strides,
+    )  # fmt: skip
+    share_rows(layout.rows, kernel)
+    return ScaleWindows(lowest, strides, offsets)

@@ -1,0 +1,45 @@
+"""Round to nearest, with a search for the scale that clips best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.quantizers.formats.native.grid import SHRINKS, check_rounding
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.rounding.base import Quantizer, Rounded
+from nash_swarm.quantizers.rounding.columns import round_columns
+
+
+@dataclass(frozen=True)
+class RoundToNearest(Quantizer):
+    """Every weight goes to the nearest level; each row and group takes the clipping with the least squared error.
+
+    The error is weighted by the diagonal of the Hessian where there is one (the importance matrix of llama.cpp).
+
+    Attributes:
+        shrinks: shares of the group's range that the scale search tries.
+    """
+
+    name: ClassVar[str] = "rtn"
+    summary: ClassVar[str] = "round to nearest with scale search; no calibration pass"
+    needs_hessian: ClassVar[bool] = False
+
+    shrinks: tuple[float, ...] = SHRINKS
+
+    def round(
+        self,
+        weight: npt.NDArray[np.float32],
+        widths: npt.NDArray[np.uint8],
+        layout: TensorLayout,
+        hessian: npt.NDArray[np.float32] | None = None,
+    ) -> Rounded:
+        """See `Quantizer.round`."""
+        check_rounding(weight, widths, layout, hessian)
+        weights = np.ones(layout.columns, np.float32)
+        if hessian is not None and hessian.diagonal().max() > 0:
+            weights = np.ascontiguousarray(hessian.diagonal(), np.float32)
+        return round_columns(weight, widths, layout, None, weights, self.shrinks)

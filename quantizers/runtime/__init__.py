@@ -1,0 +1,1 @@
+"""Packed matrices at work: torch modules, ops, backends."""

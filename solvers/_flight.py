@@ -8,9 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.solvers._coupled_response import best_response
-from nash_swarm.solvers._random import chance
+from nash_swarm.game.bitgame import pick
+from nash_swarm.game.chance import chance
+from nash_swarm.game.coupling.coupled import Coupled
+from nash_swarm.game.interaction import Choices
+from nash_swarm.solvers.toolbox.responding import best_responses
 
+_GAIN = 4.0
+"""Rise of a price's logarithm if the profile takes all the room between the smallest and the largest one too much."""
 _FASTEST = 1.0
 """Most by which congestion moves the logarithm of a price in one round."""
 
@@ -69,27 +74,46 @@ def neighbours(graph: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return weights
 
 
-@njit(nogil=True, cache=True)
-def fly(arena, members, weights, shares, room, sums, particle, pull, gain, seed):  # type: ignore[no-untyped-def]
+def fly(
+    game: Coupled, weights: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], room: float,
+    particle: Particle, pull: Pull, seed: int,
+) -> None:  # fmt: skip
     """Move a particle by one round.
 
     Args:
-        arena: the game.
-        members: its communities' members.
+        game: the game.
         weights: what `neighbours` returns.
         shares: float64 (communities,), each community's part of the capacity; they sum to the capacity.
         room: bits between the smallest and the largest profile, the unit of congestion.
-        sums: float64 (communities, rank), of the particle's choices; kept up.
-        particle: a `Particle`, changed.
-        pull: a `Pull`.
-        gain: by how much the logarithm of a price rises if the excess is all the room there is.
+        particle: changed.
+        pull: what draws it.
         seed: of the round.
     """
     _align(weights, particle, pull, seed)
-    taken = np.empty(len(shares))
-    for c in range(len(shares)):
-        taken[c] = _respond(arena, members, c, sums, particle, pull, seed) - shares[c]
-    _congest(weights, taken, room, particle, gain)
+    choices, community = particle.choices, game.arena.community
+    # cohesion: agents respond to their community's price; some imitate the leader instead
+    imitating = _draws(seed, game.agents) < pull.imitation
+    choices[imitating] = pull.leader[imitating]
+    seen, prices = game.marginal(choices), np.exp(particle.prices)[community]
+    wanted = best_responses(seen, prices, choices)[0]
+    wanted[imitating] = choices[imitating]
+    game.follow(seen, choices, wanted, prices)
+    _congest(weights, bits_of(game, choices) - shares, room, particle)
+
+
+def bits_of(game: Coupled, choices: Choices) -> npt.NDArray[np.float64]:
+    """Bits that each community takes, float64 (communities,)."""
+    memory = pick(np.broadcast_to(game.tables.memory, game.tables.damage.shape), choices)
+    return np.bincount(game.arena.community, weights=memory, minlength=len(game.arena.graph))
+
+
+@njit(nogil=True, cache=True)
+def _draws(seed, count):  # type: ignore[no-untyped-def]
+    """Numbers in [0, 1), float64 (count,)."""
+    out = np.empty(count)
+    for i in range(count):
+        out[i] = chance(seed, i)
+    return out
 
 
 @njit(nogil=True, cache=True)
@@ -113,33 +137,7 @@ def _align(weights, particle, pull, seed):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _respond(arena, members, c, sums, particle, pull, seed):  # type: ignore[no-untyped-def]
-    """Cohesion: the community's agents respond to its price in the field of its neighbours; returns the bits taken."""
-    damage, memory, vectors, _, graph = arena
-    field, rest = np.zeros(sums.shape[1]), np.empty(sums.shape[1])
-    for other in range(len(graph)):
-        for k in range(len(field)):
-            field[k] += graph[c, other] * sums[other, k]
-    price = np.exp(particle.prices[c])
-    taken = 0.0
-    for at in range(members.starts[c], members.starts[c + 1]):
-        i = members.agents[at]
-        now = particle.choices[i]
-        if chance(seed, i) < pull.imitation:
-            best = pull.leader[i]
-        else:
-            best, _, _ = best_response(damage, memory, vectors, i, now, field, rest, graph[c, c], price)
-        for k in range(len(field)):
-            change = np.float64(vectors[i, best, k]) - np.float64(vectors[i, now, k])
-            sums[c, k] += change
-            field[k] += graph[c, c] * change
-        particle.choices[i] = best
-        taken += memory[i if memory.shape[0] > 1 else 0, best]
-    return taken
-
-
-@njit(nogil=True, cache=True)
-def _congest(weights, taken, room, particle, gain):  # type: ignore[no-untyped-def]
+def _congest(weights, taken, room, particle):  # type: ignore[no-untyped-def]
     """Separation: communities agree on how crowded the budget is, and a crowded one is dearer."""
     count = len(weights)
     heard = np.empty(count)
@@ -151,5 +149,5 @@ def _congest(weights, taken, room, particle, gain):  # type: ignore[no-untyped-d
     for c in range(count):
         particle.excess[c] = heard[c]
         particle.taken[c] = taken[c]
-        push = gain * heard[c] * count / room
+        push = _GAIN * heard[c] * count / room
         particle.prices[c] += min(max(push, -_FASTEST), _FASTEST)

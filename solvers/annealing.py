@@ -11,13 +11,13 @@ import numpy as np
 from nash_swarm.compiling import njit
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.chance import chance
 from nash_swarm.game.demand import demand, totals
+from nash_swarm.game.interaction import Separate
 from nash_swarm.game.market import FREE, PROHIBITIVE
 from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._fill import fill
-from nash_swarm.solvers._random import chance
-from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress
+from nash_swarm.solvers.toolbox import fill, never_worse
 
 _STAGES = 50
 
@@ -82,8 +82,8 @@ class Annealing(Solver):
             trace.append({"temperature": temperature, "memory": float(point.memory), "damage": point.damage})
             callback(trace[-1])
             progress((stage + 1) / _STAGES)
-        fill(tables, choices, slack)
-        return Play(never_worse(game, capacity, choices), trace=tuple(trace))
+        fill(Separate(tables), choices, slack)
+        return Play(never_worse(Separate(tables), capacity, choices), trace=tuple(trace))
 
 
 @njit(nogil=True, cache=True)

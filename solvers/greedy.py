@@ -10,10 +10,11 @@ import numpy as np
 from nash_swarm.compiling import njit
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import demand, totals
+from nash_swarm.game.interaction import Separate
 from nash_swarm.game.market import PROHIBITIVE
 from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.toolbox import never_worse
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Greedy(Solver):
         ratio, target = np.empty(game.agents), np.empty(game.agents, np.uint8)
         heap = np.arange(game.agents, dtype=np.uint32 if game.agents < 2**32 else np.int64)
         upgrades = _greedy(*tables, choices, capacity - start.memory, ratio, target, heap)
-        choices = never_worse(game, capacity, choices)
+        choices = never_worse(Separate(tables), capacity, choices)
         end = totals(tables, choices)
         record = {"memory": float(end.memory), "damage": end.damage, "upgrades": float(upgrades)}
         callback(record)

@@ -104,18 +104,26 @@ class Undecided:
         tables: of these agents.
         wide: uint8 (agents,), what they play at the low end.
         narrow: uint8 (agents,), what they play at the high end.
+        additive: whether their choices depend on the price alone; if not, all agents are asked at every price.
     """
 
     def __init__(
-        self, tables: Tables, bracket: Bracket, wide: npt.NDArray[np.uint8], narrow: npt.NDArray[np.uint8]
+        self,
+        tables: Tables,
+        bracket: Bracket,
+        wide: npt.NDArray[np.uint8],
+        narrow: npt.NDArray[np.uint8],
+        *,
+        additive: bool = True,
     ) -> None:
         self.bracket, self.tables, self.wide, self.narrow = bracket, tables, wide, narrow
+        self.additive = additive
         self._capacity, self._damage = bracket.capacity, 0.0
         self._all = wide, narrow
         self._agents: npt.NDArray[np.int64] | None = None
 
     def whole(self, point: Point) -> Point:
-        """`point` of these agents with what all others take and suffer."""
+        """`point` of these agents with the memory and damage of all others."""
         return Point(point.price, point.memory + self._capacity - self.bracket.capacity, point.damage + self._damage)
 
     def update(self, point: Point, choices: npt.NDArray[np.uint8]) -> None:
@@ -123,7 +131,7 @@ class Undecided:
         self.bracket.update(point)
         np.copyto(self.wide if self.bracket.low is point else self.narrow, choices)
         differ = self.wide != self.narrow
-        if 4 * np.count_nonzero(differ) >= len(differ):
+        if not self.additive or 4 * np.count_nonzero(differ) >= len(differ):
             return
         keep = np.flatnonzero(differ)
         self.store()

@@ -104,7 +104,7 @@ def fly(
 def bits_of(game: Coupled, choices: Choices) -> npt.NDArray[np.float64]:
     """Bits that each community takes, float64 (communities,)."""
     memory = pick(np.broadcast_to(game.tables.memory, game.tables.damage.shape), choices)
-    return np.bincount(game.arena.community, weights=memory, minlength=len(game.arena.graph))
+    return np.bincount(game.arena.community, weights=memory, minlength=len(game.arena.graph)).astype(np.float64)
 
 
 @njit(nogil=True, cache=True)

@@ -8,6 +8,7 @@ proposed by the table, a round at a time, and each is made only if it is still w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
@@ -49,11 +50,26 @@ class Changes(NamedTuple):
     worth: npt.NDArray[np.float64]
     bits: npt.NDArray[np.int64]
 
+    @classmethod
+    def empty(cls, size: int) -> Changes:
+        """Room for `size` changes."""
+        return cls(np.empty(size, np.int64), np.empty(size, np.uint8), np.empty(size), np.empty(size, np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Changes]) -> Changes:
+        """The changes of several spans of agents."""
+        agent, target, worth, bits = zip(*parts, strict=True)
+        return cls(np.concatenate(agent), np.concatenate(target), np.concatenate(worth), np.concatenate(bits))
+
+    def take(self, index: npt.NDArray[np.int64] | slice) -> Changes:
+        """Some of the changes."""
+        return Changes(self.agent[index], self.target[index], self.worth[index], self.bits[index])
+
 
 class Made(NamedTuple):
-    """How many changes were made, and the bits that are left."""
+    """Changes that were made, and the bits that are left."""
 
-    count: int
+    changes: int
     slack: int
 
 

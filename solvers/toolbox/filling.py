@@ -93,11 +93,11 @@ def fill(game: Interaction, choices: Choices, slack: int, rounds: int | None = N
     while rounds is None or rounds > 0:
         seen = game.marginal(choices)
         spans = over_spans(partial(_best, seen, choices, slack), game.agents)
-        changes = Changes(*(np.concatenate(column) for column in zip(*spans, strict=True)))
+        changes = Changes.joined(spans)
         if not len(changes.agent):
             break
-        count, slack = game.make(_in_order(changes), choices, slack)
-        if not count:
+        made, slack = game.make(_in_order(changes), choices, slack)
+        if not made:
             break
         rounds = None if rounds is None else rounds - 1
     return slack
@@ -132,20 +132,18 @@ def repair(game: Interaction, choices: Choices, slack: int) -> int:
 
 def _best(tables: Tables, choices: Choices, slack: int, start: int, stop: int) -> Changes:
     """Each agent's best upgrade within `slack`. Not more than could all fit."""
-    size = stop - start
-    found = Changes(np.empty(size, np.int64), np.empty(size, np.uint8), np.empty(size), np.empty(size, np.int64))
-    count = _upgrades(*tables, start, stop, choices, slack, found)
-    agents, targets, worth, bits = (column[:count] for column in found)
-    if count and bits.min() > 0 and count > (most := slack // int(bits.min())):
-        keep = np.sort(np.argpartition(-worth, most - 1)[:most])
-        return Changes(agents[keep], targets[keep], worth[keep], bits[keep])
-    return Changes(agents, targets, worth, bits)
+    room = Changes.empty(stop - start)
+    found = room.take(slice(_upgrades(*tables, start, stop, choices, slack, room)))
+    least = int(found.bits.min(initial=slack + 1))
+    if 0 < least <= slack and len(found.bits) > (most := slack // least):
+        return found.take(np.sort(np.argpartition(-found.worth, most - 1)[:most]))
+    return found
 
 
 def _in_order(changes: Changes) -> Changes:
     # of equal ratios (up to rounding) the large upgrades first: small ones still fit into what they leave
     order = np.lexsort((-changes.bits, -changes.worth.astype(np.float32)))
-    return Changes(*(column[order] for column in changes))
+    return changes.take(order)
 
 
 @njit(nogil=True, cache=True)

@@ -183,7 +183,7 @@ assert Meeting(3).hold()
 
 EXIT = """
 import threading, time, torch
-from nash_swarm.quantizers.runtime.cpu import threads
+from nash_swarm.quantizers.runtime.cpu.workers import threads
 from support.shares import Meeting
 
 torch.set_num_threads(2)

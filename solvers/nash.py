@@ -39,17 +39,17 @@ class Nash(Solver):
     at both ends of the bracket pass: regret at a strategy is convex in the price, so what contents an agent at both
     ends contents it between. What one whole step of an agent leaves over is filled, then traded between agents
     (pairwise exchange) until no trade helps; where it is worth less than the rounding of the damage
-    (`solvers._fill.immaterial`), as it is among very many agents, it is left, and play ends in the equilibrium. The
+    (`solvers.toolbox.immaterial`), as it is among very many agents, it is left, and play ends in the equilibrium. The
     price returned is the one at which the largest regret of any agent is smallest.
 
-    **With coupling** an agent's turn takes O(strategies * rank): all it needs to know of the others is its community's
-    field (`game.arena`). Equilibria are then many, the memory demanded need not fall as the price rises, and there is
-    no promise that the one reached is the best: see `_coupled_market`, and `nash-swarm` for more starting points. The
-    budget is filled and traded by what changes cost in the fields as they are.
+    **With coupling** equilibria are many, the memory demanded need not fall as the price rises, and there is no promise
+    that the one reached is the best: see `_market`, and `nash-swarm` for more starting points. Agents answer to what
+    all others play, and each moves only if that still gains after the moves before its own (`game.interaction`). The
+    budget is filled and traded by what changes cost at what the others play then.
 
     Attributes:
         inertia: probability that an agent passes its turn; damps oscillation where many respond at once.
-        tolerance: least gain worth moving for, relative to what the agent suffers and pays.
+        tolerance: least gain worth moving for, relative to what the agent costs and pays.
         max_sweeps: turns per agent at one price.
         max_prices: prices asked.
         max_trades: trades between agents at the end.
@@ -71,7 +71,7 @@ class Nash(Solver):
             raise UsageError("nash: max_sweeps and max_prices must be positive, max_trades not negative")
 
     def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
-        """See `Solver.play`; the order of turns and who passes are random."""
+        """See `Solver.play`; who passes is random."""
         seen = interaction_of(game)
         trace: list[dict[str, float]] = []
 

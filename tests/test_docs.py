@@ -24,6 +24,7 @@ from support.models import tiny_llama
 
 import nash_swarm
 from nash_swarm import registry
+from nash_swarm.testing import check_solver
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -81,6 +82,18 @@ def test_the_plug_ins_of_the_guide_keep_their_contracts(plug_ins: Path) -> None:
     assert len(checks) == 2
     for number, code in enumerate(checks):
         _run(code, f"CONTRIBUTING.md, check {number}")
+
+
+def test_the_solver_made_of_the_toolbox_keeps_its_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = [code for code in _blocks("docs/writing-a-solver.md", "python") if code.startswith("# bargain.py")]
+    (tmp_path / "bargain.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    check_solver(importlib.import_module("bargain").Bargain(), examples=20)
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/writing-a-solver.md", "docs/solvers.md"])
+def test_how_to_pages_name_public_modules_alone(page: str) -> None:
+    assert not re.search(r"solvers[./]_\w|game[./]_\w", _text(page))
 
 
 def test_the_solver_of_the_guide_has_30_lines(plug_ins: Path) -> None:

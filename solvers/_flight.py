@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.game.bitgame import pick
 from nash_swarm.game.chance import chance
 from nash_swarm.game.coupling.coupled import Coupled
-from nash_swarm.game.interaction import Choices
+from nash_swarm.game.profiles import Choices, pick
 from nash_swarm.solvers.toolbox.responding import best_responses
 
 _GAIN = 4.0
 """Rise of a price's logarithm if the profile takes all the room between the smallest and the largest one too much."""
 _FASTEST = 1.0
 """Most by which congestion moves the logarithm of a price in one round."""
+
+
+class Flight(NamedTuple):
+    """How particles move; the meaning of each field is in `Swarm`."""
+
+    particles: int
+    rounds: int
+    spread: float
+    momentum: float
+    attraction: float
+    imitation: float
 
 
 class Particle(NamedTuple):
@@ -31,31 +42,46 @@ class Particle(NamedTuple):
         taken: float64 (communities,), bits that each took when it looked last, less its share.
     """
 
-    choices: npt.NDArray[np.uint8]
+    choices: Choices
     prices: npt.NDArray[np.float64]
     velocity: npt.NDArray[np.float64]
     excess: npt.NDArray[np.float64]
     taken: npt.NDArray[np.float64]
 
 
-class Pull(NamedTuple):
-    """What draws a particle.
+class Found(NamedTuple):
+    """The best profile of a particle, or of all.
 
     Attributes:
-        own: float64 (communities,), prices at which it found its own best profile.
-        swarm: float64 (communities,), those of the best profile of all.
-        leader: uint8 (agents,), that profile.
-        momentum, toward_own, toward_swarm: weights of velocity and attraction.
-        imitation: probability that an agent plays what the leader has it play.
+        cost: its total cost.
+        choices: uint8 (agents,), inside the budget.
+        prices: float64 (communities,), logarithms of the prices at which it was found.
     """
 
-    own: npt.NDArray[np.float64]
-    swarm: npt.NDArray[np.float64]
-    leader: npt.NDArray[np.uint8]
-    momentum: float
-    toward_own: float
-    toward_swarm: float
-    imitation: float
+    cost: float
+    choices: Choices
+    prices: npt.NDArray[np.float64]
+
+    @property
+    def price(self) -> float:
+        """The mean of the prices."""
+        return math.exp(float(self.prices.mean()))
+
+
+class Market(NamedTuple):
+    """What particles share.
+
+    Attributes:
+        game: the game.
+        weights: what `neighbours` returns.
+        shares: float64 (communities,), each community's part of the capacity; they sum to the capacity.
+        room: bits between the smallest and the largest profile, the unit of congestion.
+    """
+
+    game: Coupled
+    weights: npt.NDArray[np.float64]
+    shares: npt.NDArray[np.float64]
+    room: float
 
 
 def neighbours(graph: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -74,31 +100,27 @@ def neighbours(graph: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return weights
 
 
-def fly(
-    game: Coupled, weights: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], room: float,
-    particle: Particle, pull: Pull, seed: int,
-) -> None:  # fmt: skip
+def fly(market: Market, particle: Particle, own: Found, best: Found, flight: Flight, seed: int) -> None:
     """Move a particle by one round.
 
     Args:
-        game: the game.
-        weights: what `neighbours` returns.
-        shares: float64 (communities,), each community's part of the capacity; they sum to the capacity.
-        room: bits between the smallest and the largest profile, the unit of congestion.
+        market: what all particles share.
         particle: changed.
-        pull: what draws it.
+        own: its best profile, to whose prices it is drawn.
+        best: that of the swarm, to whose prices it is drawn, and which a few agents imitate.
+        flight: by how much.
         seed: of the round.
     """
-    _align(weights, particle, pull, seed)
-    choices, community = particle.choices, game.arena.community
-    # cohesion: agents respond to their community's price; some imitate the leader instead
-    imitating = _draws(seed, game.agents) < pull.imitation
-    choices[imitating] = pull.leader[imitating]
-    seen, prices = game.marginal(choices), np.exp(particle.prices)[community]
+    game, choices = market.game, particle.choices
+    _align(market.weights, particle, own.prices, best.prices, flight.momentum, flight.attraction, seed)
+    # cohesion: agents respond to their community's price
+    imitating = _draws(seed, game.agents) < flight.imitation
+    choices[imitating] = best.choices[imitating]
+    seen, prices = game.marginal(choices), np.exp(particle.prices)[game.arena.community]
     wanted = best_responses(seen, prices, choices)[0]
     wanted[imitating] = choices[imitating]
     game.follow(seen, choices, wanted, prices)
-    _congest(weights, bits_of(game, choices) - shares, room, particle)
+    _congest(market.weights, bits_of(game, choices) - market.shares, market.room, particle)
 
 
 def bits_of(game: Coupled, choices: Choices) -> npt.NDArray[np.float64]:
@@ -117,16 +139,16 @@ def _draws(seed, count):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _align(weights, particle, pull, seed):  # type: ignore[no-untyped-def]
+def _align(weights, particle, own, best, momentum, attraction, seed):  # type: ignore[no-untyped-def]
     """Alignment: prices follow their velocity and those of the neighbours."""
     count = len(weights)
     moved = np.empty(count)
     for c in range(count):
         one, two = chance(seed, -1 - 2 * c), chance(seed, -2 - 2 * c)
         particle.velocity[c] = (
-            pull.momentum * particle.velocity[c]
-            + pull.toward_own * one * (pull.own[c] - particle.prices[c])
-            + pull.toward_swarm * two * (pull.swarm[c] - particle.prices[c])
+            momentum * particle.velocity[c]
+            + attraction * one * (own[c] - particle.prices[c])
+            + attraction * two * (best[c] - particle.prices[c])
         )
         moved[c] = particle.prices[c] + particle.velocity[c]
     for c in range(count):

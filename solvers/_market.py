@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nash_swarm.game.demand import Point, demand
-from nash_swarm.game.interaction import Choices, Interaction, Separate
-from nash_swarm.game.market import FREE, PROHIBITIVE, Bracket, Undecided
+from nash_swarm.game.interaction import Interaction, Separate
+from nash_swarm.game.market import FREE, PROHIBITIVE, Bracket, Undecided, search
+from nash_swarm.game.profiles import Choices
 from nash_swarm.solvers.base import Play
 from nash_swarm.solvers.toolbox import fill, never_worse, respond, spend, supporting_price, trade
 
@@ -136,23 +137,16 @@ def _clear(
     """Play at price after price; leaves the equilibria around the clearing price in `ends`, and returns the price."""
     bracket = Bracket(ends.low, ends.high, capacity)
     undecided = Undecided(game.tables, bracket, ends.wide, ends.narrow, additive=game.additive)
-    work = ends.narrow.copy()
-    for _ in range(dynamics.max_prices):
-        price = bracket.propose()
-        if bracket.settled:
-            break
-        choices = work[: undecided.tables.agents]
-        told = _settle(game, price, choices, dynamics, rng)
-        point = game.total(choices, price)
+
+    def ask(price: float, choices: Choices) -> Point:
+        # fewer agents than at first are the rest of a game whose agents are not coupled
+        asked = game if undecided.tables is game.tables else Separate(undecided.tables)
+        told = _settle(asked, price, choices, dynamics, rng)
+        point = asked.total(choices, price)
         record(undecided.whole(point), told)
-        asked = undecided.tables
-        undecided.update(point, choices)
-        if undecided.tables is not asked:  # the rest of a game whose agents are not coupled
-            game, work = Separate(undecided.tables), undecided.narrow.copy()
-        if bracket.settled:
-            break
-    undecided.store()
-    return bracket.crossing()
+        return point
+
+    return search(undecided, ask, dynamics.max_prices)
 
 
 def _settle(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.coupling.coupled import Coupled
-from nash_swarm.game.interaction import Choices, Interaction
+from nash_swarm.game.interaction import Interaction
 from nash_swarm.game.market import clear
+from nash_swarm.game.profiles import Choices
 from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._flight import Particle, Pull, bits_of, fly, neighbours
+from nash_swarm.solvers._flight import Flight, Found, Market, Particle, bits_of, fly, neighbours
 from nash_swarm.solvers._market import Record
 from nash_swarm.solvers.base import Progress, ignore_progress
 from nash_swarm.solvers.toolbox import fill, repair
@@ -23,36 +22,6 @@ _COMMUNITIES = 64
 """Communities that agents without coupling are divided into."""
 _ROUNDS = 2
 """Rounds of the fill that a particle gets: the best ones are filled to the end later."""
-
-
-class Flight(NamedTuple):
-    """How particles move; the meaning of each field is in `Swarm`."""
-
-    particles: int
-    rounds: int
-    spread: float
-    momentum: float
-    attraction: float
-    imitation: float
-
-
-class Found(NamedTuple):
-    """The best profile of one particle.
-
-    Attributes:
-        cost: its total cost.
-        choices: uint8 (agents,), inside the budget.
-        prices: float64 (communities,), logarithms of the prices at which it was found.
-    """
-
-    cost: float
-    choices: npt.NDArray[np.uint8]
-    prices: npt.NDArray[np.float64]
-
-    @property
-    def price(self) -> float:
-        """The mean of the prices."""
-        return math.exp(float(self.prices.mean()))
 
 
 def explore(
@@ -65,11 +34,11 @@ def explore(
 ) -> list[Found]:
     """Let particles fly; returns the best profile of each, the best one first."""
     seen = Coupled.of(Tables.of(game), game.coupling or _divided(game))
-    count, weights = len(seen.arena.graph), neighbours(seen.arena.graph)
     clearing = clear(seen.tables, capacity)
     narrowest, widest = (bits_of(seen, np.full(seen.agents, s, np.uint8)) for s in (0, seen.strategies - 1))
     room = max(float(np.sum(widest - narrowest)), 1.0)
     shares = narrowest + (widest - narrowest) * ((capacity - narrowest.sum()) / room)
+    market, count = Market(seen, neighbours(seen.arena.graph), shares, room), len(shares)
     start = math.log(clearing.price) if clearing.price > 0 else _cheap(seen)
     leader = fit(seen, clearing.narrow, capacity)
     best = Found(seen.total(leader).damage, leader, np.full(count, start))
@@ -82,11 +51,7 @@ def explore(
     for turn in range(flight.rounds):
         for number, particle in enumerate(particles):
             progress((turn * len(particles) + number) / (flight.rounds * len(particles)))
-            pull = Pull(
-                bests[number].prices, best.prices, best.choices,
-                flight.momentum, flight.attraction, flight.attraction, flight.imitation,
-            )  # fmt: skip
-            fly(seen, weights, shares, room, particle, pull, int(rng.integers(2**62)))
+            fly(market, particle, bests[number], best, flight, int(rng.integers(2**62)))
             particle.choices[:] = fit(seen, particle.choices, capacity, _ROUNDS)
             cost = seen.total(particle.choices).damage
             if cost < bests[number].cost or not number:

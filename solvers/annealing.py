@@ -26,7 +26,7 @@ _STAGES = 50
 class Annealing(Solver):
     """Simulated annealing (Kirkpatrick, Gelatt & Vecchi, Science 220, 1983) in the manner of ExLlamaV2.
 
-    ExLlamaV2 chooses the widths of an EXL2 model like this (`exllamav2/conversion/optimize.py`): everybody starts with
+    ExLlamaV2 chooses the widths of an EXL2 model like this (`exllamav2/conversion/optimize.py`): all agents start with
     the cheapest strategy; a random agent tries a random strategy; what fits is accepted if it lowers the error, or else
     with probability exp(-rise / temperature), and the temperature falls geometrically. Here a change that does not fit
     is tried as a trade, together with a random other agent's change to a random cheaper strategy. Temperatures are

@@ -154,7 +154,7 @@ def part_of(progress: Progress, start: float, stop: float) -> Progress:
 
 
 def ignore_progress(share: float) -> None:
-    """A `Progress` that nobody listens to."""
+    """A `Progress` that does nothing."""
 
 
 def _ignore(record: Mapping[str, float]) -> None:

@@ -125,9 +125,9 @@ def _tabulate(damage, units, start, stop, before, after, chosen):  # type: ignor
             after[k] = before[k] + damage[i, 0]
         for s in range(1, damage.shape[1]):
             taken = units[row, s]
-            suffered = np.float64(damage[i, s])
+            harm = np.float64(damage[i, s])
             for k in range(taken, width):
-                total = before[k - taken] + suffered
+                total = before[k - taken] + harm
                 if total < after[k]:
                     after[k] = total
                     chosen[i, k] = s

@@ -21,7 +21,7 @@ from nash_swarm.solvers.toolbox import never_worse
 class Greedy(Solver):
     """Marginal analysis with a heap (B. Fox, "Discrete optimization via marginal analysis", Management Science 1966).
 
-    Everybody starts with the cheapest strategy. The agent whose best upgrade lowers the damage most per bit gets it,
+    All agents start with the cheapest strategy. The agent whose best upgrade lowers the damage most per bit gets it,
     over and over. The best upgrade may jump over strategies that are not on the agent's convex hull (Zemel 1980), so
     damage need not be convex or fall with the width. An agent whose upgrade no longer fits is asked for its best one
     that does; so the budget is filled to the last agent. O(agents * strategies * log agents), one thread.

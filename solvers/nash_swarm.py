@@ -78,7 +78,7 @@ class NashSwarm(Solver):
         def record(point: Point, more: Mapping[str, float]) -> None:
             tell({"price": point.price, "memory": float(point.memory), "damage": point.damage, **more})
 
-        # everybody gets the numbers that a run of its own would get, so this is no worse than any of them at one seed
+        # each gets the numbers that a run of its own would get, so this is no worse than any of them at one seed
         nash = Nash(max_sweeps=self.max_sweeps, max_trades=self.max_trades)
         plays = [solver.play(game, capacity, rng=deepcopy(rng), callback=tell) for solver in (nash, Lagrangian())]
         seen = interaction_of(game)

@@ -11,8 +11,9 @@ import numpy as np
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import Point
+from nash_swarm.solvers._flight import Flight
 from nash_swarm.solvers._market import finish
-from nash_swarm.solvers._swarm import Flight, explore, fit
+from nash_swarm.solvers._swarm import explore, fit
 from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress
 from nash_swarm.solvers.toolbox import interaction_of
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from nash_swarm.errors import DataError
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.coupling.vectors import Coupling
+from nash_swarm.game.profiles import pick
 from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
 
 
@@ -148,8 +149,3 @@ def check_tensors(
         raise DataError(f"the tensors hold {at} agents, not {agents}")
     if not set(strategies) <= set(SUPPORTED_WIDTHS):
         raise DataError(f"the packed format holds the widths {SUPPORTED_WIDTHS}, not {strategies}")
-
-
-def pick(table: npt.NDArray[Any], choices: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-    """`table[i, choices[i]]` for every agent i."""
-    return np.take_along_axis(table, choices[:, None], axis=1)[:, 0]

@@ -20,10 +20,9 @@ from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import Point, totals
 from nash_swarm.game.exchange import Exchange, best_exchange
 from nash_swarm.game.market import clear
+from nash_swarm.game.profiles import Choices
 from nash_swarm.game.tables import Tables
 
-Choices = npt.NDArray[np.uint8]
-"""A strategy index for each agent, (agents,)."""
 Prices = npt.NDArray[np.float64]
 """Damage per bit: (1,), the same for all agents, or (agents,)."""
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from nash_swarm.compiling import njit
 from nash_swarm.game.demand import Point
-from nash_swarm.game.interaction import Changes, Choices, Interaction
+from nash_swarm.game.interaction import Changes, Interaction
+from nash_swarm.game.profiles import Choices
 from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import PRECISION, Tables
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from nash_swarm.compiling import njit
 from nash_swarm.game.chance import chance
-from nash_swarm.game.interaction import Choices, Interaction, Prices
+from nash_swarm.game.interaction import Interaction, Prices
+from nash_swarm.game.profiles import Choices
 from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables
 

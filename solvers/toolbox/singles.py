@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.interaction import Choices, Interaction
+from nash_swarm.game.interaction import Interaction
+from nash_swarm.game.profiles import Choices
 from nash_swarm.solvers.toolbox.filling import fill
 
 

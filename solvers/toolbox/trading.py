@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.game.interaction import Choices, Interaction
+from nash_swarm.game.interaction import Interaction
+from nash_swarm.game.profiles import Choices
 from nash_swarm.game.spans import over_spans
 
 _PAIRED = 1 << 8

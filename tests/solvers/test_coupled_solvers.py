@@ -15,7 +15,7 @@ from nash_swarm.errors import UsageError
 from nash_swarm.game import BitGame, Budget
 from nash_swarm.game.coupling.coupled import Coupled
 from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._flight import Particle, Pull, bits_of, fly, neighbours
+from nash_swarm.solvers._flight import Flight, Found, Market, Particle, bits_of, fly, neighbours
 from nash_swarm.solvers.toolbox import fill, interaction_of, repair, respond, trade
 from nash_swarm.testing import oracles
 from nash_swarm.testing.games import couple, sample_budget, sample_coupled_game
@@ -147,14 +147,14 @@ def test_a_flight_aligns_responds_and_separates(coupled: BitGame) -> None:
     choices = rng.integers(0, 6, coupled.agents).astype(np.uint8)
     prices = np.log(1e-5) + rng.normal(size=6)
     particle = Particle(choices.copy(), prices, *(np.zeros(6) for _ in range(3)))
-    still = Pull(prices.copy(), prices.copy(), choices.copy(), 0.0, 0.0, 0.0, 0.0)
+    still, found = Flight(1, 1, 0.0, 0.0, 0.0, 0.0), Found(0.0, choices.copy(), prices.copy())
     aligned = weights @ prices
     own = np.exp(aligned)[community]
     bits, saved = oracles.changes(coupled, choices)
     wanted = np.argmax(saved - own[:, None] * bits, axis=1).astype(np.uint8)
     expected = _one_by_one(coupled, choices, wanted, own)
     shares, room = np.full(6, 20_000.0), 1e6
-    fly(seen, weights, shares, room, particle, still, 7)
+    fly(Market(seen, weights, shares, room), particle, found, found, still, 7)
     assert np.array_equal(particle.choices, expected)
     taken = np.bincount(community, coupled.memory[np.arange(200), expected], 6) - shares
     assert bits_of(seen, expected) - shares == pytest.approx(taken)
@@ -167,8 +167,8 @@ def test_imitators_take_what_the_leader_plays(coupled: BitGame) -> None:
     seen = Coupled.of(Tables.of(coupled), coupled.coupling)
     leader = np.full(coupled.agents, 3, np.uint8)
     particle = Particle(np.zeros(coupled.agents, np.uint8), np.full(6, np.log(1e-5)), *(np.zeros(6) for _ in range(3)))
-    pull = Pull(particle.prices.copy(), particle.prices.copy(), leader, 0.0, 0.0, 0.0, 1.0)
-    fly(seen, neighbours(coupled.coupling.graph), np.zeros(6), 1e6, particle, pull, 7)
+    found, all_imitate = Found(0.0, leader, particle.prices.copy()), Flight(1, 1, 0.0, 0.0, 0.0, 1.0)
+    fly(Market(seen, neighbours(coupled.coupling.graph), np.zeros(6), 1e6), particle, found, found, all_imitate, 7)
     assert np.array_equal(particle.choices, leader)
 
 

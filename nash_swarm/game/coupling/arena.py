@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.game.coupling.vectors import Choices, Coupling
+from nash_swarm.game.coupling.vectors import Coupling
 from nash_swarm.game.demand import Point, totals
+from nash_swarm.game.profiles import Choices
 from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables, readonly
 

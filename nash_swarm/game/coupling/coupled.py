@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.game.bitgame import pick
 from nash_swarm.game.coupling.arena import NOISE, Arena
 from nash_swarm.game.coupling.exchange import MOST, best_coupled_exchange
 from nash_swarm.game.coupling.relaxation import relax
-from nash_swarm.game.coupling.vectors import Choices, Coupling
+from nash_swarm.game.coupling.vectors import Coupling
 from nash_swarm.game.demand import Point
 from nash_swarm.game.exchange import Exchange
 from nash_swarm.game.interaction import Bound, Changes, Interaction, Made, Prices
+from nash_swarm.game.profiles import Choices, pick
 from nash_swarm.game.tables import Tables
 
 _STALE = 0.5

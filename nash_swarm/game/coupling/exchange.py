@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.game.bitgame import pick
 from nash_swarm.game.coupling.arena import NOISE, Arena, dot
 from nash_swarm.game.exchange import Exchange, best_exchange
+from nash_swarm.game.profiles import pick
 from nash_swarm.game.spans import over_spans
 
 MOST = 1 << 11

@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError, UsageError
+from nash_swarm.game.profiles import Choices
 
 _ROUNDING = 1e-9
 """An eigenvalue may be this far below 0, relative to the largest one, by rounding."""
 _CHUNK = 1 << 16
 """Agents whose vectors are copied to float64 at a time."""
-
-Choices = npt.NDArray[np.uint8]
-"""A strategy index for each agent, (agents,)."""
 
 
 class Fusion(NamedTuple):

@@ -66,6 +66,19 @@ def test_the_readme_examples_run(bench: Bench, tmp_path: Path, monkeypatch: pyte
     assert {path.name for path in tmp_path.iterdir()} >= {"out", "out-3bit", "game.npz"}
 
 
+def test_the_minimal_example_is_short_and_does_what_its_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = _blocks("docs/minimal.md", "python")
+    assert code == _text("examples/minimal.py")
+    assert len(code.splitlines()) <= 100
+    module = {"__name__": "minimal"}
+    exec(compile(code, "minimal.py", "exec"), module)
+    found = module["main"]()  # type: ignore[operator]
+    (size, bargained), (same, uniform) = found["lagrangian"], found["uniform"]
+    assert size == same
+    assert 0.6 < bargained / uniform < 0.8
+    assert "gap to the optimum" in capsys.readouterr().out
+
+
 @pytest.fixture
 def plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The plug-ins of CONTRIBUTING.md, each in the file that its first line names, importable."""

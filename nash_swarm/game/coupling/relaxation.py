@@ -131,11 +131,10 @@ class _Extent:
 
     def __init__(self, arena: Arena) -> None:
         count, rank = len(arena.graph), arena.vectors.shape[2]
-        sizes = np.zeros((count, 3))
-        for part in over_spans(lambda start, stop: _sizes(*arena, start, stop), arena.agents):
-            sizes += part
-        self.damage, self.reach = float(sizes[:, 0].sum()), sizes[:, 1]
-        self.own = float(np.abs(np.diag(arena.graph)) @ sizes[:, 2])
+        squares = np.einsum("isk,isk->is", arena.vectors, arena.vectors, dtype=np.float64).max(axis=1)
+        self.damage = float(np.abs(arena.damage).max(axis=1).sum(dtype=np.float64))
+        self.reach = np.bincount(arena.community, np.sqrt(squares), count)
+        self.own = float(np.abs(np.diag(arena.graph)) @ np.bincount(arena.community, squares, count))
         self.graph = np.abs(arena.graph)
         self.epsilon = 4 * sys.float_info.epsilon * (rank + count + 16)
         values = np.linalg.eigvalsh(arena.graph)
@@ -148,25 +147,6 @@ class _Extent:
         spread = self.graph @ size
         terms = self.damage + self.own + field @ self.reach + spread @ (self.reach + size)
         return float(self.epsilon * terms + 0.5 * self.concavity * np.sum((self.reach + size) ** 2))
-
-
-@njit(nogil=True, cache=True)
-def _sizes(damage, memory, vectors, community, graph, start, stop):  # type: ignore[no-untyped-def]
-    """For each community the sums of its agents' largest damage, vector length and squared vector length."""
-    out = np.zeros((len(graph), 3))
-    for i in range(start, stop):
-        most = 0.0
-        longest = 0.0
-        for s in range(damage.shape[1]):
-            most = max(most, abs(np.float64(damage[i, s])))
-            square = 0.0
-            for k in range(vectors.shape[2]):
-                square += np.float64(vectors[i, s, k]) ** 2
-            longest = max(longest, square)
-        out[community[i], 0] += most
-        out[community[i], 1] += np.sqrt(longest)
-        out[community[i], 2] += longest
-    return out
 
 
 @njit(nogil=True, cache=True)

@@ -32,14 +32,14 @@ class Flight(NamedTuple):
 
 
 class Particle(NamedTuple):
-    """A profile and what its communities believe. All arrays are changed in place.
+    """A profile and its communities' estimates. All arrays are changed in place.
 
     Attributes:
         choices: uint8 (agents,).
         prices: float64 (communities,), logarithms of their estimates of the price.
         velocity: float64 (communities,), how those move.
         excess: float64 (communities,), estimates of the mean number of bits that a community takes too much.
-        taken: float64 (communities,), bits that each took when it looked last, less its share.
+        taken: float64 (communities,), bits that each took in the round before, less its share.
     """
 
     choices: Choices
@@ -85,7 +85,7 @@ class Market(NamedTuple):
 
 
 def neighbours(graph: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """How much communities listen to one another, float64 (communities, communities); rows and columns sum to 1.
+    """Weights with which communities average estimates, float64 (communities, communities); rows and columns sum to 1.
 
     Neighbours are coupled or next to one another in the model. The weights are those of Metropolis (L. Xiao, S. Boyd &
     S. Lall, "A scheme for robust distributed sensor fusion based on average consensus", IPSN 2005): with them, repeated
@@ -160,16 +160,16 @@ def _align(weights, particle, own, best, momentum, attraction, seed):  # type: i
 
 @njit(nogil=True, cache=True)
 def _congest(weights, taken, room, particle):  # type: ignore[no-untyped-def]
-    """Separation: communities agree on how crowded the budget is, and a crowded one is dearer."""
+    """Separation: communities estimate how crowded the budget is, and prices rise with it."""
     count = len(weights)
-    heard = np.empty(count)
+    crowding = np.empty(count)
     for c in range(count):
         total = 0.0
         for other in range(count):
             total += weights[c, other] * particle.excess[other]
-        heard[c] = total + taken[c] - particle.taken[c]
+        crowding[c] = total + taken[c] - particle.taken[c]
     for c in range(count):
-        particle.excess[c] = heard[c]
+        particle.excess[c] = crowding[c]
         particle.taken[c] = taken[c]
-        push = _GAIN * heard[c] * count / room
+        push = _GAIN * crowding[c] * count / room
         particle.prices[c] += min(max(push, -_FASTEST), _FASTEST)

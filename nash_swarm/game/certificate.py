@@ -28,7 +28,7 @@ class Certificate:
         lower_bound: no allocation inside the budget has a smaller total (Lagrangian dual, Everett 1963; for coupled
             agents see `game.coupling.relaxation`).
         exchange_exact: whether `exchange_regret` is over all trades. In large coupled games it is over all changes of
-            one agent, but only over the most hopeful pairs (see `game.coupling.exchange`).
+            one agent, but only over the most promising pairs (see `game.coupling.exchange`).
     """
 
     budget_bits: int

@@ -3,6 +3,7 @@
 All work on `interaction_of(game)`, whether its agents are coupled or not.
 """
 
+from nash_swarm.game.interaction import Separate
 from nash_swarm.game.interactions import interaction_of
 from nash_swarm.solvers.toolbox.filling import close_bracket, fill, immaterial, repair, spend
 from nash_swarm.solvers.toolbox.responding import Sweep, respond
@@ -11,6 +12,7 @@ from nash_swarm.solvers.toolbox.supporting import supporting_price
 from nash_swarm.solvers.toolbox.trading import trade
 
 __all__ = [
+    "Separate",
     "Sweep",
     "close_bracket",
     "fill",

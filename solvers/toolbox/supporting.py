@@ -18,18 +18,18 @@ _STEPS = 80
 def supporting_price(tables: Tables, choices: npt.NDArray[np.uint8], near: float) -> float:
     """The price, as near to `near` as can be, at which the largest regret of any agent is smallest.
 
-    Every agent is content within an interval of prices. If all intervals share one, the profile is an equilibrium at
-    any price in it. If not, the largest regret is a convex function of the price, and its minimum lies between the
-    dearest price that some agent needs and the cheapest that some agent needs; it is found by ternary search among the
-    agents that are not content everywhere in between.
+    Every agent's choice is its best one within an interval of prices. If all intervals share one, the profile is an
+    equilibrium at any price in it. If not, the largest regret is a convex function of the price, and its minimum lies
+    between the dearest price that some agent needs and the cheapest that some agent needs; it is found by ternary
+    search among the agents whose interval does not hold all prices in between.
     """
     spans = over_spans(lambda start, stop: _interval(*tables, start, stop, choices), tables.agents)
     floor, ceiling = max(low for low, _ in spans), min(high for _, high in spans)
     if floor <= ceiling:
         return min(max(near, floor), ceiling)
-    found = over_spans(lambda start, stop: _torn(*tables, start, stop, choices, floor, ceiling), tables.agents)
-    torn = np.concatenate(found)
-    some, own = tables.take(torn), choices[torn]
+    found = over_spans(lambda start, stop: _affected(*tables, start, stop, choices, floor, ceiling), tables.agents)
+    affected = np.concatenate(found)
+    some, own = tables.take(affected), choices[affected]
     low, high = ceiling, floor
     for _ in range(_STEPS):
         third = (high - low) / 3
@@ -42,8 +42,8 @@ def supporting_price(tables: Tables, choices: npt.NDArray[np.uint8], near: float
 
 
 @njit(nogil=True, cache=True)
-def _content(damage, memory, choices, i):  # type: ignore[no-untyped-def]
-    """Agent i's cheapest and dearest price at which it is content."""
+def _range(damage, memory, choices, i):  # type: ignore[no-untyped-def]
+    """Agent i's cheapest and dearest price at which its choice is the best one."""
     row = i if memory.shape[0] > 1 else 0
     now = choices[i]
     low = 0.0
@@ -64,19 +64,19 @@ def _interval(damage, memory, start, stop, choices):  # type: ignore[no-untyped-
     floor = 0.0
     ceiling = np.inf
     for i in range(start, stop):
-        low, high = _content(damage, memory, choices, i)
+        low, high = _range(damage, memory, choices, i)
         floor = max(floor, low)
         ceiling = min(ceiling, high)
     return floor, ceiling
 
 
 @njit(nogil=True, cache=True)
-def _torn(damage, memory, start, stop, choices, floor, ceiling):  # type: ignore[no-untyped-def]
-    """Agents that are not content everywhere between `ceiling` and `floor`."""
+def _affected(damage, memory, start, stop, choices, floor, ceiling):  # type: ignore[no-untyped-def]
+    """Agents whose interval does not hold all prices between `ceiling` and `floor`."""
     out = np.empty(64, np.int64)
     found = 0
     for i in range(start, stop):
-        low, high = _content(damage, memory, choices, i)
+        low, high = _range(damage, memory, choices, i)
         if low > ceiling or high < floor:
             if found == len(out):
                 wider = np.empty(2 * found, np.int64)

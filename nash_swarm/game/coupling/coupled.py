@@ -78,7 +78,7 @@ class Coupled(Interaction):
         return Coupled(arena.tables, arena)
 
     def exchange(self, choices: Choices, slack: int, price: float, most: int | None = None) -> Exchange:
-        """See `Interaction.exchange`; of all pairs unless many are hopeful."""
+        """See `Interaction.exchange`; of all pairs unless very many may be the best."""
         return best_coupled_exchange(self.arena, choices, slack, price, most or MOST)
 
     def bound(self, capacity: int) -> Bound:

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nash_swarm.caveats import counted
+from nash_swarm.suite.markdown import escape, markdown_table, number
+from nash_swarm.suite.record import versions_text
 from nash_swarm.suite.results import Results
-from nash_swarm.suite.rows import Row, labels, library_versions
+from nash_swarm.suite.rows import Row, labels
 
 ORIGINAL = "original (fp32)"
 _LATEX = {
@@ -43,14 +45,14 @@ def markdown(results: Results, figures: Sequence[str] = ()) -> str:
         lines += ["```sh", results.command, "```", ""]
     lines += [versions_line(), ""]
     for model, rows in by_model(results.rows).items():
-        lines += [f"## {_cell(model)}", "", about(rows), ""]
+        lines += [f"## {escape(model)}", "", about(rows), ""]
         lines += [*_losses(rows), ""]
         if any(row.predicted_damage is not None for row in rows):
             lines += [*_certificates(rows), ""]
     if results.failures:
         lines += ["## Not possible", ""]
         lines += [
-            f"- {_cell(f['model'])}, {_cell(f['method'])} at {f['bits']:g} bits: {_cell(f['error'])}"
+            f"- {escape(f['model'])}, {escape(f['method'])} at {f['bits']:g} bits: {escape(f['error'])}"
             for f in results.failures
         ]
         lines += [""]
@@ -78,7 +80,7 @@ def about(rows: Sequence[Row]) -> str:
 
 def versions_line() -> str:
     """Versions of the libraries, in a sentence."""
-    return "Versions: " + ", ".join(f"{name} {number}" for name, number in library_versions().items()) + "."
+    return f"Versions: {versions_text()}."
 
 
 def _losses(rows: Sequence[Row]) -> list[str]:
@@ -94,11 +96,11 @@ def _losses(rows: Sequence[Row]) -> list[str]:
         (
             f"`{label}`", f"{row.bits:g}", f"{row.bytes:,}", f"{row.bits_per_parameter:.4f}",
             f"{row.compression:.1%}", f"{row.loss:.4f}", f"{row.delta_loss:+.4f}", f"{row.perplexity:.2f}",
-            _number(row.kl, ".4f"), _number(row.top1, ".1%"),
+            number(row.kl, ".4f"), number(row.top1, ".1%"),
         )
         for row, label in zip(rows, labels(rows), strict=True)
     ]  # fmt: skip
-    return _table(head, body)
+    return markdown_table(head, body)
 
 
 def _certificates(rows: Sequence[Row]) -> list[str]:
@@ -106,30 +108,22 @@ def _certificates(rows: Sequence[Row]) -> list[str]:
         "method", "bits asked", "agents", "predicted damage", "measured Δ loss", "lower bound", "gap",
         "unilateral regret", "exchange regret", "budget used", "seconds to solve", "packed as",
     )  # fmt: skip
-    return _table(head, [
+    return markdown_table(head, [
         (
-            f"`{label}`", f"{row.bits:g}", _number(row.agents, ",d"), _number(row.predicted_damage, ".4f"),
-            f"{row.delta_loss:+.4f}", _number(row.lower_bound, ".4f"), _number(row.gap, ".3%"),
-            _number(row.unilateral_regret, ".2g"), _number(row.exchange_regret, ".2g"), _number(row.fill, ".3%"),
-            _number(row.solve_seconds, ".3f"), f"`{row.shares}`" if row.shares else "",
+            f"`{label}`", f"{row.bits:g}", number(row.agents, ",d"), number(row.predicted_damage, ".4f"),
+            f"{row.delta_loss:+.4f}", number(row.lower_bound, ".4f"), number(row.gap, ".3%"),
+            number(row.unilateral_regret, ".2g"), number(row.exchange_regret, ".2g"), number(row.fill, ".3%"),
+            number(row.solve_seconds, ".3f"), f"`{row.shares}`" if row.shares else "",
         )
         for row, label in zip(rows, labels(rows), strict=True)
     ])  # fmt: skip
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    rule = "|---|" + "---:|" * (len(head) - 1)
-    return ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in (head,)] + [
-        rule,
-        *("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in body),
-    ]
 
 
 def latex(results: Results) -> str:
     """`table.tex`: one booktabs table a model, in the shape of the table this project started from."""
     lines = ["% needs \\usepackage{booktabs}"]
     if results.command:
-        lines.append(f"% {_comment(results.command)}")
+        lines.append(f"% {' '.join(results.command.split())}")
     for model, rows in by_model(results.rows).items():
         first = rows[0]
         lines += [
@@ -152,20 +146,8 @@ def latex(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _number(value: float | None, how: str) -> str:
-    return "" if value is None else format(value, how)
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
-
-
 def _tex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in re.sub(r"\s+", " ", text))
-
-
-def _comment(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
 
 
 def _caption(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from nash_swarm import extras
@@ -15,7 +16,6 @@ from nash_swarm.suite.results import Results, write_results
 from nash_swarm.suite.tables import latex, markdown
 
 FIGURES = "figures"
-MISSING = f"static figures are left out: they need matplotlib; {extras.how_to_install('report')}"
 
 
 def write_report(results: Results, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
@@ -45,21 +45,32 @@ def write_report(results: Results, folder: str | Path, *, overwrite: bool = Fals
 
         (target / FIGURES).mkdir(exist_ok=True)
         drawn = draw(results, target / FIGURES, overwrite=overwrite)
-    else:
-        warnings.warn(MISSING, LeftOutWarning, stacklevel=2)
     shown = [str(path.relative_to(target)) for path in drawn if path.suffix == ".svg"]
     texts = {
         "report.md": markdown(results, shown),
         "table.tex": latex(results),
         "report.html": report_page(results),
     }
+    return [*written, *write_texts(texts, target, overwrite=overwrite), *drawn]
+
+
+def write_texts(texts: Mapping[str, str], folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """Write each text to the file of its name; returns the files.
+
+    Raises:
+        UsageError: there is a file of such a name and `overwrite` is not set.
+        DataError: a file cannot be written.
+    """
     for name, text in texts.items():
-        with new_file(target / name, overwrite=overwrite) as temporary:
+        with new_file(folder / name, overwrite=overwrite) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        written.append(target / name)
-    return written + drawn
+    return [folder / name for name in texts]
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return not extras.missing(("matplotlib",))
+    """Whether matplotlib is installed; warns that figures are left out if it is not."""
+    if not extras.missing(("matplotlib",)):
+        return True
+    how = extras.how_to_install("report")
+    warnings.warn(f"figures are left out: they need matplotlib; {how}", LeftOutWarning, stacklevel=3)
+    return False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.suite import some_results
+from support.suite import a_row, some_results
 
 from nash_swarm.suite.heatmap import HeatMap, Spot
 from nash_swarm.suite.page import heatmap_page, report_page
@@ -87,6 +88,16 @@ def test_it_fits_a_phone_and_can_be_read(report: Path, open_page: Any, scheme: s
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     contrasts = page.evaluate(_CONTRASTS)
     assert min(contrasts.values()) >= 4.5, contrasts
+
+
+def test_a_page_shows_only_what_a_protocol_measures(tmp_path: Path, open_page: Any) -> None:
+    path, none = tmp_path / "report.html", {"kl": None, "top1": None, "predicted_damage": None}
+    results = some_results()
+    rows = (a_row(protocol="sizes", key="none", **none), *results.rows)
+    path.write_text(report_page(replace(results, rows=rows)), encoding="utf-8")
+    sizes, ours = open_page(path).locator("section.model").all()
+    assert "Size against KL" not in sizes.inner_text() and "Size against perplexity" in sizes.inner_text()
+    assert "Predicted against" not in sizes.inner_text() and "Solver time" in ours.inner_text()
 
 
 def test_a_packed_model_has_a_page_too(tmp_path: Path, open_page: Any) -> None:

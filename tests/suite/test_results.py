@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -27,12 +27,12 @@ def test_rows_come_back_from_csv_as_they_were(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "results.csv"
     rows = [a_row(method=method, loss=loss, kl=kl), a_row(bits=2, note="a, b")]
-    save_csv(rows, path, overwrite=True)
+    save_csv(map(asdict, rows), COLUMNS, path, overwrite=True)
     assert load_csv(path) == rows
 
 
 def test_the_header_of_the_csv_is_the_columns(tmp_path: Path) -> None:
-    save_csv([], tmp_path / "results.csv")
+    save_csv([], COLUMNS, tmp_path / "results.csv")
     assert (tmp_path / "results.csv").read_text() == ",".join(COLUMNS) + "\n"
 
 
@@ -48,7 +48,7 @@ def test_the_header_of_the_csv_is_the_columns(tmp_path: Path) -> None:
 )
 def test_a_damaged_table_is_one_error(tmp_path: Path, change: object) -> None:
     path = tmp_path / "results.csv"
-    save_csv([a_row(loss=3.9)], path)
+    save_csv([asdict(a_row(loss=3.9))], COLUMNS, path)
     path.write_text(change(path.read_text()))  # type: ignore[operator]
     with pytest.raises(DataError):
         load_csv(path)

@@ -12,7 +12,7 @@ from nash_swarm.progress import working
 from nash_swarm.solvers.base import Solver
 from nash_swarm.suite.folder import ReportFolder, key_of
 from nash_swarm.suite.isolation import OutOfTime, Unfinished, run_alone
-from nash_swarm.suite.rows import library_versions
+from nash_swarm.suite.record import library_versions
 from nash_swarm.suite.synthetic.cells import Reference, Row, find_reference, measure_solver
 from nash_swarm.suite.synthetic.games import FAMILIES, make_game, table_bytes
 
@@ -114,7 +114,7 @@ class _Kept:
 
     def find_or(self, kind: str, determined_by: Sequence[Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What the folder has, or what `work` makes."""
-        key = key_of([*determined_by, dict(library_versions())])
+        key = key_of([*determined_by, library_versions()])
         values = None if self.folder is None else self.folder.find(kind, key)
         if values is None:
             values = work()

@@ -3,8 +3,8 @@
     python benchmarks/tables.py
     python benchmarks/tables.py --write docs/performance.md
 
-Without `--write`, prints the tables that are not what their records say, and ends with 1 if there are any. A table stands
-between two comments, of which the first says what is in it::
+Without `--write`, prints the tables that are not what their records say, and ends with 1 if there are any. A table
+stands between two comments, of which the first says what is in it::
 
     <!-- table: kernels.json vector where:kernel=int4
     kernel | us:,.0f | share of read = share:.2f
@@ -13,16 +13,16 @@ between two comments, of which the first says what is in it::
     ...
     <!-- end -->
 
-The first line names a file of benchmarks/results/, one of its tables (keys inside keys are joined by dots), and options:
+Its first line names a file of benchmarks/results/, a table in it (keys inside keys are joined by dots), and options:
 
-    where:COLUMN=VALUE              only such rows
-    sort=COLUMN,COLUMN              in this order
-    merge=COLUMN                    rows that differ in nothing else that is shown are one, with its values side by side
-    by=COLUMN across=COLUMN,COLUMN  one line for all rows of a value of the first; columns are told apart by the others
+    where:COLUMN=VALUE        only such rows
+    sort=COLUMN,COLUMN        in this order
+    merge=COLUMN              rows that differ in nothing else that is shown are one, its values side by side
+    by=COLUMN across=COLUMNS  one line for all rows of a value of the first; columns are told apart by the others
 
-The second line has the columns: a name (or two of one cell, as in `kl ± error` and `largest / kl`), after `@` the values
-of `across`, after `=` a heading, and after `:` a format; columns without a format are text. The format `code` is text in
-backquotes.
+Its second line has the columns: a name (or two of one cell, as in `kl ± error` and `largest / kl`), after `@` the
+values of `across`, after `=` a heading, and after `:` a format; columns without a format are text, and those of the
+format `code` are text in backquotes.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def table(first: str, second: str) -> str:
     if "sort" in options:
         rows = sorted(rows, key=lambda row: [row[column] for column in options["sort"].split(",")])
     columns = [Column.read(text) for text in re.split(r" \| ", second)]
-    lines = _side_by_side(rows, columns, options) if "by" in options else [[c.cell(row) for c in columns] for row in rows]
+    lines = (
+        _side_by_side(rows, columns, options) if "by" in options else [[c.cell(row) for c in columns] for row in rows]
+    )
     if "merge" in options:
         lines = _merged(lines, next(k for k, column in enumerate(columns) if column.name == options["merge"]))
     rule = "|" + "".join("---:|" if column.how not in ("", "code") else "---|" for column in columns)

@@ -161,7 +161,7 @@ def main() -> None:
             if found[4] != table(found[2], found[3]):
                 print(f"{path}: not what its record says: {found[2]}")
                 wrong += 1
-    sys.exit(bool(wrong))
+    sys.exit(1 if wrong else 0)
 
 
 def _arguments() -> argparse.Namespace:

@@ -25,6 +25,7 @@ from padding import LENGTH, Padded, pad_passages, padded_gradients, padded_loss
 
 from nash_swarm.errors import DataError, NashSwarmError, UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
+from nash_swarm.files.values import record
 from nash_swarm.models.source import Source
 from nash_swarm.models.tasks import NextToken, task_of
 from nash_swarm.suite.folder import ReportFolder, check_report_folder, key_of
@@ -105,7 +106,7 @@ class _Protocol:
 
     def _kept(self, key: str) -> list[Row] | None:
         try:
-            return [Row.from_dict(values) for values in (self.folder.find("cells", key) or {})["rows"]]
+            return [record(Row, values) for values in (self.folder.find("cells", key) or {})["rows"]]
         except (DataError, KeyError, TypeError):  # run again
             return None
 

@@ -31,12 +31,12 @@ def _shown(value: Any) -> str:
     return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value)
 
 
-def _listed(option: str, told: str, metavar: str = "NAME,NAME") -> Any:
-    return typer.Option(option, metavar=metavar, help=f"{told}, with commas between.", rich_help_panel=_COMPARED)
+def _option(name: str, told: str, panel: str = options.QUALITY, metavar: str | None = None, **more: Any) -> Any:
+    return typer.Option(name, help=told, rich_help_panel=panel, metavar=metavar, **more)
 
 
-def _counted(option: str, told: str) -> Any:
-    return typer.Option(option, min=1, metavar="N", help=told, rich_help_panel=options.TEXT)
+def _listed(name: str, told: str, metavar: str = "NAME,NAME") -> Any:
+    return _option(name, f"{told}, with commas between.", _COMPARED, metavar)
 
 
 _OPTIONS: dict[str, Any] = {
@@ -51,19 +51,17 @@ _OPTIONS: dict[str, Any] = {
     "granularities": _listed("--granularity", "What an agent is: layer, block, tile or parameter"),
     "text": options.TextSource,
     "chat_template": options.ChatTemplate,
-    "eval_text": typer.Option(
-        "--eval-text", metavar="TEXT", help="Text that losses are of.", show_default="what is held out of --text",
-        rich_help_panel=options.TEXT,
+    "eval_text": _option(
+        "--eval-text", "Text that losses are of.", options.TEXT, "TEXT", show_default="what is held out of --text"
     ),
-    "windows": _counted("--windows", "Calibration windows."),
-    "eval_windows": _counted("--eval-windows", "Windows that losses are of."),
-    "length": _counted("--length", "Tokens of a window."),
+    "windows": _option("--windows", "Calibration windows.", options.TEXT, "N", min=1),
+    "eval_windows": _option("--eval-windows", "Windows that losses are of.", options.TEXT, "N", min=1),
+    "length": _option("--length", "Tokens of a window.", options.TEXT, "N"),
     "scope": options.ScopeName,
     "strategies": options.Widths,
     "group_size": options.GroupSize,
-    "activations": typer.Option(
-        "--activations", metavar="NAME", help=f"Inputs of packed matrices: {' or '.join(ACTIVATIONS)}.",
-        rich_help_panel=options.QUALITY,
+    "activations": _option(
+        "--activations", f"Inputs of packed matrices: {' or '.join(ACTIVATIONS)}.", metavar="NAME"
     ),
     "seed": options.Seed,
     "trust_remote_code": options.TrustRemoteCode,
@@ -105,36 +103,14 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 def bench(
     *,
     peers: Annotated[
-        Path | None,
-        typer.Option(
-            "--peers", metavar="CSV", help="Results of other tools, shown beside ours.", rich_help_panel=_COMPARED
-        ),
+        Path | None, _option("--peers", "Results of other tools, shown beside ours.", _COMPARED, "CSV")
     ] = None,
     quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick",
-            help="Minutes: two budgets, three solvers and 4 windows unless told otherwise.",
-            rich_help_panel=options.QUALITY,
-        ),
+        bool, _option("--quick", "Minutes: two budgets, three solvers and 4 windows unless told otherwise.")
     ] = False,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs",
-            metavar="N",
-            help="Cells at a time; each holds the model. -1: one a core.",
-            rich_help_panel=options.QUALITY,
-        ),
-    ] = 1,
+    jobs: Annotated[int, _option("--jobs", "Cells at a time; each holds the model. -1: one a core.", metavar="N")] = 1,
     backend: Annotated[
-        str,
-        typer.Option(
-            "--backend",
-            metavar="NAME",
-            help="Of joblib: loky, threading, multiprocessing, dask, ray.",
-            rich_help_panel=options.QUALITY,
-        ),
+        str, _option("--backend", "Of joblib: loky, threading, multiprocessing, dask, ray.", metavar="NAME")
     ] = "loky",
     output: Annotated[
         Path,

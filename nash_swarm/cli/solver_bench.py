@@ -50,8 +50,7 @@ def bench_solvers(
     check_report_folder(output, kinds=KINDS, files=FILES)
     folder = ReportFolder(output, kinds=KINDS)
     rows = compare_solvers(
-        names, families=families, sizes=numbers, limit=limit, most_memory=most_memory, seed=seed, folder=folder,
-        quiet=quiet,
+        folder, names, families=families, sizes=numbers, limit=limit, most_memory=most_memory, seed=seed, quiet=quiet,
     )  # fmt: skip
     command = shlex.join(["nash-swarm", *sys.argv[1:]])
     results = results_of(rows, command, seed=seed, limit=limit)

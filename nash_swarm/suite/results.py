@@ -11,7 +11,7 @@ from typing import Any
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_file
 from nash_swarm.suite.record import origin, save_record
-from nash_swarm.suite.rows import COLUMNS, NUMBERS, Row
+from nash_swarm.suite.rows import COLUMNS, Row
 
 CSV = "results.csv"
 JSON = "results.json"
@@ -25,8 +25,8 @@ class Results:
     Attributes:
         rows: its figures.
         command: the command line that makes them again.
-        details: what a page shows of a row beside its figures, by the row's key: `trace` (records by iteration),
-            `timings` (`agents`, `seconds`) and `allocation` (the key of its map).
+        details: what a page shows of a row beside its figures, by the row's key: `trace` (records by iteration)
+            and `allocation` (the key of its map).
         maps: heat maps of allocations by their keys, as JSON values.
         failures: cells that could not be, with the reason: `model`, `method`, `bits` and `error`.
         peers: rows of other tools, see `read_peers`.
@@ -55,15 +55,6 @@ def save_csv(
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def load_csv(path: str | Path) -> list[Row]:
-    """The rows of a `results.csv`.
-
-    Raises:
-        DataError: no such file, or it is no table of results.
-    """
-    return [Row.from_dict({name: _value(name, line.get(name)) for name in COLUMNS}) for line in read_table(path)]
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
@@ -102,16 +93,3 @@ def write_results(results: Results, folder: str | Path, *, overwrite: bool = Fal
     }
     save_record(written[1], values, overwrite=overwrite)
     return written
-
-
-def _value(name: str, text: str | None) -> Any:
-    if text is None:
-        raise DataError(f"the table has no column {name!r}")
-    if name not in NUMBERS:
-        return text
-    if not text:
-        return None
-    try:
-        return int(text) if text.lstrip("-").isdigit() else float(text)
-    except ValueError:
-        raise DataError(f"{text!r} is no {name}") from None

@@ -7,9 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from nash_swarm.errors import DataError
-from nash_swarm.files.values import record, table
-
 PROTOCOL = "nash-swarm"
 """Sizes are bytes on disk, and losses are of windows without padding."""
 
@@ -92,25 +89,9 @@ class Row:
     versions: str = ""
     key: str = ""
 
-    @classmethod
-    def from_dict(cls, values: Any) -> Row:
-        """The row of JSON values.
-
-        Raises:
-            DataError: they are none.
-        """
-        row = record(cls, table(values))
-        for name in NUMBERS:
-            if isinstance(value := getattr(row, name), str) or (value is None and name in _REQUIRED):
-                raise DataError(f"Row: {value!r} is no {name}")
-        return row
-
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
 """The columns of `results.csv`."""
-NUMBERS = frozenset(field.name for field in fields(Row) if "str" not in str(field.type))
-"""Columns that hold numbers."""
-_REQUIRED = frozenset(field.name for field in fields(Row) if field.type in ("int", "float"))
 
 
 def size_figures(parameters: int, size: int) -> dict[str, Any]:

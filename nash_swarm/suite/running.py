@@ -260,7 +260,7 @@ class _Run:
             tried = self.folder.find("packings", packing) or {}
             shared = first.setdefault(packing, cell.solver)
             rows.append(self._row(cell, solved, tried, "" if shared == cell.solver else shared))
-            details[cell.key] = {name: solved[name] for name in ("trace", "timings", "allocation")}
+            details[cell.key] = {name: solved[name] for name in ("trace", "allocation")}
             name = solved["allocation"]
             if name not in maps:
                 allocation = load_allocation(self.folder.file("allocations", name))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nash_swarm.caveats import counted
@@ -13,6 +15,51 @@ from nash_swarm.suite.results import Results
 from nash_swarm.suite.rows import Row, labels
 
 ORIGINAL = "original (fp32)"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a report's tables.
+
+    Attributes:
+        field: of `Row`.
+        heading: what stands above it.
+        how: how its numbers are written.
+        told: what it is, in words.
+    """
+
+    field: str
+    heading: str
+    how: str
+    told: str
+
+    def text(self, value: Any) -> str:
+        """The value in a cell."""
+        return number(value, self.how)
+
+
+LOSSES = (
+    Column("bytes", "bytes", ",d", "bytes that the budget covers"),
+    Column("bits_per_parameter", "bits/param", ".4f", "the same in bits per parameter"),
+    Column("compression", "compression", ".1%", "share of the fp32 size that is saved"),
+    Column("loss", "loss", ".4f", "nats per token"),
+    Column("delta_loss", "Δ loss", "+.4f", "rise over the original's loss"),
+    Column("perplexity", "perplexity", ".2f", "exp(loss)"),
+    Column("kl", "KL", ".4f", "KL(original || packed), nats per token"),
+    Column("top1", "top-1", ".1%", "share of tokens on which both find the same one likeliest"),
+)
+CERTIFICATES = (
+    Column("agents", "agents", ",d", "groups of weights that share a width"),
+    Column("predicted_damage", "predicted Δ loss", ".4f", "predicted rise of the loss"),
+    Column("delta_loss", "measured Δ loss", "+.4f", "rise over the original's loss"),
+    Column("lower_bound", "lower bound", ".4f", "no allocation within the budget has less predicted damage"),
+    Column("gap", "gap", ".3%", "certified distance from the best allocation of the game"),
+    Column("unilateral_regret", "unilateral regret", ".2g", "largest gain of an agent that deviates alone"),
+    Column("exchange_regret", "exchange regret", ".2g", "best trade of bits between two agents"),
+    Column("fill", "budget used", ".3%", "share of the budget that is used"),
+    Column("solve_seconds", "seconds to solve", ".3f", "to solve and certify"),
+    Column("shares", "packed as", "", "the method that chose the same allocation, which was packed once"),
+)
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -43,7 +90,7 @@ def markdown(results: Results, figures: Sequence[str] = ()) -> str:
     lines = ["# Benchmark", ""]
     if results.command:
         lines += ["```sh", results.command, "```", ""]
-    lines += [versions_line(), ""]
+    lines += [f"Versions: {versions_text()}.", ""]
     for model, rows in by_model(results.rows).items():
         lines += [f"## {escape(model)}", "", about(rows), ""]
         lines += [*_losses(rows), ""]
@@ -58,7 +105,7 @@ def markdown(results: Results, figures: Sequence[str] = ()) -> str:
         lines += [""]
     if figures:
         lines += ["## Figures", ""]
-        lines += [f"![{_caption(figure)}]({figure})\n" for figure in figures]
+        lines += [f"![{Path(figure).stem.replace('-', ' ')}]({figure})\n" for figure in figures]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -78,45 +125,31 @@ def about(rows: Sequence[Row]) -> str:
     )
 
 
-def versions_line() -> str:
-    """Versions of the libraries, in a sentence."""
-    return f"Versions: {versions_text()}."
-
-
 def _losses(rows: Sequence[Row]) -> list[str]:
-    head = (
-        "method", "bits asked", "bytes", "bits/param", "compression", "loss", "Δ loss", "perplexity", "KL", "top-1",
-    )  # fmt: skip
-    original = rows[0]
-    body = [(
-        ORIGINAL, "", f"{original.parameters * 4:,}", "32", "0 %", f"{original.reference_loss:.4f}", "",
-        f"{original.reference_perplexity:.2f}", "", "",
-    )]  # fmt: skip
-    body += [
-        (
-            f"`{label}`", f"{row.bits:g}", f"{row.bytes:,}", f"{row.bits_per_parameter:.4f}",
-            f"{row.compression:.1%}", f"{row.loss:.4f}", f"{row.delta_loss:+.4f}", f"{row.perplexity:.2f}",
-            number(row.kl, ".4f"), number(row.top1, ".1%"),
-        )
-        for row, label in zip(rows, labels(rows), strict=True)
-    ]  # fmt: skip
-    return markdown_table(head, body)
+    """Sizes and losses, the original's first."""
+    body = [[ORIGINAL, "", *(column.text(reference(rows).get(column.field)) for column in LOSSES)]]
+    return _by_budget(rows, LOSSES, body)
 
 
 def _certificates(rows: Sequence[Row]) -> list[str]:
-    head = (
-        "method", "bits asked", "agents", "predicted damage", "measured Δ loss", "lower bound", "gap",
-        "unilateral regret", "exchange regret", "budget used", "seconds to solve", "packed as",
-    )  # fmt: skip
-    return markdown_table(head, [
-        (
-            f"`{label}`", f"{row.bits:g}", number(row.agents, ",d"), number(row.predicted_damage, ".4f"),
-            f"{row.delta_loss:+.4f}", number(row.lower_bound, ".4f"), number(row.gap, ".3%"),
-            number(row.unilateral_regret, ".2g"), number(row.exchange_regret, ".2g"), number(row.fill, ".3%"),
-            number(row.solve_seconds, ".3f"), f"`{row.shares}`" if row.shares else "",
-        )
+    return _by_budget(rows, CERTIFICATES, [])
+
+
+def _by_budget(rows: Sequence[Row], columns: Sequence[Column], body: list[list[str]]) -> list[str]:
+    body += [
+        [f"`{label}`", f"{row.bits:g}", *(column.text(getattr(row, column.field)) for column in columns)]
         for row, label in zip(rows, labels(rows), strict=True)
-    ])  # fmt: skip
+    ]
+    return markdown_table(["method", "bits asked", *(column.heading for column in columns)], body)
+
+
+def reference(rows: Sequence[Row]) -> dict[str, Any]:
+    """Figures of the original model, by field."""
+    first = rows[0]
+    return {
+        "bytes": first.parameters * 4, "bits_per_parameter": 32.0, "compression": 0.0, "loss": first.reference_loss,
+        "perplexity": first.reference_perplexity,
+    }  # fmt: skip
 
 
 def latex(results: Results) -> str:
@@ -150,14 +183,10 @@ def _tex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in re.sub(r"\s+", " ", text))
 
 
-def _caption(path: str) -> str:
-    return path.rsplit("/", 1)[-1].rsplit(".", 1)[0].replace("-", " ")
-
-
 def facts_list(results: Results) -> list[tuple[str, Any]]:
     """What a page says of a run, beside its figures."""
     known: Mapping[str, Any] = results.facts
     found: list[tuple[str, Any]] = [("command", results.command)] if results.command else []
     if "seconds" in known:
         found.append(("seconds of the last run", f"{known['seconds']:.0f}"))
-    return [*found, ("versions", versions_line().removeprefix("Versions: "))]
+    return [*found, ("versions", versions_text())]

@@ -12,7 +12,7 @@ from support.bench import Bench
 from support.benchmarks import run, script
 
 from nash_swarm.models.source import load_source
-from nash_swarm.suite.results import load_csv
+from nash_swarm.suite.record import load_record
 from nash_swarm.suite.rows import PROTOCOL, Row
 
 original = script("original/run")
@@ -27,6 +27,10 @@ def _run(bench: Bench, out: Path, *words: object) -> None:
     run("original/run", bench.model, "--text", bench.text, "-o", out, "-q", *asked, *words)
 
 
+def _rows(report: Path) -> list[Row]:
+    return [Row(**values) for values in load_record(report / "results.json")["rows"]]
+
+
 @pytest.fixture(scope="module")
 def report(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("original") / "report"
@@ -36,7 +40,7 @@ def report(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(report: Path) -> list[Row]:
-    return load_csv(report / "results.csv")
+    return _rows(report)
 
 
 def test_every_method_has_two_rows_and_ours_follow(rows: list[Row]) -> None:
@@ -85,6 +89,6 @@ def test_finished_methods_are_not_run_again(
     lost = next(file for file in (out / "cells").iterdir() if METHODS[0].name in file.read_text(encoding="utf-8"))
     lost.write_text("{}", encoding="utf-8")
     _run(bench, out)
-    assert ran == [METHODS[0].name] and load_csv(out / "results.csv") == rows
+    assert ran == [METHODS[0].name] and _rows(out) == rows
     _run(bench, out, "--seed", 1)
     assert len(ran) == 1 + len(METHODS)

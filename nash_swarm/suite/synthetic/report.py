@@ -13,8 +13,8 @@ from nash_swarm.suite.synthetic.cells import Row
 from nash_swarm.suite.synthetic.contest import COLUMNS, DONE
 from nash_swarm.suite.writing import can_draw, write_texts
 
-REPORT, FIGURES = "report.md", ("solvers.png", "solvers.svg")
-FILES = (CSV, JSON, REPORT, *FIGURES)
+REPORT, FIGURE = "report.md", "solvers"
+FILES = (CSV, JSON, REPORT, f"{FIGURE}.png", f"{FIGURE}.svg")
 SHOWN = {
     "agents": ".0e", "solver": "", "damage": ".6g", "gap": ".2e", "unilateral regret": ".1e", "seconds": ".3g",
     "ns per agent": ".0f", "peak memory MB": ".0f", "added by the solver MB": ".1f",
@@ -51,9 +51,7 @@ def write_files(results: dict[str, Any], folder: Path, *, overwrite: bool = Fals
         return written
     from nash_swarm.suite.synthetic.figure import draw
 
-    figures = [folder / name for name in FIGURES]
-    draw(results["rows"], figures, overwrite=overwrite)
-    return [*written, *figures]
+    return [*written, *draw(results["rows"], folder / FIGURE, overwrite=overwrite)]
 
 
 def markdown(results: dict[str, Any]) -> str:

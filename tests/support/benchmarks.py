@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SHARED = ("reporting", "peer_tools", "solvers", "original/methods", "original/padding")
+SHARED = ("reporting", "peer_tools", "speed", "solvers", "original/methods", "original/padding")
 """What scripts import from beside them, under the last parts of these names."""
 
 

@@ -71,7 +71,7 @@ def main() -> None:
         draw(rows, arguments.plot, f"{facts['model']}: {counted(facts['test_tokens'], facts['test'])}")
     values = {
         **origin("torch", "transformers", "numpy", "numba"), **contest.values,
-        "rows": [asdict(row) for row in by_bits(rows)],
+        "by row": contest.values["rows"], "rows": [asdict(row) for row in by_bits(rows)],
         "comparisons": [each.to_dict() for each in comparisons],
     }  # fmt: skip
     write_json(arguments.json, values)

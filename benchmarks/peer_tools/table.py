@@ -115,7 +115,7 @@ def read_rows(path: str | Path, leave_out: Sequence[str] = ()) -> list[Row]:
         DataError: no such file, a column is missing, or a cell that should be a number is none.
     """
     found = []
-    for number, line in enumerate(read_table(path), 2):
+    for place, line in enumerate(read_table(path), 2):
         missing = [name for name in COLUMNS if name not in line]
         if missing:
             raise DataError(f"{path} has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
@@ -125,7 +125,7 @@ def read_rows(path: str | Path, leave_out: Sequence[str] = ()) -> list[Row]:
             numbers = {name: float(line[name]) for name in COLUMNS[2:-1]}
             seconds = float(line["seconds"]) if line["seconds"] else None
         except ValueError as error:
-            raise DataError(f"{path}, line {number}: {error}") from error
+            raise DataError(f"{path}, line {place}: {error}") from error
         if numbers["bits_incl_overhead"] < _FULL:
             found.append(Row(line["method"], line["settings"], **numbers, seconds=seconds))
     return found
@@ -134,9 +134,8 @@ def read_rows(path: str | Path, leave_out: Sequence[str] = ()) -> list[Row]:
 def write_rows(rows: Iterable[Row], path: Path) -> None:
     """Rows as CSV, by bits."""
     digits = {"bits_incl_overhead": ".4f", "loss": ".4f", "ppl": ".2f", "kl": ".5f", "top1": ".4f", "seconds": ".1f"}
-    shown = [
-        {name: number(value, digits.get(name, "")) for name, value in asdict(row).items()} for row in by_bits(rows)
-    ]
+    found = map(asdict, by_bits(rows))
+    shown = [{name: number(value, digits.get(name, "")) for name, value in row.items()} for row in found]
     save_csv(shown, COLUMNS, path, overwrite=True)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from nash_swarm.suite.markdown import markdown_table, number
+from nash_swarm.suite.output import can_draw, write_texts
 from nash_swarm.suite.record import origin, save_record
 from nash_swarm.suite.results import CSV, JSON, save_csv
 from nash_swarm.suite.synthetic.cells import Row
 from nash_swarm.suite.synthetic.contest import COLUMNS, DONE
-from nash_swarm.suite.writing import can_draw, write_texts
 
 REPORT, FIGURE = "report.md", "solvers"
 FILES = (CSV, JSON, REPORT, f"{FIGURE}.png", f"{FIGURE}.svg")

@@ -21,8 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from reporting import new_file, origin, write_json
+from reporting import FIGURES, origin, own_file, write_json
 
+from nash_swarm.suite.markdown import rows_table
+
+WORKER = Path(__file__).parent / "speed" / "worker.py"
 HELD_OUT = 8192
 Row = dict[str, Any]
 
@@ -33,7 +36,7 @@ class Contestant:
     Args:
         name: of its row.
         python: interpreter.
-        kind: of `worker`.
+        kind: of engine, see `speed/worker.py`.
         path: the model.
         threads: how many it computes with.
         prompt, new: tokens read at once, and tokens generated one by one after the first that follows them.
@@ -41,17 +44,13 @@ class Contestant:
 
     def __init__(self, name: str, python: str, kind: str, path: str, threads: int, prompt: int, new: int) -> None:
         self.name, self.threads = name, threads
-        command = [python, "-W", "ignore", __file__, "--worker", json.dumps([kind, path, threads, prompt, new])]
+        command = [python, "-W", "ignore", str(WORKER), json.dumps([kind, path, threads, prompt, new])]
         # a pool of OpenMP threads would stay awake beside ours
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=environment,
-        )
+        )  # fmt: skip
         self.bytes = int(self._answer()["bytes"])
         self.prompt: list[float] = []
         self.decode: list[float] = []
@@ -74,91 +73,6 @@ class Contestant:
 
     def stop(self) -> None:
         self._process.communicate()
-
-
-def worker(kind: str, path: str, threads: int, prompt: int, new: int) -> None:
-    """Say the model's bytes, then time one prompt and the tokens after it for every line that comes in."""
-    size, run = (_llama if kind == "llama" else _transformers)(kind, path, threads, prompt, new)
-    run(2)
-    print(json.dumps({"bytes": size}), flush=True)
-    for _ in sys.stdin:
-        read, decode = run(new)
-        print(json.dumps({"prompt": read, "decode": decode}), flush=True)
-
-
-class FirstToken:
-    """A streamer of transformers' that notes when the first token after the prompt is there."""
-
-    def __init__(self) -> None:
-        self._calls, self.came = 0, 0.0
-
-    def put(self, tokens: object) -> None:
-        self._calls += 1  # the prompt comes first
-        if self._calls == 2:
-            self.came = time.perf_counter()
-
-    def end(self) -> None: ...
-
-
-def _transformers(kind: str, path: str, threads: int, prompt: int, new: int) -> tuple[int, Any]:
-    import torch
-
-    import nash_swarm
-    from nash_swarm.artifacts.packed_model import counted_bytes
-    from nash_swarm.models.source import load_source
-
-    torch.set_num_threads(threads)
-    if kind == "packed":
-        model, size = nash_swarm.load(path), counted_bytes(path)
-    else:
-        model = load_source(path).model.to(getattr(torch, kind))
-        size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    ids = torch.arange(1000, 1000 + prompt)[None]
-    # no token ends the text early: `min_new_tokens` would add a pass over the vocabulary to every step
-    model.generation_config.eos_token_id = None
-
-    def run(tokens: int) -> tuple[float, float]:
-        first, start = FirstToken(), time.perf_counter()
-        model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=1 + tokens, do_sample=False, pad_token_id=0,
-            streamer=first,
-        )  # fmt: skip
-        return first.came - start, time.perf_counter() - first.came
-
-    return size, run
-
-
-def _llama(kind: str, path: str, threads: int, prompt: int, new: int) -> tuple[int, Any]:
-    import ctypes
-
-    import llama_cpp
-    import numpy as np
-
-    llama_cpp.llama_backend_init()
-    model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
-    settings = llama_cpp.llama_context_default_params()
-    settings.n_ctx, settings.n_batch, settings.n_ubatch = 2 * (prompt + new), prompt, min(prompt, 512)
-    settings.n_threads = settings.n_threads_batch = threads
-    context = llama_cpp.llama_init_from_model(model, settings)
-    words = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-
-    def decode(tokens: list[int]) -> int:
-        memory = (llama_cpp.llama_token * len(tokens))(*tokens)
-        if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(memory, len(tokens))):
-            raise RuntimeError("llama_decode failed")
-        logits = llama_cpp.llama_get_logits_ith(context, -1)
-        return int(np.ctypeslib.as_array(ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), (words,)).argmax())
-
-    def run(tokens: int) -> tuple[float, float]:
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-        start = time.perf_counter()
-        token = decode(list(range(1000, 1000 + prompt)))
-        read = time.perf_counter()
-        for _ in range(tokens):
-            token = decode([token])
-        return read - start, time.perf_counter() - read
-
-    return Path(path).stat().st_size, run
 
 
 def llama_file(python: str, source: str, kind: str, folder: Path) -> str:
@@ -251,6 +165,7 @@ def memory(packed: str, tiny: str) -> None:
 
     import nash_swarm
     from nash_swarm.artifacts.packed_model import counted_bytes
+    from nash_swarm.suite.memory import status
 
     def use(model: Any, tokens: int) -> None:
         ids = torch.arange(tokens)[None]
@@ -258,13 +173,13 @@ def memory(packed: str, tiny: str) -> None:
 
     torch.set_num_threads(1)
     use(nash_swarm.load(tiny), 8)
-    framework = _status("VmRSS")
+    framework = status("VmRSS")
     start = time.perf_counter()
     model = nash_swarm.load(packed)
     seconds = time.perf_counter() - start
-    loaded, peak = _status("VmRSS"), _status("VmHWM")
+    loaded, peak = status("VmRSS"), status("VmHWM")
     use(model, 8)
-    used = _status("VmRSS")
+    used = status("VmRSS")
     size = counted_bytes(packed)
     dense = sum(
         4 * module.layout.weights
@@ -285,12 +200,6 @@ def memory(packed: str, tiny: str) -> None:
             }
         )
     )
-
-
-def _status(field: str) -> int:
-    """Bytes; Linux only."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
 
 
 def activations(arguments: argparse.Namespace) -> list[Row]:
@@ -333,12 +242,8 @@ COLUMNS = {
 def report(results: dict[str, Any]) -> None:
     print(f"`{results['command']}`; {results['versions']}, {results['machine']}")
     for title, columns in COLUMNS.items():
-        if title not in results:
-            continue
-        print(f"\n### {title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-        for row in results[title]:
-            cells = [format(row[name], spec) for name, spec in columns.items()]
-            print(f"| {' | '.join(cells)} |")
+        if title in results:
+            print("\n".join(["", f"### {title}", "", *rows_table(results[title], columns)]))
 
 
 def main() -> None:
@@ -357,13 +262,9 @@ def main() -> None:
     parser.add_argument("--text", help="held-out text, by default the built-in one")
     parser.add_argument("--llama-python", help="interpreter that has llama-cpp-python")
     parser.add_argument("--only", choices=tuple(COLUMNS), help="one of the three parts")
-    parser.add_argument("--json", metavar="FILE", type=new_file, help="write all figures here")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--json", metavar="FILE", type=own_file(FIGURES), help="write all figures here")
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        worker(*json.loads(arguments.worker))
-        return
     if arguments.memory:
         memory(*arguments.memory)
         return

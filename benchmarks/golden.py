@@ -19,8 +19,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -168,8 +166,10 @@ def digests(names: Sequence[str]) -> Digests:
 def conditions() -> dict[str, Any]:
     """What the digests depend on beside the code, and which code it was."""
     values = origin(*PACKAGES)
-    values["machine"] |= {"processor": _processor(), "instructions": _instructions()}
-    values["commit"] = _commit()
+    processor = values["machine"]["processor"] or values["machine"]["architecture"]
+    values["machine"] |= {
+        "processor": f"{processor} ({llvm.get_host_cpu_name()})", "instructions": _instructions(),
+    }  # fmt: skip
     return values
 
 
@@ -191,29 +191,12 @@ def differences(found: Digests, kept: Digests) -> list[str]:
     return [part for part in {**wanted, **found} if found.get(part) != wanted.get(part)]
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return f"{named or platform.processor() or platform.machine()} ({llvm.get_host_cpu_name()})"
-
-
 def _instructions() -> str:
     """Those of the kernels and of torch."""
     features = llvm.get_host_cpu_features()
     best = "avx512vnni" if features.get("avx512vnni") else "avx2" if features.get("avx2") else "generic"
     kernels = os.environ.get("NASH_SWARM_KERNELS") or best
     return f"kernels {kernels}, torch {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _commit() -> str:
-    """The commit of the code, with `+` if files have changed since; empty outside a repository."""
-    folder = Path(__file__).parents[1]
-    words = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
-    try:
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ from pathlib import Path
 
 from peer_tools.contest import Contest
 from peer_tools.picture import draw
-from peer_tools.table import COLUMNS, compare, markdown, markdown_comparisons, read_rows, write_rows
+from peer_tools.table import COLUMNS, by_bits, compare, markdown, markdown_comparisons, read_rows, write_rows
 from reporting import FIGURES, new_pictures, origin, own_file, write_json
 
 from nash_swarm.caveats import counted
@@ -71,8 +71,8 @@ def main() -> None:
         draw(rows, arguments.plot, f"{facts['model']}: {counted(facts['test_tokens'], facts['test'])}")
     values = {
         **origin("torch", "transformers", "numpy", "numba"), **contest.values,
-        "measured": [asdict(row) for row in measured],
-        "comparisons": [asdict(each) | {"ratio": each.ratio, "halved": each.halved} for each in comparisons],
+        "by row": contest.values["rows"], "rows": [asdict(row) for row in by_bits(rows)],
+        "comparisons": [each.to_dict() for each in comparisons],
     }  # fmt: skip
     write_json(arguments.json, values)
 

@@ -19,13 +19,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from reporting import new_file, origin, write_json
+from reporting import FIGURES, origin, own_file, write_json
 
 from nash_swarm import registry
 from nash_swarm.game import BitGame
 from nash_swarm.game.demand import regret as regret_at
 from nash_swarm.game.interactions import interaction_of
 from nash_swarm.solvers.base import Solver
+from nash_swarm.suite.markdown import rows_table
 from nash_swarm.suite.memory import peak_memory
 from nash_swarm.suite.synthetic.games import budget_of, numpy_quantile
 from nash_swarm.suite.synthetic.games import separable as separable_game
@@ -142,15 +143,12 @@ def scaling(sizes: Sequence[int], coupled_sizes: Sequence[int]) -> list[Row]:
 
 def show(title: str, rows: Sequence[Row], columns: dict[str, str]) -> None:
     """A Markdown table; `columns` maps names to format specifications."""
-    print(f"\n### {title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-    for row in rows:
-        cells = [format(row[name], spec) if row[name] is not None else "" for name, spec in columns.items()]
-        print(f"| {' | '.join(cells)} |")
+    print("\n".join(["", f"### {title}", "", *rows_table(rows, columns)]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", metavar="FILE", type=new_file, help="write all figures here")
+    parser.add_argument("--json", metavar="FILE", type=own_file(FIGURES), help="write all figures here")
     parser.add_argument(
         "--quick", action="store_true", help="games up to 10^6 agents, a minute for the integer program"
     )

@@ -20,9 +20,6 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 EFFORTS = ("fast", "default", "best")
 """How much time a compression may take, see `nash_swarm.pipeline.effort`."""
 
-PROTOCOLS = ("nash-swarm", "original")
-"""What a benchmark runs."""
-
 ACTIVATIONS = ("int8", "fp32")
 """How inputs of packed matrices are rounded; the first unless told otherwise."""
 

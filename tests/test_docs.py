@@ -211,7 +211,7 @@ def test_every_benchmark_command_parses(document: Path) -> None:
         if words[:1] == ["python"] and words[1].startswith("benchmarks/"):
             assert (ROOT / words[1]).is_file(), line
             try:
-                parse(Path(words[1]).stem, words[2:])
+                parse(words[1].removeprefix("benchmarks/").removesuffix(".py"), words[2:])
             except SystemExit:
                 pytest.fail(line)
 

@@ -13,7 +13,7 @@ from nash_swarm.errors import DataError, LeftOutWarning, UsageError
 from nash_swarm.integrations.harness import require_harness
 from nash_swarm.models.source import load_source
 from nash_swarm.suite import fanning
-from nash_swarm.suite.synthetic.files import results_of, write_files
+from nash_swarm.suite.synthetic.report import results_of, write_files
 from nash_swarm.suite.writing import write_report
 
 ROOT = Path(__file__).parents[1]

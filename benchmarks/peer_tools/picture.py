@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from nash_swarm.suite.figures import mark, save_picture
 from peer_tools.table import Row, by_bits
 
-_STYLE = {
-    "svg.hashsalt": "nash-swarm", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False, "legend.fontsize": 8,
-}  # fmt: skip
-_MARKERS = "osD^vPX*<>hp"
 _TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -25,13 +19,12 @@ def draw(rows: Iterable[Row], stem: Path, title: str) -> list[Path]:
     groups: dict[str, list[Row]] = {}
     for row in by_bits(rows):
         groups.setdefault(row.method, []).append(row)
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(7.0, 4.6), layout="constrained")
-        FigureCanvasAgg(figure)
+    ordered = sorted(groups.items(), key=lambda item: (not item[1][0].ours, item[0]))
+
+    def picture(figure: Figure) -> None:
         axes = figure.subplots()
-        ordered = sorted(groups.items(), key=lambda item: (not item[1][0].ours, item[0]))
         for number, (method, found) in enumerate(ordered):
-            points = axes.plot(*_places(found), _MARKERS[number % len(_MARKERS)], markersize=5, label=method)
+            points = axes.plot(*_places(found), mark(number), markersize=5, label=method)
             if found[0].ours:
                 axes.plot(*_places(best_by_bits(found)), color=points[0].get_color(), linewidth=1.6)
         axes.set_yscale("log")
@@ -42,10 +35,8 @@ def draw(rows: Iterable[Row], stem: Path, title: str) -> list[Path]:
         axes.set_ylabel("KL to the original, nats per token")
         axes.set_title(title, fontsize=9)
         axes.legend(loc="upper right")
-        written = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
-        for path in written:
-            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
-    return written
+
+    return save_picture(picture, (7.0, 4.6), stem, overwrite=True)
 
 
 def best_by_bits(rows: Iterable[Row]) -> list[Row]:

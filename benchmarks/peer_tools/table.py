@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from nash_swarm.errors import DataError
-from nash_swarm.suite.results import read_table
+from nash_swarm.suite.markdown import markdown_table, number
+from nash_swarm.suite.results import read_table, save_csv
 
 OURS = "nash-swarm"
 """What the methods of our own rows begin with."""
@@ -75,6 +76,18 @@ class Comparison:
         """Whether ours is lower by 50 % or more."""
         return self.ratio is not None and self.ratio <= HALF
 
+    def to_dict(self) -> dict[str, Any]:
+        """A row of a record."""
+        return {
+            "bits": self.bits,
+            "best": f"{self.best.method}, {self.best.settings} ({self.best.bits_incl_overhead:.4f})",
+            "best kl": self.best.kl,
+            "our bits": None if self.ours is None else self.ours.bits_incl_overhead,
+            "our kl": None if self.ours is None else self.ours.kl,
+            "ratio": self.ratio,
+            "halved": self.halved,
+        }
+
 
 def compare(rows: Iterable[Row], slack: float = 5e-5) -> list[Comparison]:
     """One comparison for every number of bits that a peer has.
@@ -102,7 +115,7 @@ def read_rows(path: str | Path, leave_out: Sequence[str] = ()) -> list[Row]:
         DataError: no such file, a column is missing, or a cell that should be a number is none.
     """
     found = []
-    for number, line in enumerate(read_table(path), 2):
+    for place, line in enumerate(read_table(path), 2):
         missing = [name for name in COLUMNS if name not in line]
         if missing:
             raise DataError(f"{path} has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
@@ -112,7 +125,7 @@ def read_rows(path: str | Path, leave_out: Sequence[str] = ()) -> list[Row]:
             numbers = {name: float(line[name]) for name in COLUMNS[2:-1]}
             seconds = float(line["seconds"]) if line["seconds"] else None
         except ValueError as error:
-            raise DataError(f"{path}, line {number}: {error}") from error
+            raise DataError(f"{path}, line {place}: {error}") from error
         if numbers["bits_incl_overhead"] < _FULL:
             found.append(Row(line["method"], line["settings"], **numbers, seconds=seconds))
     return found
@@ -120,13 +133,10 @@ def read_rows(path: str | Path, leave_out: Sequence[str] = ()) -> list[Row]:
 
 def write_rows(rows: Iterable[Row], path: Path) -> None:
     """Rows as CSV, by bits."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for row in by_bits(rows):
-            values = asdict(row)
-            digits = {"bits_incl_overhead": 4, "loss": 4, "ppl": 2, "kl": 5, "top1": 4, "seconds": 1}
-            writer.writerow(values | {k: f"{values[k]:.{d}f}" for k, d in digits.items() if values[k] is not None})
+    digits = {"bits_incl_overhead": ".4f", "loss": ".4f", "ppl": ".2f", "kl": ".5f", "top1": ".4f", "seconds": ".1f"}
+    found = map(asdict, by_bits(rows))
+    shown = [{name: number(value, digits.get(name, "")) for name, value in row.items()} for row in found]
+    save_csv(shown, COLUMNS, path, overwrite=True)
 
 
 def by_bits(rows: Iterable[Row]) -> list[Row]:
@@ -136,26 +146,27 @@ def by_bits(rows: Iterable[Row]) -> list[Row]:
 
 def markdown(rows: Iterable[Row]) -> str:
     """All rows."""
-    lines = ["| method | settings | bits | loss | KL | top-1 |", "|---|---|---:|---:|---:|---:|"]
-    for row in by_bits(rows):
-        name = f"**{row.method}**" if row.ours else row.method
-        figures = f"{row.bits_incl_overhead:.4f} | {row.loss:.4f} | {row.kl:.4f} | {100 * row.top1:.1f} %"
-        lines.append(f"| {name} | {row.settings} | {figures} |")
-    return "\n".join(lines)
+    body = [
+        [
+            f"**{row.method}**" if row.ours else row.method, row.settings, f"{row.bits_incl_overhead:.4f}",
+            f"{row.loss:.4f}", f"{row.kl:.4f}", f"{100 * row.top1:.1f} %",
+        ]
+        for row in by_bits(rows)
+    ]  # fmt: skip
+    return "\n".join(markdown_table(["method", "settings", "bits", "loss", "KL", "top-1"], body, texts=2))
 
 
 def markdown_comparisons(comparisons: Iterable[Comparison]) -> str:
     """One line for every number of bits of a peer; says where ours is not 50 % lower."""
-    lines = [
-        "| bits of a peer | best peer within 0.1 bit | its KL | ours, bits | KL | ratio | lower by half |",
-        "|---:|---|---:|---:|---:|---:|---|",
-    ]
+    head = ["bits of a peer", "best peer within 0.1 bit", "its KL", "ours, bits", "KL", "ratio", "lower by half"]
+    formats = {"bits": ".4f", "best": "", "best kl": ".4f", "our bits": ".4f", "our kl": ".4f", "ratio": ".2f"}
+    body = []
     for each in comparisons:
-        best = f"{each.best.method}, {each.best.settings} ({each.best.bits_incl_overhead:.4f})"
+        verdict = "no, not even lower"
         if each.ours is None:
-            lines.append(f"| {each.bits:.4f} | {best} | {each.best.kl:.4f} | none | | | no row |")
-            continue
-        verdict = "yes" if each.halved else "no" if each.ours.kl < each.best.kl else "no, not even lower"
-        ours = f"{each.ours.bits_incl_overhead:.4f} | {each.ours.kl:.4f} | {each.ratio:.2f}"
-        lines.append(f"| {each.bits:.4f} | {best} | {each.best.kl:.4f} | {ours} | {verdict} |")
-    return "\n".join(lines)
+            verdict = "no row"
+        elif each.ours.kl < each.best.kl:
+            verdict = "yes" if each.halved else "no"
+        values = each.to_dict()
+        body.append([*(number(values[name], how) for name, how in formats.items()), verdict])
+    return "\n".join(markdown_table(head, body, texts=2))

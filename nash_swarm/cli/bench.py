@@ -1,167 +1,117 @@
-"""`nash-swarm bench`."""
+"""`nash-swarm bench`: an option for each field of the suite's `Settings`, and those of the run and its report."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from nash_swarm.cli import early, options
-from nash_swarm.errors import UsageError
 from nash_swarm.files.named import require_source
-from nash_swarm.names import ACTIVATIONS, DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, PROTOCOLS
+from nash_swarm.names import ACTIVATIONS
+from nash_swarm.suite.settings import QUICK, Settings
 
 _COMPARED = "What is compared"
 _SHOWN = ("method", "bits", "bytes", "delta_loss", "perplexity", "kl", "top1")
 
 
-def bench(
-    models: Annotated[
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _granularities(text: str) -> tuple[str, ...]:
+    return tuple(options.read_granularity(name) for name in _names(text))
+
+
+def _shown(value: Any) -> str:
+    return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value)
+
+
+def _option(name: str, told: str, panel: str = options.QUALITY, metavar: str | None = None, **more: Any) -> Any:
+    return typer.Option(name, help=told, rich_help_panel=panel, metavar=metavar, **more)
+
+
+def _listed(name: str, told: str, metavar: str = "NAME,NAME") -> Any:
+    return _option(name, f"{told}, with commas between.", _COMPARED, metavar)
+
+
+_OPTIONS: dict[str, Any] = {
+    "models": Annotated[
         list[str],
         typer.Argument(metavar="MODEL...", help="Directories, hub ids, .gguf files, or the demo model 'smollm2'."),
     ],
+    "solvers": _listed("--solvers", "Solvers, or 'all'"),
+    "bits": _listed("--bits", "Budgets in bits per parameter", "N,N"),
+    "quantizers": _listed("--quantizer", "Rounding methods"),
+    "damages": _listed("--damage", "Damage estimators"),
+    "granularities": _listed("--granularity", "What an agent is: layer, block, tile or parameter"),
+    "text": options.TextSource,
+    "chat_template": options.ChatTemplate,
+    "eval_text": _option(
+        "--eval-text", "Text that losses are of.", options.TEXT, "TEXT", show_default="what is held out of --text"
+    ),
+    "windows": _option("--windows", "Calibration windows.", options.TEXT, "N", min=1),
+    "eval_windows": _option("--eval-windows", "Windows that losses are of.", options.TEXT, "N", min=1),
+    "length": _option("--length", "Tokens of a window.", options.TEXT, "N"),
+    "scope": options.ScopeName,
+    "strategies": options.Widths,
+    "group_size": options.GroupSize,
+    "activations": _option(
+        "--activations", f"Inputs of packed matrices: {' or '.join(ACTIVATIONS)}.", metavar="NAME"
+    ),
+    "seed": options.Seed,
+    "trust_remote_code": options.TrustRemoteCode,
+}  # fmt: skip
+"""How each field of `Settings` is given; defaults are the fields' own."""
+_READ: dict[str, Callable[[Any], Any]] = {
+    "models": tuple, "solvers": _names, "bits": options.read_budgets, "quantizers": _names, "damages": _names,
+    "granularities": _granularities, "scope": options.read_scope, "strategies": options.read_widths,
+}  # fmt: skip
+"""How fields whose options are text of another type are read."""
+
+
+def _parameter(name: str, default: Any) -> inspect.Parameter:
+    """The option of a field; one that `--quick` changes is `None` unless it is given."""
+    kind, given = _OPTIONS[name], default
+    if isinstance(default, tuple):
+        given = _shown(default)
+    if isinstance(kind, typer.models.OptionInfo):
+        if name in QUICK:
+            kind.show_default, given = str(given), None
+        kind = Annotated[(str if isinstance(given, str) or isinstance(default, tuple) else int) | None, kind]
+    empty = inspect.Parameter.empty
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=empty if default is MISSING else given, annotation=kind
+    )
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of `Settings` in the place of its `**given`."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())
+    settings = [_parameter(field.name, field.default) for field in fields(Settings)]
+    told: Any = command
+    told.__signature__ = inspect.Signature([*settings, *own[:-1]])
+    told.__annotations__ = {each.name: each.annotation for each in told.__signature__.parameters.values()}
+    return command
+
+
+@_with_settings
+def bench(
     *,
-    solvers: Annotated[
-        str | None,
-        typer.Option(
-            "--solvers",
-            metavar="NAME,NAME",
-            help="Names with commas between, or 'all'.",
-            show_default="all",
-            rich_help_panel=_COMPARED,
-        ),
-    ] = None,
-    bits: Annotated[
-        str | None,
-        typer.Option(
-            "--bits",
-            metavar="N,N",
-            help="Budgets in bits per parameter.",
-            show_default="2.5,3,3.5,4",
-            rich_help_panel=_COMPARED,
-        ),
-    ] = None,
-    quantizer: Annotated[
-        str,
-        typer.Option(
-            "--quantizer",
-            metavar="NAME,NAME",
-            help="Rounding methods, with commas between.",
-            rich_help_panel=_COMPARED,
-        ),
-    ] = DEFAULT_QUANTIZER,
-    damage: Annotated[
-        str,
-        typer.Option(
-            "--damage",
-            metavar="NAME,NAME",
-            help="Damage estimators, with commas between.",
-            rich_help_panel=_COMPARED,
-        ),
-    ] = "fisher",
-    granularity: Annotated[
-        str,
-        typer.Option(
-            "--granularity",
-            metavar="NAME,NAME",
-            help="What an agent is: layer, block, tile or parameter, with commas between.",
-            rich_help_panel=_COMPARED,
-        ),
-    ] = "block",
     peers: Annotated[
-        Path | None,
-        typer.Option(
-            "--peers", metavar="CSV", help="Results of other tools, shown beside ours.", rich_help_panel=_COMPARED
-        ),
+        Path | None, _option("--peers", "Results of other tools, shown beside ours.", _COMPARED, "CSV")
     ] = None,
-    protocol: Annotated[
-        str,
-        typer.Option(
-            "--protocol",
-            metavar="NAME",
-            help="'nash-swarm', or 'original': first the methods of the document this project began with, as they were "
-            "and with everything counted; solvers nash,quantile,uniform and bits 3,4 unless told otherwise.",
-            rich_help_panel=_COMPARED,
-        ),
-    ] = PROTOCOLS[0],
-    text: options.TextSource = "python-docs",
-    chat_template: options.ChatTemplate = False,
-    eval_text: Annotated[
-        str,
-        typer.Option(
-            "--eval-text",
-            metavar="TEXT",
-            help="Text that losses are of.",
-            show_default="what is held out of --text",
-            rich_help_panel=options.TEXT,
-        ),
-    ] = "",
-    windows: Annotated[
-        int | None,
-        typer.Option(
-            "--windows",
-            min=1,
-            metavar="N",
-            help="Calibration windows.",
-            show_default="16",
-            rich_help_panel=options.TEXT,
-        ),
-    ] = None,
-    eval_windows: Annotated[
-        int | None,
-        typer.Option(
-            "--eval-windows",
-            min=1,
-            metavar="N",
-            help="Windows that losses are of.",
-            show_default="16",
-            rich_help_panel=options.TEXT,
-        ),
-    ] = None,
-    length: Annotated[
-        int, typer.Option("--length", metavar="N", help="Tokens of a window.", rich_help_panel=options.TEXT)
-    ] = 512,
-    scope: options.ScopeName = "model",
-    strategies: options.Widths = "2,3,4,5,6,8",
-    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
     quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick",
-            help="Minutes: two budgets, three solvers and 4 windows unless told otherwise.",
-            rich_help_panel=options.QUALITY,
-        ),
+        bool, _option("--quick", "Minutes: two budgets, three solvers and 4 windows unless told otherwise.")
     ] = False,
-    activations: Annotated[
-        str,
-        typer.Option(
-            "--activations",
-            metavar="NAME",
-            help=f"Inputs of packed matrices: {' or '.join(ACTIVATIONS)}.",
-            rich_help_panel=options.QUALITY,
-        ),
-    ] = ACTIVATIONS[0],
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs",
-            metavar="N",
-            help="Cells at a time; each holds the model. -1: one a core.",
-            rich_help_panel=options.QUALITY,
-        ),
-    ] = 1,
+    jobs: Annotated[int, _option("--jobs", "Cells at a time; each holds the model. -1: one a core.", metavar="N")] = 1,
     backend: Annotated[
-        str,
-        typer.Option(
-            "--backend",
-            metavar="NAME",
-            help="Of joblib: loky, threading, multiprocessing, dask, ray.",
-            rich_help_panel=options.QUALITY,
-        ),
+        str, _option("--backend", "Of joblib: loky, threading, multiprocessing, dask, ray.", metavar="NAME")
     ] = "loky",
-    seed: options.Seed = 0,
-    trust_remote_code: options.TrustRemoteCode = False,
     output: Annotated[
         Path,
         typer.Option(
@@ -175,35 +125,19 @@ def bench(
     ],
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **given: Any,
 ) -> None:
     """Compare solvers: measure each MODEL once, then solve, pack and evaluate every cell of solvers x budgets.
 
     Every finished cell is kept in REPORT: a run that was killed repeats nothing. Writes results.csv, results.json,
     report.md, table.tex, report.html and figures.
     """
-    if protocol not in PROTOCOLS:
-        raise UsageError(f"no protocol named {protocol!r}; there are {', '.join(PROTOCOLS)}")
-    given: dict[str, Any] = {
-        "solvers": None if solvers is None else _names(solvers),
-        "bits": None if bits is None else options.read_budgets(bits),
-        "windows": windows,
-        "eval_windows": eval_windows,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    grains = tuple(options.read_granularity(name) for name in _names(granularity))
-    within = options.read_scope(scope)
-    widths = options.read_widths(strategies)
-    if given.get("solvers") != ("all",):
-        early.check_names("solvers", given.get("solvers", ()))
-    early.check_names("quantizers", _names(quantizer))
-    early.check_names("damage", _names(damage))
-    early.check_budgets(given.get("bits", ()))
-    for grain in grains:
-        early.check_agents(widths, grain, group_size, None)
-    if activations not in ACTIVATIONS:
-        raise UsageError(f"activations must be one of {', '.join(ACTIVATIONS)}, not {activations!r}")
-
-    for model in models:
+    told = {name: _READ.get(name, lambda as_is: as_is)(value) for name, value in given.items() if value is not None}
+    settings = Settings(**(QUICK if quick else {}) | told)
+    settings.check()
+    for granularity in settings.granularities:
+        early.check_agents(settings.strategies, granularity, settings.group_size, None)
+    for model in settings.models:
         require_source(model)
 
     import shlex
@@ -214,34 +148,18 @@ def bench(
     from nash_swarm.cli import show
     from nash_swarm.files.places import check_no_input, source_places
     from nash_swarm.suite.folder import FILES, check_report_folder
-    from nash_swarm.suite.original.running import run_original
     from nash_swarm.suite.peers import read_peers
     from nash_swarm.suite.running import run
-    from nash_swarm.suite.settings import BESIDE_ORIGINAL, QUICK, Settings
     from nash_swarm.suite.tables import by_model
     from nash_swarm.suite.writing import write_report
 
-    chosen: dict[str, Any] = dict(QUICK) if quick else {}
-    if protocol == "original":
-        chosen |= BESIDE_ORIGINAL
-    chosen |= given
-    settings = Settings(
-        tuple(models), quantizers=_names(quantizer), damages=_names(damage),
-        granularities=grains,
-        scope=within, strategies=widths, group_size=group_size,
-        text=text, eval_text=eval_text, chat_template=chat_template, length=length, activations=activations, seed=seed,
-        trust_remote_code=trust_remote_code, **chosen,
-    )  # fmt: skip
     check_report_folder(output)
     for name in FILES:
         if (output / name).is_file():
-            check_no_input(output / name, source_places(text, eval_text, peers))
+            check_no_input(output / name, source_places(settings.text, settings.eval_text, peers))
     others = () if peers is None else tuple(read_peers(peers))
     command = shlex.join(["nash-swarm", *sys.argv[1:]])
-    found = (run_original if protocol == "original" else run)(
-        settings, output, jobs=jobs, backend=backend, command=command, quiet=quiet
-    )
-    results = replace(found, peers=others)
+    results = replace(run(settings, output, jobs=jobs, backend=backend, command=command, quiet=quiet), peers=others)
     files = write_report(results, output, overwrite=True)
     if json:
         show.print_json(
@@ -263,10 +181,6 @@ def bench(
     for failure in results.failures:
         show.print_rich(f"{failure['method']} at {failure['bits']:g} bits: {failure['error']}")
     show.print_rich(f"{results.facts['seconds']:.0f} s; open {output / 'report.html'}")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _cell(value: Any) -> str:

@@ -5,18 +5,12 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nash_swarm.cli import early, options
 from nash_swarm.errors import UsageError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from nash_swarm.suite.synthetic.cells import Row
 
 
 def bench_solvers(
@@ -47,17 +41,16 @@ def bench_solvers(
     from nash_swarm.game.budget import parse_size
     from nash_swarm.suite.folder import ReportFolder, check_report_folder
     from nash_swarm.suite.synthetic.contest import KINDS, check_question, compare_solvers
-    from nash_swarm.suite.synthetic.files import CSV, FIGURES, JSON, REPORT, results_of, write_files
     from nash_swarm.suite.synthetic.games import FAMILIES
+    from nash_swarm.suite.synthetic.report import FILES, SHOWN, cells, results_of, write_files
 
     families = tuple(FAMILIES) if games == "all" else games.split(",")
     most_memory = parse_size(memory)
     check_question(names, families, numbers, limit)
-    check_report_folder(output, kinds=KINDS, files=(CSV, JSON, REPORT, *FIGURES))
+    check_report_folder(output, kinds=KINDS, files=FILES)
     folder = ReportFolder(output, kinds=KINDS)
     rows = compare_solvers(
-        names, families=families, sizes=numbers, limit=limit, most_memory=most_memory, seed=seed, folder=folder,
-        quiet=quiet,
+        folder, names, families=families, sizes=numbers, limit=limit, most_memory=most_memory, seed=seed, quiet=quiet,
     )  # fmt: skip
     command = shlex.join(["nash-swarm", *sys.argv[1:]])
     results = results_of(rows, command, seed=seed, limit=limit)
@@ -66,15 +59,9 @@ def bench_solvers(
         show.print_json({"output": str(output), "files": written, **results})
         return
     for family in dict.fromkeys(row["game"] for row in rows):
-        show.print_rich(_table(family, [row for row in rows if row["game"] == family]))
+        body = cells(row for row in rows if row["game"] == family)
+        show.print_rich(show.table(f"{family} games", (*SHOWN, ""), body))
     print(f"{', '.join(written)} in {output}")
-
-
-def _table(family: str, rows: Sequence[Row]) -> Table:
-    from nash_swarm.cli import show
-    from nash_swarm.suite.synthetic.files import SHOWN, cells
-
-    return show.table(f"{family} games", (*SHOWN, ""), cells(rows))
 
 
 def _read_sizes(text: str) -> tuple[int, ...]:

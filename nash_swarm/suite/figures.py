@@ -45,7 +45,6 @@ def draw(results: Results, folder: Path, *, overwrite: bool = False) -> list[Pat
         pictures: dict[str, tuple[Callable[[Figure], None], tuple[float, float]]] = {
             "pareto": (partial(_pareto, rows=rows, peers=peers), (9, 3.8)),
             "predicted": (partial(_predicted, rows=rows), (4.5, 3.8)),
-            "solver-time": (partial(_times, rows=rows, details=results.details), (4.5, 3.8)),
             "price-and-regret": (partial(_traces, rows=rows, details=results.details), (9, 3.6)),
         }
         best = min(rows, key=lambda row: (abs(row.bits - 3), row.loss))
@@ -56,16 +55,24 @@ def draw(results: Results, folder: Path, *, overwrite: bool = False) -> list[Pat
             pictures["allocation"] = (partial(_heat, found=found, title=title), size)
             pictures["widths"] = (partial(_widths, found=found, title=title), (4.5, 3.0))
         for name, (picture, size) in pictures.items():
-            written += _save(picture, size, folder / f"{stem}-{name}", overwrite)
+            written += save_picture(picture, size, folder / f"{stem}-{name}", overwrite=overwrite)
     return written
 
 
-def _mark(place: int) -> str:
+def mark(place: int) -> str:
     """There are ten colours and eleven marks, so that no two of a hundred series look the same."""
     return _MARKERS[place % len(_MARKERS)]
 
 
-def _save(picture: Callable[[Figure], None], size: tuple[float, float], stem: Path, overwrite: bool) -> list[Path]:
+def save_picture(
+    picture: Callable[[Figure], None], size: tuple[float, float], stem: Path, *, overwrite: bool = False
+) -> list[Path]:
+    """Write what `picture` draws as PNG and SVG, the same bytes every time; returns the files, none if it drew nothing.
+
+    Raises:
+        UsageError: there is a file of such a name and `overwrite` is not set.
+        DataError: a file cannot be written.
+    """
     with rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
@@ -98,7 +105,7 @@ def _pareto(figure: Figure, rows: Sequence[Row], peers: Sequence[Mapping[str, An
         for place, (label, of) in enumerate(_series(rows).items()):
             points = [(row.bytes / 1e6, getattr(row, name)) for row in of if getattr(row, name) is not None]
             if points:
-                axes.plot(*zip(*points, strict=True), marker=_mark(place), markersize=4, lw=1, label=label)
+                axes.plot(*zip(*points, strict=True), marker=mark(place), markersize=4, lw=1, label=label)
         for method in dict.fromkeys(peer["method"] for peer in peers):
             points = [(p["bytes"] / 1e6, p[name]) for p in peers if p["method"] == method and p[name] is not None]
             if points:
@@ -119,28 +126,12 @@ def _predicted(figure: Figure, rows: Sequence[Row]) -> None:
     axes = figure.subplots()
     for place, (label, of) in enumerate(_series(known).items()):
         axes.plot(
-            [row.predicted_damage or 0.0 for row in of], [row.delta_loss for row in of], _mark(place),
+            [row.predicted_damage or 0.0 for row in of], [row.delta_loss for row in of], mark(place),
             markersize=4, label=label,
         )  # fmt: skip
     ends = [min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])]
     axes.plot(ends, ends, color="0.5", lw=0.8, ls="--")
     axes.set(xlabel="predicted damage", ylabel="measured rise of the loss, nats per token")
-    axes.legend()
-
-
-def _times(figure: Figure, rows: Sequence[Row], details: Mapping[str, Mapping[str, Any]]) -> None:
-    found = {label: [t for row in of for t in details.get(row.key, {}).get("timings", ())]
-             for label, of in _series(rows).items()}  # fmt: skip
-    if not any(found.values()):
-        return
-    axes = figure.subplots()
-    for place, (label, timings) in enumerate(found.items()):
-        points = sorted((each["agents"], each["seconds"]) for each in timings)
-        if points:
-            axes.plot(*zip(*points, strict=True), _mark(place), markersize=4, label=label)
-    _logarithmic(axes.set_xscale, axes.xaxis)
-    _logarithmic(axes.set_yscale, axes.yaxis)
-    axes.set(xlabel="agents", ylabel="seconds to solve and certify")
     axes.legend()
 
 
@@ -162,7 +153,7 @@ def _traces(figure: Figure, rows: Sequence[Row], details: Mapping[str, Mapping[s
     for axes, (name, title) in zip(figure.subplots(1, 2), panels, strict=True):
         for place, (of_name, _, label, points) in enumerate(found):
             if of_name == name:
-                axes.plot(*zip(*points, strict=True), marker=_mark(place), markersize=3, lw=1, label=label)
+                axes.plot(*zip(*points, strict=True), marker=mark(place), markersize=3, lw=1, label=label)
         axes.set(xlabel="iteration", ylabel=title, title=f"{bits:g} bits per parameter")
         if axes.lines:
             if any(y > 0 for line in axes.lines for y in line.get_ydata()):

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,19 @@ class ReportFolder:
         except (OSError, ValueError):
             return None
         return values if isinstance(values, dict) else None
+
+    def find_or(self, kind: str, determined_by: Sequence[Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is kept of the work that these JSON values determine, or what `work` returns, kept from now on.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        key = key_of(determined_by)
+        values = self.find(kind, key)
+        if values is None:
+            values = work()
+            self.keep(kind, key, values)
+        return values
 
     def keep(self, kind: str, key: str, values: Mapping[str, Any]) -> None:
         """Keep a finished piece of work; its file appears whole or not at all.

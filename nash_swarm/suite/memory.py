@@ -13,7 +13,7 @@ _FORGET = Path("/proc/self/clear_refs")
 def peak_memory() -> int:
     """Bytes. On Linux not from `getrusage`, where a new process starts with its parent's."""
     if _STATUS.exists():
-        return _status("VmHWM")
+        return status("VmHWM")
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -26,6 +26,7 @@ def forget_peak() -> None:
             _FORGET.write_text("5")
 
 
-def _status(name: str) -> int:
+def status(name: str) -> int:
+    """Bytes that Linux states under a name: `VmRSS`, `VmHWM` (its peak)."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024

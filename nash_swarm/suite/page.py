@@ -10,31 +10,17 @@ from typing import Any
 
 from nash_swarm.files.values import finite
 from nash_swarm.suite.heatmap import HeatMap
+from nash_swarm.suite.markdown import number
 from nash_swarm.suite.peers import beside
 from nash_swarm.suite.results import Results
 from nash_swarm.suite.rows import Row, labels
-from nash_swarm.suite.tables import ORIGINAL, about, by_model, facts_list
+from nash_swarm.suite.tables import CERTIFICATES, LOSSES, ORIGINAL, Column, about, by_model, facts_list, reference
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _PLOTTED = (
     "bits", "bytes", "kl", "perplexity", "predicted_damage", "delta_loss", "unilateral_regret", "gap",
 )  # fmt: skip
-_COLUMNS: tuple[tuple[str, str, str, str], ...] = (
-    ("bits", "bits asked", "g", "budget, bits per parameter"),
-    ("bytes", "bytes", ",d", "bytes that the budget covers"),
-    ("compression", "compression", ".1%", "share of the fp32 size that is saved"),
-    ("loss", "loss", ".4f", "nats per token"),
-    ("delta_loss", "Δ loss", "+.4f", "rise over the original's loss"),
-    ("perplexity", "perplexity", ".2f", "exp(loss)"),
-    ("kl", "KL", ".4f", "KL(original || packed), nats per token"),
-    ("top1", "top-1", ".1%", "share of tokens on which both find the same one likeliest"),
-    ("predicted_damage", "predicted", ".4f", "predicted rise of the loss"),
-    ("gap", "gap", ".3%", "certified distance from the best allocation of the game"),
-    ("unilateral_regret", "regret", ".2g", "largest gain of an agent that deviates alone; 0 is a Nash equilibrium"),
-    ("exchange_regret", "trade", ".2g", "best trade of bits between two agents"),
-    ("fill", "budget used", ".3%", "share of the budget that is used"),
-    ("solve_seconds", "seconds", ".3f", "to solve and certify"),
-)
+_COLUMNS = (*LOSSES, *(column for column in CERTIFICATES if column.field not in ("delta_loss", "shares")))
 
 
 def report_page(results: Results) -> str:
@@ -60,9 +46,9 @@ def report_page(results: Results) -> str:
         "maps": results.maps,
     }
     body = [_heading("Benchmark", "Solvers, budgets and models: what they take and what they lose")]
-    for number, (model, rows) in enumerate(groups.items()):
-        body += [f'<section class="model" data-model="{number}" aria-labelledby="model-{number}">']
-        body += [f'<h2 id="model-{number}">{escape(model)}</h2>', f"<p>{escape(about(rows))}</p>"]
+    for place, (model, rows) in enumerate(groups.items()):
+        body += [f'<section class="model" data-model="{place}" aria-labelledby="model-{place}">']
+        body += [f'<h2 id="model-{place}">{escape(model)}</h2>', f"<p>{escape(about(rows))}</p>"]
         body += ['<div class="charts"></div>', "<h3>All figures</h3>", _table(model, rows), "</section>"]
     if results.failures:
         body += ["<section><h2>Not possible</h2><ul>"]
@@ -119,7 +105,7 @@ def page(title: str, body: Sequence[str], data: Mapping[str, Any], scripts: Sequ
     )
 
 
-_DETAILS = ("trace", "timings", "allocation")
+_DETAILS = ("trace", "allocation")
 
 
 def _asset(name: str) -> str:
@@ -132,20 +118,12 @@ def _heading(title: str, line: str) -> str:
 
 def _table(model: str, rows: Sequence[Row]) -> str:
     """The table without a script; `report.js` makes it sortable."""
-    columns = [column for column in _COLUMNS if any(getattr(row, column[0]) is not None for row in rows)]
-    heads = ["<th scope='col'>method</th>"]
-    heads += [f"<th scope='col' title='{escape(told, quote=True)}'>{escape(name)}</th>" for _, name, _, told in columns]
+    columns = [column for column in _COLUMNS if any(getattr(row, column.field) is not None for row in rows)]
+    heads = ["<th scope='col'>method</th><th scope='col' title='budget, bits per parameter'>bits asked</th>"]
+    heads += [f"<th scope='col' title='{escape(c.told, quote=True)}'>{escape(c.heading)}</th>" for c in columns]
     heads += ["<th scope='col' title='another method chose the same allocation, which was packed once'>same as</th>"]
-    first = rows[0]
-    reference = {
-        "bytes": first.parameters * 4, "compression": 0.0, "loss": first.reference_loss,
-        "perplexity": first.reference_perplexity,
-    }  # fmt: skip
-    body = [_line(columns, ORIGINAL, reference, "")]
-    body += [
-        _line(columns, label, {name: getattr(row, name) for name, *_ in columns}, row.shares)
-        for row, label in zip(rows, labels(rows), strict=True)
-    ]
+    body = [_line(columns, ORIGINAL, reference(rows), "")]
+    body += [_line(columns, label, vars(row), row.shares) for row, label in zip(rows, labels(rows), strict=True)]
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="All figures of {escape(model)}">'
         f'<table class="sortable"><caption>Click on a column to sort by it.</caption>'
@@ -153,10 +131,9 @@ def _table(model: str, rows: Sequence[Row]) -> str:
     )
 
 
-def _line(columns: Sequence[tuple[str, str, str, str]], label: str, values: Mapping[str, Any], shares: str) -> str:
+def _line(columns: Sequence[Column], label: str, values: Mapping[str, Any], shares: str) -> str:
     cells = [f"<th scope='row'>{escape(label)}</th>"]
-    for name, _, how, _ in columns:
+    for name, how in (("bits", "g"), *((column.field, column.how) for column in columns)):
         value = values.get(name)
-        text = "" if value is None else format(value, how)
-        cells.append(f"<td data-value='{'' if value is None else repr(value)}'>{escape(text)}</td>")
+        cells.append(f"<td data-value='{'' if value is None else repr(value)}'>{escape(number(value, how))}</td>")
     return f"<tr>{''.join(cells)}<td class='text'>{escape(shares)}</td></tr>"

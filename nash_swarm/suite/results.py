@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 from nash_swarm.errors import DataError
 from nash_swarm.files.atomic import new_file
-from nash_swarm.files.values import finite
-from nash_swarm.suite.rows import COLUMNS, NUMBERS, Row, library_versions
+from nash_swarm.suite.record import origin, save_record
+from nash_swarm.suite.rows import COLUMNS, Row
 
 CSV = "results.csv"
 JSON = "results.json"
@@ -26,8 +25,8 @@ class Results:
     Attributes:
         rows: its figures.
         command: the command line that makes them again.
-        details: what a page shows of a row beside its figures, by the row's key: `trace` (records by iteration),
-            `timings` (`agents`, `seconds`) and `allocation` (the key of its map).
+        details: what a page shows of a row beside its figures, by the row's key: `trace` (records by iteration)
+            and `allocation` (the key of its map).
         maps: heat maps of allocations by their keys, as JSON values.
         failures: cells that could not be, with the reason: `model`, `method`, `bits` and `error`.
         peers: rows of other tools, see `read_peers`.
@@ -43,26 +42,19 @@ class Results:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_csv(rows: Iterable[Row], path: str | Path, *, overwrite: bool = False) -> None:
-    """Write rows as CSV; what was not measured is an empty cell.
+def save_csv(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: str | Path, *, overwrite: bool = False
+) -> None:
+    """Write rows as CSV; `None` is an empty cell.
 
     Raises:
         UsageError: there is a file of that name and `overwrite` is not set.
         DataError: the file cannot be written.
     """
     with new_file(path, overwrite=overwrite) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-
-
-def load_csv(path: str | Path) -> list[Row]:
-    """Read what `save_csv` wrote.
-
-    Raises:
-        DataError: no such file, or it is no table of results.
-    """
-    return [Row.from_dict({name: _value(name, line.get(name)) for name in COLUMNS}) for line in read_table(path)]
+        writer.writerows(rows)
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
@@ -83,46 +75,21 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
     return lines
 
 
-def save_json(results: Results, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write all results but their details as one JSON object.
-
-    Raises:
-        UsageError: there is a file of that name and `overwrite` is not set.
-        DataError: the file cannot be written.
-    """
-    values = {
-        "format": _FORMAT,
-        "command": results.command,
-        "versions": dict(library_versions()),
-        **results.facts,
-        "rows": [asdict(row) for row in results.rows],
-        "failures": [dict(failure) for failure in results.failures],
-    }
-    with new_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(json.dumps(finite(values), indent=1) + "\n", encoding="utf-8")
-
-
 def write_results(results: Results, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
-    """Write everything that a report consists of; returns the files.
+    """Write the rows as CSV, and them and everything but their details as a record; returns the files.
 
     Raises:
         UsageError: there is a file of such a name and `overwrite` is not set.
         DataError: a file cannot be written.
     """
-    written: Sequence[Path] = Path(folder) / CSV, Path(folder) / JSON
-    save_csv(results.rows, written[0], overwrite=overwrite)
-    save_json(results, written[1], overwrite=overwrite)
-    return list(written)
-
-
-def _value(name: str, text: str | None) -> Any:
-    if text is None:
-        raise DataError(f"the table has no column {name!r}")
-    if name not in NUMBERS:
-        return text
-    if not text:
-        return None
-    try:
-        return int(text) if text.lstrip("-").isdigit() else float(text)
-    except ValueError:
-        raise DataError(f"{text!r} is no {name}") from None
+    written = [Path(folder) / CSV, Path(folder) / JSON]
+    save_csv(map(asdict, results.rows), COLUMNS, written[0], overwrite=overwrite)
+    values = {
+        "format": _FORMAT,
+        **origin(results.command),
+        **results.facts,
+        "rows": [asdict(row) for row in results.rows],
+        "failures": [dict(failure) for failure in results.failures],
+    }
+    save_record(written[1], values, overwrite=overwrite)
+    return written

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import math
-import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-
-from nash_swarm.errors import DataError
-from nash_swarm.files.values import record, table
 
 PROTOCOL = "nash-swarm"
 """Sizes are bytes on disk, and losses are of windows without padding."""
-_LIBRARIES = ("nash-swarm", "torch", "transformers", "numpy", "numba", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +18,7 @@ class Row:
     `None` (an empty cell of the table) is what a protocol does not measure.
 
     Attributes:
-        protocol: how sizes are counted and losses measured, see `PROTOCOL` and `nash_swarm.suite.original`.
+        protocol: how sizes are counted and losses measured, see `PROTOCOL` and `benchmarks/original/`.
         model: name of the model.
         method: who allocated: a solver's name, or what another protocol calls its method.
         quantizer, damage, granularity, scope, activations, seed: see `nash-swarm compress`; empty where a protocol has
@@ -96,25 +89,9 @@ class Row:
     versions: str = ""
     key: str = ""
 
-    @classmethod
-    def from_dict(cls, values: Any) -> Row:
-        """The row of JSON values.
-
-        Raises:
-            DataError: they are none.
-        """
-        row = record(cls, table(values))
-        for name in NUMBERS:
-            if isinstance(value := getattr(row, name), str) or (value is None and name in _REQUIRED):
-                raise DataError(f"Row: {value!r} is no {name}")
-        return row
-
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
 """The columns of `results.csv`."""
-NUMBERS = frozenset(field.name for field in fields(Row) if "str" not in str(field.type))
-"""Columns that hold numbers."""
-_REQUIRED = frozenset(field.name for field in fields(Row) if field.type in ("int", "float"))
 
 
 def size_figures(parameters: int, size: int) -> dict[str, Any]:
@@ -152,20 +129,3 @@ def labels(rows: Iterable[Row]) -> list[str]:
         ", ".join([row.method, *(str(getattr(row, trait)) for trait in varying if getattr(row, trait) != "")])
         for row in rows
     ]
-
-
-@cache
-def library_versions() -> Mapping[str, str]:
-    """Versions of what computes the figures."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def versions_text() -> str:
-    """The versions in one cell of a table."""
-    return ", ".join(f"{name} {number}" for name, number in library_versions().items())

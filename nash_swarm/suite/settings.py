@@ -1,20 +1,18 @@
-"""What a benchmark run is asked for."""
+"""What a benchmark run is asked for: the options of `nash-swarm bench`, so that nothing large is imported here."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nash_swarm import registry
-from nash_swarm.calibration.text import BUILT_IN_TEXT
-from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import UsageError
-from nash_swarm.game.budget import Budget
-from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
-from nash_swarm.names import DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, Granularity, Scope
-from nash_swarm.quantizers.rounding.base import Quantizer
-from nash_swarm.quantizers.runtime.modules import check_activations
-from nash_swarm.solvers.base import Solver
+from nash_swarm.names import ACTIVATIONS, DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, Granularity, Scope
+
+if TYPE_CHECKING:
+    from nash_swarm.damage.base import DamageEstimator
+    from nash_swarm.quantizers.rounding.base import Quantizer
+    from nash_swarm.solvers.base import Solver
 
 ALL = "all"
 """Every solver that is installed."""
@@ -29,11 +27,13 @@ class Settings:
         solvers, quantizers, damages: names; every combination of them is a cell.
         bits: budgets, bits per parameter.
         granularities: what an agent is.
-        scope, strategies, group_size, windows, length: see `measure`; the windows of losses have that length too.
         text: calibration text.
-        eval_text: text that losses are of; if it is the calibration text, the windows that are held out of it.
-        eval_windows: windows that losses are of.
         chat_template: make plain text into dialogues, see `load_text`.
+        eval_text: text that losses are of; if it is the calibration text, the windows that are held out of it.
+        windows: windows that damage is measured on.
+        eval_windows: windows that losses are of.
+        length: tokens of a window of either kind.
+        scope, strategies, group_size: see `measure`.
         activations: see `set_activations`.
         seed: of everything random.
         trust_remote_code: let transformers run code that comes with a model.
@@ -45,29 +45,38 @@ class Settings:
     quantizers: tuple[str, ...] = (DEFAULT_QUANTIZER,)
     damages: tuple[str, ...] = ("fisher",)
     granularities: tuple[Granularity, ...] = ("block",)
-    scope: Scope = "model"
-    strategies: tuple[int, ...] = DEFAULT_STRATEGIES
-    group_size: int = DEFAULT_GROUP_SIZE
-    text: str = BUILT_IN_TEXT
-    eval_text: str = ""
+    text: str = "python-docs"
     chat_template: bool = False
+    eval_text: str = ""
     windows: int = 16
-    length: int = 512
     eval_windows: int = 16
-    activations: str = "int8"
+    length: int = 512
+    scope: Scope = "model"
+    strategies: tuple[int, ...] = (2, 3, 4, 5, 6, 8)
+    group_size: int = DEFAULT_GROUP_SIZE
+    activations: str = ACTIVATIONS[0]
     seed: int = 0
     trust_remote_code: bool = False
 
     def check(self) -> None:
-        """Refuse what can be refused before a model is loaded.
+        """Refuse what can be refused before a model is loaded, and before torch is imported.
 
         Raises:
             UsageError: an unknown name, no model, solver or budget, or a number out of its range.
         """
+        from nash_swarm.game.budget import Budget
+        from nash_swarm.game.strategies import check_strategies
+
         for name in ("models", "solvers", "bits", "quantizers", "damages", "granularities"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise UsageError(f"{name} must be named, and each once, not {', '.join(map(str, values)) or 'none'}")
+        for name in self.solver_names():
+            registry.check_name("solvers", name)
+        for name in self.quantizers:
+            registry.check_name("quantizers", name)
+        for name in self.damages:
+            registry.check_name("damage", name)
         for budget in self.bits:
             Budget.of_bits(budget, 1)
         for granularity in self.granularities:
@@ -76,13 +85,16 @@ class Settings:
             raise UsageError("windows must be positive")
         if not isinstance(self.text, str) or not isinstance(self.eval_text, str):
             raise UsageError("a benchmark names its texts: a file, python-docs or a data set, as a string")
-        check_activations(self.activations)
-        self.players(), self.roundings(), self.estimators()
+        if self.activations not in ACTIVATIONS:
+            raise UsageError(f"activations must be one of {', '.join(ACTIVATIONS)}, not {self.activations!r}")
+
+    def solver_names(self) -> list[str]:
+        """The names of the solvers."""
+        return registry.names("solvers") if self.solvers == (ALL,) else list(self.solvers)
 
     def players(self) -> dict[str, Solver]:
         """The solvers by name."""
-        named = registry.names("solvers") if self.solvers == (ALL,) else self.solvers
-        return {name: registry.create("solvers", name) for name in named}
+        return {name: registry.create("solvers", name) for name in self.solver_names()}
 
     def roundings(self) -> dict[str, Quantizer]:
         """The quantizers by name."""
@@ -104,6 +116,3 @@ QUICK: dict[str, Any] = {
     "eval_windows": 4,
 }
 """What the quick profile changes: minutes instead of an hour."""
-
-BESIDE_ORIGINAL: dict[str, Any] = {"solvers": ("nash", "quantile", "uniform"), "bits": (3.0, 4.0)}
-"""Packed models beside the methods of `nash_swarm.suite.original`."""

@@ -1,15 +1,20 @@
-"""Models of a benchmark: loaded once a process, told apart by their weights, and asked once a window."""
+"""Models and texts of a benchmark: loaded once a process, told apart by their contents, and asked once a window."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
+from nash_swarm.calibration.text import Text, load_text, sample_windows, shortage, warn_left_out
+from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.source import Source, load_source
+from nash_swarm.suite.settings import Settings
 
 _lock = threading.Lock()
 _loaded: dict[tuple[str, bool], tuple[Source, Remembering]] = {}
@@ -37,13 +42,9 @@ def forget_sources() -> None:
         _loaded.clear()
 
 
-def weights_digest(model: Any) -> str:
-    """16 hexadecimal digits that change with the model's configuration and any of its weights."""
-    digest = hashlib.blake2b(model.config.to_json_string(use_diff=True).encode(), digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def identity_of(model: Any) -> list[str]:
+    """What tells the model from others: its configuration and its weights."""
+    return [str(model.config.to_json_string(use_diff=True)), weights_digest(model)]
 
 
 class Remembering(nn.Module):
@@ -78,3 +79,46 @@ class Remembering(nn.Module):
 class _Output:
     def __init__(self, logits: torch.Tensor) -> None:
         self.logits = logits
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a run.
+
+    Attributes:
+        calibration: what damage is measured and rounding is done on.
+        evaluation: what losses are of; of the calibration text only what is held out.
+    """
+
+    calibration: Text
+    evaluation: Text
+
+    @classmethod
+    def of(cls, settings: Settings) -> Texts:
+        """Load them.
+
+        Raises:
+            DataError: there is no such text.
+        """
+        text = load_text(settings.text, chat_template=settings.chat_template)
+        if not settings.eval_text:
+            return cls(text, text)
+        return cls(text, load_text(settings.eval_text, chat_template=settings.chat_template))
+
+    def calibration_windows(self, settings: Settings, source: Source) -> npt.NDArray[np.int32]:
+        """Token ids (windows, length) that damage is measured on."""
+        return sample_windows(
+            self.calibration, source.tokenizer, np.random.default_rng(settings.seed), count=settings.windows,
+            length=settings.length, part="calibration", model=source.model,
+        )  # fmt: skip
+
+    def evaluation_windows(self, settings: Settings, source: Source) -> npt.NDArray[np.int32]:
+        """Token ids (windows, length) that losses are of; warns where the text has fewer than asked for."""
+        held_out = self.evaluation.digest == self.calibration.digest
+        asked: Any = {
+            "count": settings.eval_windows, "length": settings.length, "part": "held-out" if held_out else "all",
+            "model": source.model,
+        }  # fmt: skip
+        windows = sample_windows(self.evaluation, source.tokenizer, np.random.default_rng(settings.seed), **asked)
+        warn_left_out(shortage(windows, self.evaluation, **asked))
+        return windows

@@ -4,13 +4,62 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nash_swarm.caveats import counted
+from nash_swarm.suite.markdown import escape, markdown_table, number
+from nash_swarm.suite.record import versions_text
 from nash_swarm.suite.results import Results
-from nash_swarm.suite.rows import Row, labels, library_versions
+from nash_swarm.suite.rows import Row, labels
 
 ORIGINAL = "original (fp32)"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a report's tables.
+
+    Attributes:
+        field: of `Row`.
+        heading: what stands above it.
+        how: how its numbers are written.
+        told: what it is, in words.
+    """
+
+    field: str
+    heading: str
+    how: str
+    told: str
+
+    def text(self, value: Any) -> str:
+        """The value in a cell."""
+        return number(value, self.how)
+
+
+LOSSES = (
+    Column("bytes", "bytes", ",d", "bytes that the budget covers"),
+    Column("bits_per_parameter", "bits/param", ".4f", "the same in bits per parameter"),
+    Column("compression", "compression", ".1%", "share of the fp32 size that is saved"),
+    Column("loss", "loss", ".4f", "nats per token"),
+    Column("delta_loss", "Δ loss", "+.4f", "rise over the original's loss"),
+    Column("perplexity", "perplexity", ".2f", "exp(loss)"),
+    Column("kl", "KL", ".4f", "KL(original || packed), nats per token"),
+    Column("top1", "top-1", ".1%", "share of tokens on which both find the same one likeliest"),
+)
+CERTIFICATES = (
+    Column("agents", "agents", ",d", "groups of weights that share a width"),
+    Column("predicted_damage", "predicted Δ loss", ".4f", "predicted rise of the loss"),
+    Column("delta_loss", "measured Δ loss", "+.4f", "rise over the original's loss"),
+    Column("lower_bound", "lower bound", ".4f", "no allocation within the budget has less predicted damage"),
+    Column("gap", "gap", ".3%", "certified distance from the best allocation of the game"),
+    Column("unilateral_regret", "unilateral regret", ".2g", "largest gain of an agent that deviates alone"),
+    Column("exchange_regret", "exchange regret", ".2g", "best trade of bits between two agents"),
+    Column("fill", "budget used", ".3%", "share of the budget that is used"),
+    Column("solve_seconds", "seconds to solve", ".3f", "to solve and certify"),
+    Column("shares", "packed as", "", "the method that chose the same allocation, which was packed once"),
+)
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -41,22 +90,22 @@ def markdown(results: Results, figures: Sequence[str] = ()) -> str:
     lines = ["# Benchmark", ""]
     if results.command:
         lines += ["```sh", results.command, "```", ""]
-    lines += [versions_line(), ""]
+    lines += [f"Versions: {versions_text()}.", ""]
     for model, rows in by_model(results.rows).items():
-        lines += [f"## {_cell(model)}", "", about(rows), ""]
+        lines += [f"## {escape(model)}", "", about(rows), ""]
         lines += [*_losses(rows), ""]
         if any(row.predicted_damage is not None for row in rows):
             lines += [*_certificates(rows), ""]
     if results.failures:
         lines += ["## Not possible", ""]
         lines += [
-            f"- {_cell(f['model'])}, {_cell(f['method'])} at {f['bits']:g} bits: {_cell(f['error'])}"
+            f"- {escape(f['model'])}, {escape(f['method'])} at {f['bits']:g} bits: {escape(f['error'])}"
             for f in results.failures
         ]
         lines += [""]
     if figures:
         lines += ["## Figures", ""]
-        lines += [f"![{_caption(figure)}]({figure})\n" for figure in figures]
+        lines += [f"![{Path(figure).stem.replace('-', ' ')}]({figure})\n" for figure in figures]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -76,60 +125,38 @@ def about(rows: Sequence[Row]) -> str:
     )
 
 
-def versions_line() -> str:
-    """Versions of the libraries, in a sentence."""
-    return "Versions: " + ", ".join(f"{name} {number}" for name, number in library_versions().items()) + "."
-
-
 def _losses(rows: Sequence[Row]) -> list[str]:
-    head = (
-        "method", "bits asked", "bytes", "bits/param", "compression", "loss", "Δ loss", "perplexity", "KL", "top-1",
-    )  # fmt: skip
-    original = rows[0]
-    body = [(
-        ORIGINAL, "", f"{original.parameters * 4:,}", "32", "0 %", f"{original.reference_loss:.4f}", "",
-        f"{original.reference_perplexity:.2f}", "", "",
-    )]  # fmt: skip
-    body += [
-        (
-            f"`{label}`", f"{row.bits:g}", f"{row.bytes:,}", f"{row.bits_per_parameter:.4f}",
-            f"{row.compression:.1%}", f"{row.loss:.4f}", f"{row.delta_loss:+.4f}", f"{row.perplexity:.2f}",
-            _number(row.kl, ".4f"), _number(row.top1, ".1%"),
-        )
-        for row, label in zip(rows, labels(rows), strict=True)
-    ]  # fmt: skip
-    return _table(head, body)
+    """Sizes and losses, the original's first."""
+    body = [[ORIGINAL, "", *(column.text(reference(rows).get(column.field)) for column in LOSSES)]]
+    return _by_budget(rows, LOSSES, body)
 
 
 def _certificates(rows: Sequence[Row]) -> list[str]:
-    head = (
-        "method", "bits asked", "agents", "predicted damage", "measured Δ loss", "lower bound", "gap",
-        "unilateral regret", "exchange regret", "budget used", "seconds to solve", "packed as",
-    )  # fmt: skip
-    return _table(head, [
-        (
-            f"`{label}`", f"{row.bits:g}", _number(row.agents, ",d"), _number(row.predicted_damage, ".4f"),
-            f"{row.delta_loss:+.4f}", _number(row.lower_bound, ".4f"), _number(row.gap, ".3%"),
-            _number(row.unilateral_regret, ".2g"), _number(row.exchange_regret, ".2g"), _number(row.fill, ".3%"),
-            _number(row.solve_seconds, ".3f"), f"`{row.shares}`" if row.shares else "",
-        )
+    return _by_budget(rows, CERTIFICATES, [])
+
+
+def _by_budget(rows: Sequence[Row], columns: Sequence[Column], body: list[list[str]]) -> list[str]:
+    body += [
+        [f"`{label}`", f"{row.bits:g}", *(column.text(getattr(row, column.field)) for column in columns)]
         for row, label in zip(rows, labels(rows), strict=True)
-    ])  # fmt: skip
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    rule = "|---|" + "---:|" * (len(head) - 1)
-    return ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in (head,)] + [
-        rule,
-        *("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in body),
     ]
+    return markdown_table(["method", "bits asked", *(column.heading for column in columns)], body)
+
+
+def reference(rows: Sequence[Row]) -> dict[str, Any]:
+    """Figures of the original model, by field."""
+    first = rows[0]
+    return {
+        "bytes": first.parameters * 4, "bits_per_parameter": 32.0, "compression": 0.0, "loss": first.reference_loss,
+        "perplexity": first.reference_perplexity,
+    }  # fmt: skip
 
 
 def latex(results: Results) -> str:
     """`table.tex`: one booktabs table a model, in the shape of the table this project started from."""
     lines = ["% needs \\usepackage{booktabs}"]
     if results.command:
-        lines.append(f"% {_comment(results.command)}")
+        lines.append(f"% {' '.join(results.command.split())}")
     for model, rows in by_model(results.rows).items():
         first = rows[0]
         lines += [
@@ -152,24 +179,8 @@ def latex(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _number(value: float | None, how: str) -> str:
-    return "" if value is None else format(value, how)
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
-
-
 def _tex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in re.sub(r"\s+", " ", text))
-
-
-def _comment(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
-
-
-def _caption(path: str) -> str:
-    return path.rsplit("/", 1)[-1].rsplit(".", 1)[0].replace("-", " ")
 
 
 def facts_list(results: Results) -> list[tuple[str, Any]]:
@@ -178,4 +189,4 @@ def facts_list(results: Results) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = [("command", results.command)] if results.command else []
     if "seconds" in known:
         found.append(("seconds of the last run", f"{known['seconds']:.0f}"))
-    return [*found, ("versions", versions_line().removeprefix("Versions: "))]
+    return [*found, ("versions", versions_text())]

@@ -21,15 +21,12 @@ from nash_swarm.artifacts.allocation import load_allocation, save_allocation
 from nash_swarm.artifacts.game import load_game
 from nash_swarm.errors import BudgetError, UsageError
 from nash_swarm.game.allocation import Allocation
-from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.solvers.base import Solver
 from nash_swarm.suite.folder import ReportFolder, key_of
 from nash_swarm.suite.sources import source_of
 
-_PARTS = (16, 4)
-_LARGEST_WHOLE = 2_000_000
 _TRACE = 400
 
 
@@ -59,7 +56,6 @@ class Solving:
         game = load_game(folder.file("games", self.game, ".npz"))
         budget = Budget.of_bits(self.bits, game.parameters)
         try:
-            timings = [] if game.agents > _LARGEST_WHOLE else self._time_parts(game, budget)
             trace: list[Mapping[str, float]] = []
             started = time.perf_counter()
             allocation = self.solver.solve(game, budget, rng=np.random.default_rng(self.seed), callback=trace.append)
@@ -75,27 +71,10 @@ class Solving:
             "allocation": name,
             "agents": game.agents,
             "solve_seconds": seconds,
-            "timings": [*timings, {"agents": game.agents, "seconds": seconds}],
             "certificate": {**asdict(proof), "gap": proof.gap, "fill": proof.fill},
             "trace": _thinned(trace),
         }
         folder.keep("cells", self.key, values)
-
-    def _time_parts(self, game: BitGame, budget: Budget) -> list[dict[str, float]]:
-        """How long it takes on random parts of the game with the same share of the bits."""
-        found: list[dict[str, float]] = []
-        rng = np.random.default_rng(self.seed)
-        share = (budget.total_bits - game.smallest_bits()) / max(game.largest_bits() - game.smallest_bits(), 1)
-        # the first one is asked twice: kernels are loaded or compiled on their first use
-        for divisor in (_PARTS[0], *_PARTS):
-            some = np.sort(rng.choice(game.agents, max(1, game.agents // divisor), replace=False))
-            part = BitGame(game.strategies, game.damage[some], game.memory[some])
-            room = part.largest_bits() - part.smallest_bits()
-            limit = Budget(part.smallest_bits() + int(max(share, 0) * room), "a part")
-            started = time.perf_counter()
-            self.solver.solve(part, limit, rng=np.random.default_rng(self.seed))
-            found.append({"agents": part.agents, "seconds": time.perf_counter() - started})
-        return found[1:]
 
 
 @dataclass(frozen=True, eq=False)

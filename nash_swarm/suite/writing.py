@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
-from nash_swarm import extras
-from nash_swarm.errors import LeftOutWarning, OutputError
-from nash_swarm.files.atomic import new_file
+from nash_swarm.errors import OutputError
 from nash_swarm.suite.folder import FILES
+from nash_swarm.suite.output import can_draw, write_texts
 from nash_swarm.suite.page import report_page
 from nash_swarm.suite.results import Results, write_results
 from nash_swarm.suite.tables import latex, markdown
 
 FIGURES = "figures"
-MISSING = f"static figures are left out: they need matplotlib; {extras.how_to_install('report')}"
 
 
 def write_report(results: Results, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
@@ -45,21 +42,10 @@ def write_report(results: Results, folder: str | Path, *, overwrite: bool = Fals
 
         (target / FIGURES).mkdir(exist_ok=True)
         drawn = draw(results, target / FIGURES, overwrite=overwrite)
-    else:
-        warnings.warn(MISSING, LeftOutWarning, stacklevel=2)
     shown = [str(path.relative_to(target)) for path in drawn if path.suffix == ".svg"]
     texts = {
         "report.md": markdown(results, shown),
         "table.tex": latex(results),
         "report.html": report_page(results),
     }
-    for name, text in texts.items():
-        with new_file(target / name, overwrite=overwrite) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        written.append(target / name)
-    return written + drawn
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return not extras.missing(("matplotlib",))
+    return [*written, *write_texts(texts, target, overwrite=overwrite), *drawn]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.benchmarks import BENCHMARKS, parse, script
 
-SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if path.stem != "reporting")
+SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if path.stem not in ("reporting", "tables"))
 NO_FIGURES = {"gpt2_model", "reference_model"}
 
 

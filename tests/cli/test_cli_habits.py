@@ -71,7 +71,6 @@ REFUSED = [
     ([*BENCH, "--damage", "nope"], "no damage"),
     ([*BENCH, "--granularity", "tile,nope"], "--granularity"),
     ([*BENCH, "--strategies", "2,7"], "[7]"),
-    ([*BENCH, "--protocol", "nope"], "no protocol"),
     ([*BENCH, "--activations", "int16"], "int8, fp32"),
     ([*BENCH[:2], "-o", "-"], "not a stream"),
     (["bench-solvers", "-o", "new", "--solvers", "nope"], "no solver"),

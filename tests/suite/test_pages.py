@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.suite import some_results
+from support.suite import a_row, some_results
 
 from nash_swarm.suite.heatmap import HeatMap, Spot
 from nash_swarm.suite.page import heatmap_page, report_page
@@ -28,8 +29,8 @@ def test_every_picture_is_there(report: Path, open_page: Any) -> None:
     page = open_page(report)
     titles = " | ".join(page.locator("figcaption").all_inner_texts())
     for title in (
-        "Size against KL", "Size against perplexity", "Predicted against measured", "Solver time against agents",
-        "Allocation", "Widths", "Price over iterations", "Regret over iterations",
+        "Size against KL", "Size against perplexity", "Predicted against measured", "Allocation", "Widths",
+        "Price over iterations", "Regret over iterations",
     ):  # fmt: skip
         assert title in titles
     first = page.locator("figure").first
@@ -50,7 +51,7 @@ def test_the_table_sorts_numbers_as_numbers(report: Path, open_page: Any) -> Non
     head.press("Enter")
     assert _column(page, 2) == ["4,000", "496", "496", "372", "372"]
     page.locator("table.sortable thead button", has_text="KL").click()
-    assert _column(page, 7)[-1] == ""  # the original has none: empty cells come last
+    assert _column(page, 8)[-1] == ""  # the original has none: empty cells come last
     page.locator("table.sortable thead button", has_text="method").click()
     assert _column(page, 0) == sorted(_column(page, 0))
 
@@ -87,6 +88,16 @@ def test_it_fits_a_phone_and_can_be_read(report: Path, open_page: Any, scheme: s
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     contrasts = page.evaluate(_CONTRASTS)
     assert min(contrasts.values()) >= 4.5, contrasts
+
+
+def test_a_page_shows_only_what_a_protocol_measures(tmp_path: Path, open_page: Any) -> None:
+    path, none = tmp_path / "report.html", {"kl": None, "top1": None, "predicted_damage": None}
+    results = some_results()
+    rows = (a_row(protocol="sizes", key="none", **none), *results.rows)
+    path.write_text(report_page(replace(results, rows=rows)), encoding="utf-8")
+    sizes, ours = open_page(path).locator("section.model").all()
+    assert "Size against KL" not in sizes.inner_text() and "Size against perplexity" in sizes.inner_text()
+    assert "Predicted against" not in sizes.inner_text() and "Predicted against" in ours.inner_text()
 
 
 def test_a_packed_model_has_a_page_too(tmp_path: Path, open_page: Any) -> None:

@@ -38,9 +38,14 @@ class Sleepy(Solver):
         return Play(np.zeros(game.agents, np.uint8))
 
 
-def test_figures_are_those_of_the_certificate() -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> ReportFolder:
+    return ReportFolder(tmp_path / "contest", kinds=contest.KINDS)
+
+
+def test_figures_are_those_of_the_certificate(folder: ReportFolder) -> None:
     names = ["lagrangian", "nash", "uniform"]
-    rows = compare_solvers(names, families=("coupled", "ties"), sizes=(150,), limit=600, quiet=True)
+    rows = compare_solvers(folder, names, families=("coupled", "ties"), sizes=(150,), limit=600, quiet=True)
     assert [(row["game"], row["solver"]) for row in rows] == [(f, n) for f in ("coupled", "ties") for n in names]
     for row in rows:
         assert row["status"] == DONE and tuple(row) == COLUMNS
@@ -55,9 +60,9 @@ def test_figures_are_those_of_the_certificate() -> None:
         assert row["seconds"] > 0 and row["peak memory MB"] > row["tables MB"]
 
 
-def test_what_cannot_be_measured_says_why() -> None:
+def test_what_cannot_be_measured_says_why(folder: ReportFolder) -> None:
     rows = compare_solvers(
-        [Sleepy(), Dp(most_cells=1000)], families=("separable",), sizes=(300, 500, 600, 10**6), limit=1.0,
+        folder, [Sleepy(), Dp(most_cells=1000)], families=("separable",), sizes=(300, 500, 600, 10**6), limit=1.0,
         most_memory=1e7, quiet=True,
     )  # fmt: skip
     status = {(row["solver"], row["agents"]): row["status"] for row in rows}
@@ -69,15 +74,15 @@ def test_what_cannot_be_measured_says_why() -> None:
     assert all(row["damage"] is None for row in rows if row["status"] != DONE)
 
 
-def test_bad_questions_are_refused() -> None:
+def test_bad_questions_are_refused(folder: ReportFolder) -> None:
     with pytest.raises(UsageError, match="no solver named 'nobody'"):
-        compare_solvers(["nobody"], quiet=True)
+        compare_solvers(folder, ["nobody"], quiet=True)
     with pytest.raises(UsageError, match="no synthetic game"):
-        compare_solvers(["nash"], families=("poker",), quiet=True)
+        compare_solvers(folder, ["nash"], families=("poker",), quiet=True)
     with pytest.raises(UsageError, match="at least one"):
-        compare_solvers(["nash"], sizes=(), quiet=True)
+        compare_solvers(folder, ["nash"], sizes=(), quiet=True)
     with pytest.raises(UsageError, match="at least one agent"):
-        compare_solvers(["nash"], sizes=(0,), quiet=True)
+        compare_solvers(folder, ["nash"], sizes=(0,), quiet=True)
 
 
 def test_the_command_writes_one_table_three_ways(tmp_path: Path) -> None:
@@ -108,10 +113,10 @@ def test_finished_measurements_are_not_made_again(tmp_path: Path, monkeypatch: p
             raise KeyboardInterrupt
         return alone(task, *arguments, limit=limit)
 
-    def compare(folder: Path | None, limit: float = 1.0) -> list[Any]:
-        kept = None if folder is None else ReportFolder(folder, kinds=contest.KINDS)
+    def compare(path: Path, limit: float = 1.0) -> list[Any]:
+        folder = ReportFolder(path, kinds=contest.KINDS)
         return compare_solvers(
-            [Sleepy(), Uniform()], families=("ties",), sizes=(300, 500), limit=limit, folder=kept, quiet=True
+            folder, [Sleepy(), Uniform()], families=("ties",), sizes=(300, 500), limit=limit, quiet=True
         )
 
     monkeypatch.setattr(contest, "run_alone", counted)
@@ -146,7 +151,7 @@ def test_the_figure_has_a_line_for_every_solver(tmp_path: Path) -> None:
          "added by the solver MB": None if solver == "nash" else 1.0}
         for game in ("ties", "coupled") for agents in (10, 100) for solver in ("nash", "uniform")
     ]  # fmt: skip
-    draw(rows, [tmp_path / "figure.svg", tmp_path / "figure.png"])
+    assert draw(rows, tmp_path / "figure") == [tmp_path / "figure.png", tmp_path / "figure.svg"]
     drawing = (tmp_path / "figure.svg").read_text(encoding="utf-8")
     assert drawing.count('<g id="axes_') == 6
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"

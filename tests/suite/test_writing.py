@@ -28,7 +28,7 @@ def test_a_report_has_all_its_files(tmp_path: Path) -> None:
     written = write_report(some_results(), tmp_path)
     names = {str(path.relative_to(tmp_path)) for path in written}
     assert {"results.csv", "results.json", "report.md", "table.tex", "report.html"} <= names
-    pictures = ("allocation", "pareto", "predicted", "price-and-regret", "solver-time", "widths")
+    pictures = ("allocation", "pareto", "predicted", "price-and-regret", "widths")
     assert {f"figures/tiny-{name}{suffix}" for name in pictures for suffix in (".png", ".svg")} <= names
     assert all(path.stat().st_size for path in written)
     assert all(path.stat().st_size < 300_000 for path in written if path.parent.name == "figures")

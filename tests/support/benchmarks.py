@@ -11,8 +11,8 @@ from typing import Any
 from unittest.mock import patch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SHARED = ("reporting", "peer_tools", "solvers")
-"""What scripts import from beside them, under these names."""
+SHARED = ("reporting", "peer_tools", "speed", "solvers", "original/methods", "original/padding")
+"""What scripts import from beside them, under the last parts of these names."""
 
 
 def script(name: str) -> ModuleType:
@@ -21,8 +21,8 @@ def script(name: str) -> ModuleType:
     Not by the path of imports: one of them has the name of a package that transformers looks for (`kernels`).
     """
     for shared in SHARED:
-        _load(shared, shared)
-    return _load(name, name if name in SHARED else f"benchmark_{name}")
+        _load(shared, Path(shared).name)
+    return _load(name, name if name in SHARED else f"benchmark_{name.replace('/', '_')}")
 
 
 def _load(name: str, module_name: str) -> ModuleType:

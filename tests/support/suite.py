@@ -29,7 +29,7 @@ def a_row(**changes: Any) -> Row:
 
 
 def some_results() -> Results:
-    """Two solvers at two budgets, with traces, timings, maps and a peer."""
+    """Two solvers at two budgets, with traces, maps and a peer."""
     rows, details, maps = [], {}, {}
     for number, (method, bits) in enumerate(product(("nash", "uniform"), (3.0, 4.0))):
         key, loss = f"cell{number}", 3.5 + 2.0 ** -(bits + (method == "nash"))
@@ -47,8 +47,7 @@ def some_results() -> Results:
             )
         )
         trace = [{"iteration": i, "price": 2.0**-i, "unilateral_regret": 3.0**-i, "damage": 1.0} for i in range(5)]
-        timings = [{"agents": 5, "seconds": 0.01}, {"agents": 20, "seconds": 0.1 + number}]
-        details[key] = {"trace": trace, "timings": timings, "allocation": f"map{number}"}
+        details[key] = {"trace": trace, "allocation": f"map{number}"}
         spots = [Spot("embed", OUTSIDE, "embed", bits, 100, {3: 1.0}, 0.5)]
         spots += [
             Spot(f"layers.{layer}.{module}", str(layer), module, 2.0 + layer + number / 8, 300, {2: 0.25, 8: 0.75}, 0.1)

@@ -49,19 +49,6 @@ function predicted(model) {
   });
 }
 
-function times(model) {
-  const series = bySeries(model.rows).map(([method, of]) => ({
-    name: method,
-    points: of.flatMap((row) => row.timings ?? []).map((each) => ({
-      x: each.agents, y: each.seconds, tip: `${method}\n${each.agents.toLocaleString("en")} agents\n${short(each.seconds)} s`,
-    })),
-  }));
-  return chart({
-    title: "Solver time against agents", note: "whole games and random parts of them, certificate included",
-    x: { label: "agents", log: true }, y: { label: "seconds", log: true }, series,
-  });
-}
-
 /** Records that can be drawn: solvers begin at a price that nobody would pay, which would hide all others. */
 function drawable(row, name) {
   const found = (row.trace ?? []).filter((record) => record[name] >= 0 && record[name] < 1e30);
@@ -139,8 +126,7 @@ for (const section of document.querySelectorAll("section.model")) {
   place.append(
     ...(known("kl") ? [pareto(model, "kl", "Size against KL to the original", "KL, nats per token")] : []),
     pareto(model, "perplexity", "Size against perplexity", "perplexity", { y: model.reference_perplexity, name: "original" }),
-    ...(known("predicted_damage") ? [predicted(model)] : []),
-    ...(known("timings") ? [times(model)] : []));
+    ...(known("predicted_damage") ? [predicted(model)] : []));
   place.after(...chooser(model, number));
 }
 document.querySelectorAll("table.sortable").forEach(sortable);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,9 +10,9 @@ from nash_swarm import registry
 from nash_swarm.errors import UsageError
 from nash_swarm.progress import working
 from nash_swarm.solvers.base import Solver
-from nash_swarm.suite.folder import ReportFolder, key_of
+from nash_swarm.suite.folder import ReportFolder
 from nash_swarm.suite.isolation import OutOfTime, Unfinished, run_alone
-from nash_swarm.suite.rows import library_versions
+from nash_swarm.suite.record import library_versions
 from nash_swarm.suite.synthetic.cells import Reference, Row, find_reference, measure_solver
 from nash_swarm.suite.synthetic.games import FAMILIES, make_game, table_bytes
 
@@ -30,6 +30,7 @@ _PATIENCE = 10
 
 
 def compare_solvers(
+    folder: ReportFolder,
     solvers: Sequence[str | Solver] | None = None,
     *,
     families: Sequence[str] = tuple(FAMILIES),
@@ -37,7 +38,6 @@ def compare_solvers(
     limit: float = 10.0,
     most_memory: float = 4e9,
     seed: int = 0,
-    folder: ReportFolder | None = None,
     quiet: bool = False,
 ) -> list[Row]:
     """Damage, gap, time and memory of solvers on synthetic games; one row each, with `COLUMNS`.
@@ -46,21 +46,20 @@ def compare_solvers(
     took too long, or had taken too long on a smaller size.
 
     Args:
+        folder: where finished measurements are kept, and those of an earlier run with the same settings are found; made
+            with `KINDS`.
         solvers: names or instances; all registered ones if not given.
         families: kinds of games, of `games.FAMILIES`.
         sizes: numbers of agents.
         limit: seconds that a solver may play.
         most_memory: bytes that a game's tables may take.
         seed: of games and solvers.
-        folder: where finished measurements are kept, and those of an earlier run with the same settings are found; made
-            with `KINDS`.
         quiet: no progress bar.
 
     Raises:
         UsageError: an unknown name, no size, or a limit that is not positive.
     """
     chosen = check_question(solvers, families, sizes, limit)
-    kept = _Kept(folder)
     rows: list[Row] = []
     with working(len(families) * len(sizes) * len(chosen), label="solvers", unit="cell", quiet=quiet) as work:
         for family in families:
@@ -69,7 +68,7 @@ def compare_solvers(
                 work.describe(f"{family}, {agents:.0e} agents")
                 needed = table_bytes(family, agents)
                 fits = needed <= most_memory
-                reference = _reference(kept, family, agents, seed, limit) if fits else None
+                reference = _reference(folder, family, agents, seed, limit) if fits else None
                 for solver in chosen:
                     if not fits:
                         reason = f"the tables take {needed / 1e9:.1f} GB, more than {most_memory / 1e9:g} GB"
@@ -77,7 +76,7 @@ def compare_solvers(
                     elif solver.name in too_slow:
                         found = {"status": too_slow[solver.name]}
                     else:
-                        found, timed_out = _cell(kept, solver, family, agents, seed, reference, limit)
+                        found, timed_out = _cell(folder, solver, family, agents, seed, reference, limit)
                         if timed_out:
                             too_slow[solver.name] = f"skipped: {agents:.0e} agents took more than {limit:g} s"
                     cell = {"game": family, "agents": agents, "solver": solver.name}
@@ -106,24 +105,7 @@ def check_question(
     return chosen
 
 
-class _Kept:
-    """Work that is done at most once for all runs in a folder."""
-
-    def __init__(self, folder: ReportFolder | None) -> None:
-        self.folder = folder
-
-    def find_or(self, kind: str, determined_by: Sequence[Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What the folder has, or what `work` makes."""
-        key = key_of([*determined_by, dict(library_versions())])
-        values = None if self.folder is None else self.folder.find(kind, key)
-        if values is None:
-            values = work()
-            if self.folder is not None:
-                self.folder.keep(kind, key, values)
-        return values
-
-
-def _reference(kept: _Kept, family: str, agents: int, seed: int, limit: float) -> Reference | None:
+def _reference(folder: ReportFolder, family: str, agents: int, seed: int, limit: float) -> Reference | None:
     """`None` where finding the bound takes too long; rows then have no gap."""
 
     def find() -> dict[str, Any]:
@@ -132,12 +114,12 @@ def _reference(kept: _Kept, family: str, agents: int, seed: int, limit: float) -
         except OutOfTime:
             return {"price": None, "bound": None}
 
-    found = kept.find_or("bounds", [family, agents, seed, limit], find)
+    found = folder.find_or("bounds", [family, agents, seed, limit, library_versions()], find)
     return None if found["bound"] is None else Reference(found["price"], found["bound"])
 
 
 def _cell(
-    kept: _Kept, solver: Solver, family: str, agents: int, seed: int, reference: Reference | None, limit: float
+    folder: ReportFolder, solver: Solver, family: str, agents: int, seed: int, reference: Reference | None, limit: float
 ) -> tuple[Row, bool]:
     """Figures, or the reason why there are none, and whether that was the time."""
 
@@ -149,5 +131,6 @@ def _cell(
         return {"row": {**row, "status": DONE}, "timed_out": False}
 
     origin = registry.origin("solvers", solver.name)
-    found = kept.find_or("cells", [solver.name, origin, asdict(solver), family, agents, seed, limit], play)
+    asked = [solver.name, origin, asdict(solver), family, agents, seed, limit, library_versions()]
+    found = folder.find_or("cells", asked, play)
     return found["row"], found["timed_out"]

@@ -1,4 +1,4 @@
-"""`bench --protocol original`: the document's rows, the same weights when everything counts, and ours beside them."""
+"""`benchmarks/original/run.py`: the document's rows, the same weights when everything counts, and ours beside them."""
 
 from __future__ import annotations
 
@@ -6,39 +6,41 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.bench import Bench
-from typer.testing import CliRunner
+from support.benchmarks import run, script
 
-from nash_swarm.cli.main import app
-from nash_swarm.errors import UsageError
 from nash_swarm.models.source import load_source
-from nash_swarm.suite.original import running
-from nash_swarm.suite.original.method import METHODS
-from nash_swarm.suite.original.running import COUNTED, ORIGINAL
-from nash_swarm.suite.results import load_csv
+from nash_swarm.suite.record import load_record
 from nash_swarm.suite.rows import PROTOCOL, Row
 
+original = script("original/run")
 
-def _bench(bench: Bench, out: Path, *words: str) -> Any:
-    words = (*words, "--text", str(bench.text), "-o", str(out), "-q", "--solvers", "uniform", "--bits", "4")
-    words += ("--windows", "2", "--eval-windows", "2", "--length", "128")
-    return CliRunner().invoke(app, ["bench", str(bench.model), "--protocol", "original", *words])
+from methods import METHODS  # noqa: E402
+
+ORIGINAL, COUNTED = original.ORIGINAL, original.COUNTED
+
+
+def _run(bench: Bench, out: Path, *words: object) -> None:
+    asked = ("--solvers", "uniform", "--bits", 4, "--windows", 2, "--eval-windows", 2, "--length", 128)
+    run("original/run", bench.model, "--text", bench.text, "-o", out, "-q", *asked, *words)
+
+
+def _rows(report: Path) -> list[Row]:
+    return [Row(**values) for values in load_record(report / "results.json")["rows"]]
 
 
 @pytest.fixture(scope="module")
 def report(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("original") / "report"
-    done = _bench(bench, out)
-    assert done.exit_code == 0, done.exception
+    _run(bench, out)
     return out
 
 
 @pytest.fixture(scope="module")
 def rows(report: Path) -> list[Row]:
-    return load_csv(report / "results.csv")
+    return _rows(report)
 
 
 def test_every_method_has_two_rows_and_ours_follow(rows: list[Row]) -> None:
@@ -82,25 +84,11 @@ def test_finished_methods_are_not_run_again(
     out = tmp_path / "report"
     shutil.copytree(report, out)
     ran: list[str] = []
-    rounds = running.round_linears
-    monkeypatch.setattr(running, "round_linears", lambda m, method, g: ran.append(method.name) or rounds(m, method, g))
+    rounds = original.round_linears
+    monkeypatch.setattr(original, "round_linears", lambda m, method, g: ran.append(method.name) or rounds(m, method, g))
     lost = next(file for file in (out / "cells").iterdir() if METHODS[0].name in file.read_text(encoding="utf-8"))
     lost.write_text("{}", encoding="utf-8")
-    assert _bench(bench, out).exit_code == 0
-    assert ran == [METHODS[0].name] and load_csv(out / "results.csv") == rows
-    assert _bench(bench, out, "--seed", "1").exit_code == 0
+    _run(bench, out)
+    assert ran == [METHODS[0].name] and _rows(out) == rows
+    _run(bench, out, "--seed", 1)
     assert len(ran) == 1 + len(METHODS)
-
-
-def test_a_page_shows_only_what_a_protocol_measures(report: Path, open_page: Any) -> None:
-    page = open_page(report / "report.html")
-    published, counted, ours = page.locator("section.model").all()
-    assert "Size against KL" not in published.inner_text() and "Size against perplexity" in published.inner_text()
-    assert "Size against KL" in counted.inner_text() and "Solver time" not in counted.inner_text()
-    assert "Solver time" in ours.inner_text() and "Nothing to show" not in page.inner_text("main")
-
-
-def test_unknown_protocols_are_refused(bench: Bench, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["bench", str(bench.model), "--protocol", "other", "-o", str(tmp_path / "out")])
-    assert isinstance(done.exception, UsageError) and "nash-swarm, original" in str(done.exception)
-    assert not list(tmp_path.iterdir())

@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 from support.bench import Bench
+from support.benchmarks import script
 from support.models import tiny_gpt2, tiny_llama
 from torch import nn
 
 from nash_swarm.calibration.text import Text
 from nash_swarm.errors import UsageError
 from nash_swarm.models.source import load_source
-from nash_swarm.suite.original.method import (
+
+script("original/run")  # its parts can be imported from here on
+
+from methods import (  # noqa: E402
     METHODS,
     SHARES,
     Rounding,
@@ -25,7 +29,7 @@ from nash_swarm.suite.original.method import (
     round_to_grid,
     widths_by_rank,
 )
-from nash_swarm.suite.original.padding import LENGTH, Padded, pad_passages, padded_gradients, padded_loss
+from padding import LENGTH, Padded, pad_passages, padded_gradients, padded_loss  # noqa: E402
 
 QUANTILE, FIRST_ORDER, UNIFORM = METHODS
 

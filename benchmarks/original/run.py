@@ -1,45 +1,47 @@
-"""`nash-swarm bench --protocol original`: the document's table as it was made, and the same when everything counts."""
+"""The methods of the document that nash-swarm started from: as they were, and the same weights when everything counts.
+
+    python benchmarks/original/run.py MODEL -o REPORT [--text TEXT] [--length 512] [--windows 16] [--eval-windows 16]
+        [--solvers nash,quantile,uniform] [--bits 3,4] [--seed 0] [--jobs 1] [--backend loky] [-q]
+
+MODEL is anything `nash-swarm bench` takes. Writes the same report as that command, with a protocol of rows for each
+accounting, then packed models of the solvers and budgets. A run that was killed goes on in its folder.
+"""
 
 from __future__ import annotations
 
+import argparse
 import copy
+import shlex
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from methods import METHODS, Method, Rounding, linears, round_linears
+from padding import LENGTH, Padded, pad_passages, padded_gradients, padded_loss
 
-from nash_swarm.calibration.text import Text, load_text, sample_windows, shortage, warn_left_out
-from nash_swarm.errors import DataError, UsageError
+from nash_swarm.errors import DataError, NashSwarmError, UsageError
 from nash_swarm.evaluation.measures import Evaluation, evaluate
+from nash_swarm.files.values import record
 from nash_swarm.models.source import Source
 from nash_swarm.models.tasks import NextToken, task_of
 from nash_swarm.suite.folder import ReportFolder, check_report_folder, key_of
-from nash_swarm.suite.original.method import METHODS, Method, Rounding, linears, round_linears
-from nash_swarm.suite.original.padding import LENGTH, Padded, pad_passages, padded_gradients, padded_loss
+from nash_swarm.suite.record import library_versions, versions_text
 from nash_swarm.suite.results import Results
-from nash_swarm.suite.rows import Row, library_versions, loss_figures, size_figures, versions_text
+from nash_swarm.suite.rows import Row, loss_figures, size_figures
 from nash_swarm.suite.running import run
 from nash_swarm.suite.settings import Settings
-from nash_swarm.suite.sources import source_of, weights_digest
+from nash_swarm.suite.sources import Texts, identity_of, source_of
+from nash_swarm.suite.writing import write_report
 
 ORIGINAL, COUNTED = "original", "original, all counted"
 """Protocols of rows: as the document counted and measured, and the same weights as this project does."""
 
 
-def run_original(
-    settings: Settings,
-    out: str | Path,
-    *,
-    jobs: int = 1,
-    backend: str = "loky",
-    command: str = "",
-    quiet: bool = False,
-) -> Results:
+def run_original(settings: Settings, out: Path, **sharing: Any) -> Results:
     """Rows of the document's methods under both accountings, then packed models of `settings`.
 
     Each method has two rows. In the first, size is that of the rounded matrices' codes alone, and the loss is over
@@ -49,27 +51,25 @@ def run_original(
 
     Args:
         settings: models, texts, seed, and the budgets and solvers of the packed models.
-        out, jobs, backend, command, quiet: see `running.run`.
+        out: folder of the report.
+        sharing: see `nash_swarm.suite.running.run`.
 
     Raises:
-        UsageError, BudgetError, DataError: see `running.run`; or a model is no causal language model, has no
-            `nn.Linear`, no tokenizer, or does not fit into memory.
+        UsageError, BudgetError, DataError: see there; or a model is no causal language model, has no `nn.Linear`, no
+            tokenizer, or does not fit into memory.
     """
     started = time.perf_counter()
     check_report_folder(out)
     settings.check()
-    text = load_text(settings.text, chat_template=settings.chat_template)
-    eval_text = load_text(settings.eval_text, chat_template=settings.chat_template) if settings.eval_text else text
+    texts = Texts.of(settings)
     folder = ReportFolder(out)
     rows: list[Row] = []
     for name in settings.models:
         source, reference = source_of(name, settings.trust_remote_code)
         _check(source)
-        held_out = eval_text.digest == text.digest
-        rows += list(_Protocol(settings, folder, source, reference, eval_text, held_out, quiet).rows())
-    ours = run(settings, out, jobs=jobs, backend=backend, command=command, quiet=quiet)
-    facts = {**ours.facts, "seconds": time.perf_counter() - started}
-    return replace(ours, rows=(*rows, *ours.rows), facts=facts)
+        rows += _Protocol(settings, folder, source, reference, texts).rows()
+    ours = run(settings, out, **sharing)
+    return replace(ours, rows=(*rows, *ours.rows), facts={**ours.facts, "seconds": time.perf_counter() - started})
 
 
 def _check(source: Source) -> None:
@@ -82,31 +82,21 @@ def _check(source: Source) -> None:
 class _Protocol:
     """The document's methods on one model."""
 
-    def __init__(
-        self, settings: Settings, folder: ReportFolder, source: Source, reference: Any, text: Text, held_out: bool,
-        quiet: bool,
-    ) -> None:  # fmt: skip
-        self.settings, self.folder, self.source, self.quiet = settings, folder, source, quiet
-        self.reference, self.text = reference, text
-        self.padded = pad_passages(text, source.tokenizer, settings.seed)
-        asked: Any = {
-            "count": settings.eval_windows, "length": settings.length, "part": "held-out" if held_out else "all",
-            "model": source.model,
-        }  # fmt: skip
-        self.windows: npt.NDArray[np.int32] = sample_windows(
-            text, source.tokenizer, np.random.default_rng(settings.seed), **asked
-        )
-        warn_left_out(shortage(self.windows, text, **asked))
-        self.weights = weights_digest(source.model)
+    def __init__(self, settings: Settings, folder: ReportFolder, source: Source, reference: Any, texts: Texts) -> None:
+        self.settings, self.folder, self.source = settings, folder, source
+        self.reference, self.text = reference, texts.evaluation
+        self.padded = pad_passages(self.text, source.tokenizer, settings.seed)
+        self.windows = texts.evaluation_windows(settings, source)
         self._before: tuple[float, Evaluation] | None = None
         self._gradients: dict[str, torch.Tensor] | None = None
 
     def rows(self) -> Iterator[Row]:
         """Two rows for each method."""
+        identity = identity_of(self.source.model)
         for method in METHODS:
             key = key_of([
-                ORIGINAL, self.source.name, self.weights, method.name, self.settings.seed, self.text.source,
-                self.text.digest, self.padded.ids.tolist(), self.windows.tolist(), dict(library_versions()),
+                ORIGINAL, self.source.name, identity, method.name, self.settings.seed, self.text.source,
+                self.text.digest, self.padded.ids.tolist(), self.windows.tolist(), library_versions(),
             ])  # fmt: skip
             kept = self._kept(key)
             if kept is None:
@@ -116,7 +106,7 @@ class _Protocol:
 
     def _kept(self, key: str) -> list[Row] | None:
         try:
-            return [Row.from_dict(values) for values in (self.folder.find("cells", key) or {})["rows"]]
+            return [record(Row, values) for values in (self.folder.find("cells", key) or {})["rows"]]
         except (DataError, KeyError, TypeError):  # run again
             return None
 
@@ -176,3 +166,45 @@ def _about(padded: Padded, rounding: Rounding) -> str:
 
 def _joined(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
+
+
+def main() -> None:
+    arguments = _arguments()
+    settings = Settings(
+        tuple(arguments.models), text=arguments.text, length=arguments.length, windows=arguments.windows,
+        eval_windows=arguments.eval_windows, seed=arguments.seed,
+        solvers=tuple(arguments.solvers.split(",")), bits=tuple(float(bits) for bits in arguments.bits.split(",")),
+    )  # fmt: skip
+    command = shlex.join(["python", "benchmarks/original/run.py", *sys.argv[1:]])
+    try:
+        results = run_original(
+            settings, arguments.output, jobs=arguments.jobs, backend=arguments.backend, command=command,
+            quiet=arguments.quiet,
+        )  # fmt: skip
+        write_report(results, arguments.output, overwrite=True)
+    except NashSwarmError as error:
+        raise SystemExit(f"{error}") from None
+    print(f"{len(results.rows)} rows; open {arguments.output / 'report.html'}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the report")
+    parser.add_argument(
+        "--text", default=Settings.text, help="text that losses are of, and packed models calibrated on"
+    )
+    parser.add_argument("--length", type=int, default=Settings.length, help="tokens of a window")
+    parser.add_argument("--windows", type=int, default=Settings.windows, help="of calibration")
+    parser.add_argument("--eval-windows", type=int, default=Settings.eval_windows, help="that losses are of")
+    parser.add_argument("--solvers", default="nash,quantile,uniform", help="of the packed models")
+    parser.add_argument("--bits", default="3,4", help="of the packed models")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--backend", default="loky")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What is timed by `kernels.py` and `decode.py`."""

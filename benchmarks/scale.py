@@ -4,7 +4,6 @@
     python benchmarks/scale.py sizes --quick          # up to 10^7
     python benchmarks/scale.py stream                 # 10^9 agents and a 70B-class model's tiles, never resident
     python benchmarks/scale.py smollm2                # measure and solve all 134 million weights of the demo model
-    python benchmarks/scale.py stencil                # weights coupled with their neighbours
     python benchmarks/scale.py report FILE...         # tables of files written before
 
 Every row is a process of its own, so that its peak memory is its own. Times are the best of several repetitions where
@@ -20,7 +19,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +26,10 @@ import numpy as np
 from reporting import new_file, origin, write_json
 
 from nash_swarm import registry
-from nash_swarm.game import BitGame, Stencil
+from nash_swarm.game import BitGame
 from nash_swarm.game.certificate import Certificate, certify
-from nash_swarm.game.rows import Rows
 from nash_swarm.game.streaming import CHUNK, StreamedGame, certify_stream
 from nash_swarm.game.synthetic import Synthetic, transformer_tiles
-from nash_swarm.solvers._row_market import play_rows
 from nash_swarm.solvers.base import Play
 from nash_swarm.solvers.streaming import play_stream
 from nash_swarm.suite.memory import forget_peak, peak_memory
@@ -43,8 +39,6 @@ from solvers import show
 LLAMA_70B = {
     "hidden": 8192, "layers": 80, "heads": 64, "kv_heads": 8, "intermediate": 28672, "vocabulary": 128256,
 }  # fmt: skip
-ROW = 1024
-"""Columns of the matrix of the stencil games."""
 
 Row = dict[str, Any]
 Task = Callable[[], Play]
@@ -131,38 +125,6 @@ def one_stream(name: str, agents: int) -> Row:
     return {"game": name, **row, "parameters": game.parameters}
 
 
-def one_stencil(dynamics: str, agents: int) -> Row:
-    def made(agents: int) -> BitGame:
-        rng = np.random.default_rng(0)
-        rows = -(-agents // ROW)
-        correlation = np.append(rng.uniform(-0.5, 0.5, ROW - 1), 0).astype(np.float32)
-        signs = rng.integers(0, 64, rows * ROW, dtype=np.uint8)
-        return replace(resident(streamed(rows * ROW)), coupling=Stencil(signs, ((rows, ROW),), correlation))
-
-    def task(game: BitGame) -> tuple[Play, int]:
-        if dynamics == "not coupled":
-            play = task_of("lagrangian", game)()
-            return play, len(play.trace)
-        asked: list[float] = []
-        rows, capacity = Rows.of(game), game.capacity(budget_of(game))
-        play = play_rows(rows, capacity, dynamics, 0, lambda point, more: asked.append(point.price))  # type: ignore[arg-type]
-        return play, len(asked)
-
-    certificate_of(made(10 * ROW), task(made(10 * ROW))[0])
-    game = made(agents)
-    seconds, work, (play, prices) = best_of(lambda: task(game), agents)
-    size = game.agents
-    row: Row = {
-        "dynamics": dynamics, "agents": size, "prices": prices, "seconds": seconds,
-        "ns per agent": seconds / size * 1e9, "processor ns per agent": work / size * 1e9,
-        "peak MB": peak_memory() / 1e6,
-    }  # fmt: skip
-    start = time.perf_counter()
-    told = certificate_of(game, play)
-    own = replace(game, coupling=None).total_damage(play.choices)
-    return row | certified(size, told, time.perf_counter() - start) | {"damage if not coupled": own}
-
-
 def one_model(estimator: str) -> list[Row]:
     """Measure every weight of the demo model and play, in one process."""
     from nash_swarm.models.source import load_source
@@ -189,7 +151,7 @@ def one_model(estimator: str) -> list[Row]:
     return rows
 
 
-ONE: dict[str, Callable[..., Any]] = {"sizes": one_size, "stream": one_stream, "stencil": one_stencil}
+ONE: dict[str, Callable[..., Any]] = {"sizes": one_size, "stream": one_stream}
 COLUMNS = {
     "sizes": {"solver": "", "agents": ".0e", "seconds": ".3f", "ns per agent": ".1f", "processor ns per agent": ".1f",
               "certificate seconds": ".2f", "unilateral regret": ".1e", "gap": ".1e", "unused bits": "",
@@ -200,10 +162,6 @@ COLUMNS = {
     "smollm2": {"stage": "", "agents": "", "seconds": ".1f", "processor seconds": ".1f", "certificate seconds": ".1f",
                 "unilateral regret": ".1e", "gap": ".1e", "unused bits": "", "bits per parameter": ".4f",
                 "peak MB": ".0f"},
-    "stencil": {"dynamics": "", "agents": ".0e", "prices": "", "seconds": ".3f", "ns per agent": ".1f",
-                "processor ns per agent": ".1f", "certificate seconds": ".2f", "damage": ".6g",
-                "damage if not coupled": ".6g",
-                "unilateral regret": ".1e", "gap": ".1e", "unused bits": "", "peak MB": ".0f"},
 }  # fmt: skip
 
 
@@ -212,9 +170,7 @@ def cases(part: str, quick: bool, largest: int) -> list[list[Any]]:
     if part == "sizes":
         names = ("numpy quantile", "lagrangian", "nash", "streaming")
         return [[name, 10**power] for power in range(5, top + 1) for name in names]
-    if part == "stream":
-        return [[f"{largest:.0e} synthetic", largest], ["70B-class tiles", 0]]
-    return [[name, 10**power] for power in range(5, top + 1) for name in ("not coupled", "response", "best")]
+    return [[f"{largest:.0e} synthetic", largest], ["70B-class tiles", 0]]
 
 
 def run(part: str, arguments: argparse.Namespace) -> list[Row]:

@@ -12,18 +12,13 @@ import numpy.typing as npt
 from nash_swarm.errors import UsageError
 from nash_swarm.game.arena import Arena
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.demand import Point, demand, totals
-from nash_swarm.game.interaction import Interaction
 from nash_swarm.game.market import FREE, PROHIBITIVE, Bracket, Undecided
-from nash_swarm.game.rows import Rows
-from nash_swarm.game.stencil import Stencil
 from nash_swarm.game.tables import Tables
 from nash_swarm.solvers._coupled_market import Dynamics, play_coupled
 from nash_swarm.solvers._fill import spend
 from nash_swarm.solvers._local_search import trade
 from nash_swarm.solvers._response import sweep
-from nash_swarm.solvers._row_market import play_rows
 from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers._support import supporting_price
 from nash_swarm.solvers.base import Callback, Play, Solver
@@ -57,9 +52,7 @@ class Nash(Solver):
     **With coupling** an agent's turn takes O(strategies * rank): all it needs to know of the others is its community's
     field (`game.arena`). Equilibria are then many, the memory demanded need not fall as the price rises, and there is
     no promise that the one reached is the best: see `_coupled_market`, and `nash-swarm` for more starting points. The
-    budget is filled and traded by what changes cost in the fields as they are. Agents that are coupled with their
-    neighbours in a row (a `Stencil`) take turns along their rows until nobody moves, see `_row_market`; `inertia`,
-    `tolerance`, `max_sweeps` and `max_prices` are no concern there.
+    budget is filled and traded by what changes cost in the fields as they are.
 
     Attributes:
         inertia: probability that an agent passes its turn; damps oscillation where many respond at once.
@@ -71,7 +64,6 @@ class Nash(Solver):
 
     name: ClassVar[str] = "nash"
     summary: ClassVar[str] = "best-response play at a price until the market clears, then trades between agents"
-    couplings: ClassVar[tuple[type[Interaction], ...]] = (Coupling, Stencil)
 
     inertia: float = 0.0
     tolerance: float = 0.0
@@ -95,10 +87,7 @@ class Nash(Solver):
             callback(trace[-1])
 
         if game.coupling is not None:
-            if isinstance(game.coupling, Stencil):
-                play = play_rows(Rows.of(game), capacity, "response", self.max_trades, record)
-            else:
-                play = play_coupled(Arena.of(game), capacity, self.dynamics, rng, record)
+            play = play_coupled(Arena.of(game), capacity, self.dynamics, rng, record)
             return Play(play.choices, play.price, tuple(trace))
         wide, choices = (np.empty(game.agents, np.uint8) for _ in range(2))
         low, high = demand(tables, FREE, wide), demand(tables, PROHIBITIVE, choices)

@@ -12,14 +12,9 @@ import numpy as np
 from nash_swarm.errors import UsageError
 from nash_swarm.game.arena import Arena
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.demand import Point
-from nash_swarm.game.interaction import Interaction
-from nash_swarm.game.rows import Rows
-from nash_swarm.game.stencil import Stencil
 from nash_swarm.game.views import view_of
 from nash_swarm.solvers._coupled_market import finish, play_coupled
-from nash_swarm.solvers._row_market import play_rows
 from nash_swarm.solvers._swarm import explore
 from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress, part_of
 from nash_swarm.solvers.lagrangian import Lagrangian
@@ -41,9 +36,6 @@ class NashSwarm(Solver):
     the same seed and settings the result is never worse than theirs. Memetic algorithms combine exploration and descent
     in this way (P. Moscato 1989).
 
-    Agents that are coupled with their neighbours in a row need no exploring either: the best equilibrium at every price
-    is found exactly (`game.chains`), and competes with the one that `nash` ends in.
-
     Without coupling there is one equilibrium at each price and nothing to explore; then the better one of `nash` and
     `lagrangian` is the result, and no particle flies.
 
@@ -57,7 +49,6 @@ class NashSwarm(Solver):
 
     name: ClassVar[str] = "nash-swarm"
     summary: ClassVar[str] = "a swarm looks for starting points, best response and trades go on from the best of them"
-    couplings: ClassVar[tuple[type[Interaction], ...]] = (Coupling, Stencil)
 
     particles: int = 8
     rounds: int = 20
@@ -91,9 +82,7 @@ class NashSwarm(Solver):
         # everybody gets the numbers that a run of its own would get, so this is no worse than any of them at one seed
         nash = Nash(max_sweeps=self.max_sweeps, max_trades=self.max_trades)
         plays = [solver.play(game, capacity, rng=deepcopy(rng), callback=tell) for solver in (nash, Lagrangian())]
-        if isinstance(game.coupling, Stencil):
-            plays.append(play_rows(Rows.of(game), capacity, "best", self.max_trades, record))
-        elif game.coupling is not None:
+        if game.coupling is not None:
             arena = Arena.of(game)
             flight = Swarm(particles=self.particles, rounds=self.rounds).flight
             progress(_FIRST)

@@ -24,11 +24,10 @@ from nash_swarm.files.values import record, table
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.interaction import Interaction
-from nash_swarm.game.stencil import Stencil
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 _FORMAT = 1
-_COUPLINGS: tuple[type[Interaction], ...] = (Coupling, Stencil)
+_COUPLINGS: tuple[type[Interaction], ...] = (Coupling,)
 _DAMAGE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, MemoryError, RuntimeError,
     struct.error, zlib.error, zipfile.BadZipFile,
@@ -121,8 +120,6 @@ def _coupling(arrays: Mapping[str, npt.NDArray[Any]]) -> Interaction | None:
     """What couples the agents of a game file's arrays, if anything does."""
     found = {name.partition("/")[0] for name in arrays}
     kinds = [kind for kind in _COUPLINGS if kind.kind in found]
-    if len(kinds) > 1:
-        raise DataError("agents are coupled in one way, not by a stencil and a coupling")
     if not kinds:
         return None
     prefix = f"{kinds[0].kind}/"

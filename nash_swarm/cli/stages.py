@@ -28,7 +28,7 @@ def measure(
         bool,
         typer.Option(
             "--coupling/--no-coupling",
-            help="Also measure how the damage of agents interacts (single weights: in a row).",
+            help="Also measure how the damage of agents interacts (not of single weights).",
             rich_help_panel=options.QUALITY,
         ),
     ] = False,
@@ -57,6 +57,7 @@ def measure(
     from nash_swarm.artifacts.game import save_game
     from nash_swarm.calibration.text import load_text
     from nash_swarm.cli import show
+    from nash_swarm.damage.coupling import check_coupled
     from nash_swarm.files.atomic import check_new_file
     from nash_swarm.files.places import source_places
     from nash_swarm.models.offload import require_in_memory
@@ -65,15 +66,14 @@ def measure(
     from nash_swarm.pipeline.measuring import measure as run
 
     estimator = registry.create("damage", damage)
-    if coupling and grain == "parameter":
-        estimator.check_couples()
+    check_coupled(coupling, grain)
     check_new_file(output, overwrite=overwrite, inputs=source_places(model, text))
     require_source(model)
     loaded = load_text(text, chat_template=chat_template)
     source = load_source(
         model, trust_remote_code=trust_remote_code, max_memory=max_memory, scratch=output.absolute().parent
     )
-    if coupling and grain != "parameter":
+    if coupling:
         require_in_memory(source.model, "coupling")
     with kept_pieces(output) as pieces:
         game = run(
@@ -94,7 +94,7 @@ def measure(
             str(bits): float(game.damage[:, place].sum(dtype="float64")) for place, bits in enumerate(game.strategies)
         },
         "damage_unit": game.provenance["damage_unit"],
-        "coupling": "none" if game.coupling is None else game.coupling.kind,
+        "coupling": "none" if game.coupling is None else "vectors",
     }
     if json:
         show.print_json(values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.damage.base import DamageEstimator, Sensitivity
-from nash_swarm.damage.neighbours import neighbours
 from nash_swarm.quantizers.formats.native.layout import Kind
 
 
@@ -26,7 +25,6 @@ class Activation(DamageEstimator):
     summary: ClassVar[str] = "relative output error from E[x^2] (imatrix); one forward pass"
     needs: ClassVar[Literal["weights", "activations", "gradients"]] = "activations"
     unit: ClassVar[str] = "relative squared error"
-    couples: ClassVar[bool] = True
 
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         """See `DamageEstimator.sensitivity`."""
@@ -43,10 +41,3 @@ class Activation(DamageEstimator):
             rows.append(shares / max(float((shares @ squares).sum()), 1e-30))
             columns.append(np.ones(weight.shape[1]))
         return Sensitivity(np.array(rows, np.float32), np.array(columns, np.float32), order)
-
-    def coupled_sensitivity(
-        self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind
-    ) -> tuple[Sensitivity, npt.NDArray[np.float32]]:
-        """See `DamageEstimator.coupled_sensitivity`: the same cost, with the nearest correlations of its inputs."""
-        order, correlation = neighbours(statistics, weight.shape[1])
-        return self.sensitivity(weight, replace(statistics, order=order), kind), correlation

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.calibration.statistics import Statistics
-from nash_swarm.errors import UsageError
 from nash_swarm.quantizers.formats.native.layout import Kind
 
 
@@ -68,34 +67,6 @@ class DamageEstimator(ABC):
         """What inputs are multiplied with for `Statistics.projected`, float32 (columns, columns), in stored order.
 
         Called only if `projects`, with statistics whose inputs are complete.
-        """
-        raise NotImplementedError
-
-    couples: ClassVar[bool] = False
-    """Whether `coupled_sensitivity` says how neighbours in a row interact."""
-
-    def check_couples(self) -> None:
-        """Refuse what `coupled_sensitivity` would, before anything is loaded.
-
-        Raises:
-            UsageError: this estimator cannot say how neighbours interact.
-        """
-        if not self.couples:
-            raise UsageError(
-                f"damage {self.name!r} does not say how neighbouring weights interact; 'fisher' and 'activation' do"
-            )
-
-    def coupled_sensitivity(
-        self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind
-    ) -> tuple[Sensitivity, npt.NDArray[np.float32]]:
-        """As `sensitivity`, of errors whose neighbours in a row interact; for agents that are single weights.
-
-        The cost of errors that nothing compensates, in a column order that may be chosen for the neighbours, and the
-        correlation of neighbouring columns (`damage.neighbours.neighbour_correlation`), float32 (columns,), in that
-        order: row i's errors e cost `sum_j w_ij e_j^2 + 2 sum_j correlation_j sqrt(w_ij w_i,j+1) e_j e_(j+1)` for the
-        weights w of the sensitivity.
-
-        Called only if `couples`.
         """
         raise NotImplementedError
 

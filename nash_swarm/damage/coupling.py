@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from nash_swarm import arguments
 from nash_swarm.damage.sequence_deltas import sequence_deltas
+from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.models.neighbourhood import Neighbourhood, neighbourhood
@@ -68,6 +69,16 @@ def couple(
     facts = {"reach": str(shrinkage.reach), "strength": shrinkage.strength, "explained": shrinkage.explained}
     provenance = {**game.provenance, "coupling": {"rank": vectors.shape[-1], **facts}}
     return replace(game, coupling=Coupling(vectors, near.community, graph), provenance=provenance), shrinkage
+
+
+def check_coupled(coupling: bool, granularity: str) -> None:
+    """Refuse to couple single weights, before anything is measured.
+
+    Raises:
+        UsageError: `coupling` is asked for at `parameter` granularity.
+    """
+    if coupling and granularity == "parameter":
+        raise UsageError("coupling is of layer, block and tile agents, not of single weights")
 
 
 def choose_shrinkage(game: BitGame, deltas: Floats, near: Neighbourhood, rng: np.random.Generator) -> Shrinkage:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy.typing as npt
 
 from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.damage.base import DamageEstimator, Sensitivity
-from nash_swarm.damage.neighbours import neighbours
 from nash_swarm.errors import UsageError
 from nash_swarm.quantizers.formats.native.layout import Kind
 from nash_swarm.quantizers.rounding.hessian import column_weights, inverse_factor, reordered
@@ -48,7 +46,6 @@ class Fisher(DamageEstimator):
     summary: ClassVar[str] = "loss rise in nats: output gradients x compensated Hessian; forward and backward pass"
     needs: ClassVar[Literal["weights", "activations", "gradients"]] = "gradients"
     unit: ClassVar[str] = "nats per token"
-    couples: ClassVar[bool] = True
 
     damping: float = 0.01
     labels: Literal["model", "text"] = "model"
@@ -76,23 +73,6 @@ class Fisher(DamageEstimator):
 
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         """See `DamageEstimator.sensitivity`."""
-        return self._sensitivity(statistics, lambda hessian: column_weights(hessian, self.damping))
-
-    def coupled_sensitivity(
-        self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind
-    ) -> tuple[Sensitivity, npt.NDArray[np.float32]]:
-        """See `DamageEstimator.coupled_sensitivity`.
-
-        `1/2 sum_i g_i e_i^T H e_i` with all but the nearest off-diagonals of H left out, of rounding to nearest: error
-        compensation uses up the correlations that neighbours would be coupled by.
-        """
-        order, correlation = neighbours(statistics, weight.shape[1])
-        moved = replace(statistics, order=order)
-        return self._sensitivity(moved, lambda hessian: hessian.diagonal()), correlation
-
-    def _sensitivity(
-        self, statistics: Statistics, weights: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.floating[Any]]]
-    ) -> Sensitivity:
         rows: list[npt.NDArray[Any]] = []
         columns: list[npt.NDArray[Any]] = []
         order = None
@@ -103,7 +83,7 @@ class Fisher(DamageEstimator):
             scale = 0.5 * statistics.share / max(1, statistics.tokens)
             if statistics.projected is None:
                 rows.append(scale * statistics.outputs.numpy())
-                columns.append(weights(reordered(hessian, order)))
+                columns.append(column_weights(reordered(hessian, order), self.damping))
             else:
                 squares = statistics.projected.numpy()
                 by_column = squares.mean(0, dtype=np.float64)

@@ -48,7 +48,7 @@ def sequence_deltas(model: Any, game: BitGame, *, quiet: bool = False) -> Floats
     if not game.tensors or game.calibration is None:
         raise UsageError("coupling needs a game that was measured on a model with calibration text")
     if any(tensor.per_weight for tensor in game.tensors):
-        raise UsageError("couple() is for layer, block and tile agents; single weights: measure(..., coupling=True)")
+        raise UsageError("coupling is of layer, block and tile agents, not of single weights")
     model = prepare(model)
     layouts = {tensor.name: tensor for tensor in game.tensors}
     matrices = [matrix for matrix in find_matrices(model) if matrix.name in layouts]

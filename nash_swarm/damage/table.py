@@ -14,32 +14,6 @@ def in_stored_order(weight: npt.NDArray[np.float32], order: npt.NDArray[np.int64
     return np.ascontiguousarray(weight if order is None else weight[:, order])
 
 
-def error_signs(
-    weight: npt.NDArray[np.float32],
-    order: npt.NDArray[np.int64] | None,
-    layout: TensorLayout,
-    strategies: tuple[int, ...],
-) -> npt.NDArray[np.uint8]:
-    """Signs of the rounding errors that `damage_table` is of, uint8 (agents,): bit s is set where strategy s errs down.
-
-    Args:
-        weight: float32 (rows, columns), columns in the model's order.
-        order: stored column order, int64 (columns,).
-        layout: the agent grid, at `parameter` granularity.
-        strategies: bit-widths, at most 8.
-    """
-    from nash_swarm.quantizers.formats.native.grid import scale_base, scale_table
-    from nash_swarm.quantizers.rounding.kernels import per_weight
-    from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
-
-    stored = in_stored_order(weight, order)
-    base = scale_base(weight, 255)
-    grid = layout.group_size, np.array(strategies, np.int64), np.float32(base), scale_table(base)
-    out = np.empty((layout.rows, layout.columns), np.uint8)
-    share_rows(layout.rows, lambda first, past: per_weight.error_signs(stored, *grid, out, first, past))
-    return out.reshape(layout.agents)
-
-
 def damage_table(
     weight: npt.NDArray[np.float32], sensitivity: Sensitivity, layout: TensorLayout, strategies: tuple[int, ...]
 ) -> npt.NDArray[np.float32]:

@@ -6,7 +6,6 @@ from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.interaction import Interaction
-from nash_swarm.game.stencil import Stencil
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 __all__ = [
@@ -17,6 +16,5 @@ __all__ = [
     "Certificate",
     "Coupling",
     "Interaction",
-    "Stencil",
     "TensorLayout",
 ]

@@ -26,10 +26,9 @@ class Certificate:
             (one agent changes width down, one up), or by one agent alone using what is left of the budget.
         predicted_damage: the agents' damage and what their coupling adds, in nats per token.
         lower_bound: no allocation inside the budget has a smaller total (Lagrangian dual, Everett 1963; for coupled
-            agents see `game.relaxation`; for agents coupled along rows the coupled game's own dual at `price`, see
-            `game.chains`).
+            agents see `game.relaxation`).
         exchange_exact: whether `exchange_regret` is over all trades. In large coupled games it is over all changes of
-            one agent, but only over the most hopeful pairs (see `game.coupled_exchange` and `game.row_exchange`).
+            one agent, but only over the most hopeful pairs (see `game.coupled_exchange`).
     """
 
     budget_bits: int

@@ -68,8 +68,7 @@ class Fusion(NamedTuple):
 class Interaction(ABC):
     """How the damage of agents combines: what one suffers more or less because of what the others play.
 
-    An agent's own damage is not part of it. Two kinds exist: `Coupling`, vectors of agents in the communities of a
-    graph, and `Stencil`, neighbours in the rows of a matrix.
+    An agent's own damage is not part of it.
 
     Attributes:
         kind: names it in files and messages.

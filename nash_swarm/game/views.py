@@ -6,15 +6,12 @@ from dataclasses import dataclass
 
 from nash_swarm.game.arena import Arena
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.chains import row_bound
 from nash_swarm.game.coupled_exchange import best_coupled_exchange
 from nash_swarm.game.demand import Point, regret, totals
 from nash_swarm.game.exchange import best_exchange
 from nash_swarm.game.interaction import Bound, Choices, Trade, View
 from nash_swarm.game.market import clear
 from nash_swarm.game.relaxation import relax
-from nash_swarm.game.row_exchange import best_row_exchange
-from nash_swarm.game.rows import Rows
 from nash_swarm.game.tables import Tables
 
 
@@ -74,33 +71,4 @@ class CommunityView(View):
     def exchange(self, choices: Choices, slack: int, price: float) -> Trade:
         """See `View.exchange`."""
         found = best_coupled_exchange(self.arena, choices, slack, price)
-        return Trade(found.gain, found.exact)
-
-
-@dataclass(frozen=True, eq=False)
-class RowView(View):
-    """Agents coupled with their neighbours in a row."""
-
-    rows: Rows
-
-    @classmethod
-    def of(cls, game: BitGame) -> RowView:
-        """The view of `game`."""
-        return cls(Rows.of(game))
-
-    def total(self, choices: Choices, price: float = 0.0) -> Point:
-        """See `View.total`."""
-        return self.rows.total(choices, price)
-
-    def regret(self, choices: Choices, price: float) -> float:
-        """See `View.regret`."""
-        return self.rows.regret(choices, price)
-
-    def bound(self, capacity: int, price: float | None) -> Bound:
-        """The dual of the coupled game at `price`, or at the clearing price."""
-        return row_bound(self.rows, capacity, price)
-
-    def exchange(self, choices: Choices, slack: int, price: float) -> Trade:
-        """See `View.exchange`."""
-        found = best_row_exchange(self.rows, choices, slack)
         return Trade(found.gain, found.exact)

@@ -31,7 +31,6 @@ def gather(
     loss: list[float],
     *,
     orders: Mapping[str, npt.NDArray[np.int64]] | None = None,
-    projects: bool = True,
 ) -> Iterator[tuple[Matrix, Statistics]]:
     """Every matrix with what was seen of it, freed before the next block is walked.
 
@@ -42,7 +41,6 @@ def gather(
         estimator: says what it needs to know.
         loss: the mean loss on the windows is appended if there is a backward walk.
         orders: column orders to keep, by matrix name.
-        projects: whether the estimator may have its projected gradients; they say nothing of how neighbours interact.
     """
     if estimator.needs == "weights" or calibration is None:
         for matrix in matrices:
@@ -52,7 +50,7 @@ def gather(
     stream = stream_of(model, torch.from_numpy(calibration.tokens.astype(np.int64)))
     placed = Placed.on(stream, matrices)
     backward, stream.sampled = estimator.needs == "gradients", estimator.samples_labels
-    together = projects and estimator.projects
+    together = estimator.projects
     watching = partial(collecting, model, orders=orders)
     found: dict[str, Statistics]
     with inference(model):

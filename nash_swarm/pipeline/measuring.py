@@ -24,14 +24,13 @@ from nash_swarm.calibration.text import (
     warn_left_out,
 )
 from nash_swarm.damage.base import DamageEstimator
-from nash_swarm.damage.coupling import couple
+from nash_swarm.damage.coupling import check_coupled, couple
 from nash_swarm.damage.overflow import Overflow, check_damage, stable_attention
-from nash_swarm.damage.table import damage_table, error_signs
+from nash_swarm.damage.table import damage_table
 from nash_swarm.damage.unreached import judge_unreached, warn_of_unreached
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.files.arrays import array_digest
 from nash_swarm.game.bitgame import BitGame, Calibration
-from nash_swarm.game.stencil import Stencil
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.identity import weights_digest
@@ -92,8 +91,7 @@ def measure(
             normal by default, but for granularity "parameter".
         windows: calibration windows.
         length: tokens per window; windows that are held out are apart from those of the same length alone.
-        coupling: also measure how the damage of agents interacts: a stencil at `parameter` granularity, in the same
-            pass; `couple` afterwards at any other.
+        coupling: also measure how the damage of agents interacts, see `couple`; not at `parameter` granularity.
         seed: chooses the windows.
         name: what to call the model in reports.
         pieces: where matrices are kept as soon as they are measured, see `kept_pieces`; those that an earlier run with
@@ -101,7 +99,8 @@ def measure(
         quiet: no progress bars.
 
     Raises:
-        UsageError: unknown estimator, strategies, granularity or levels, or a model that cannot be walked.
+        UsageError: unknown estimator, strategies, granularity or levels, a coupling of single weights, or a model that
+            cannot be walked.
         DataError: no matrix is reached by the text, weights are not finite, or the text is empty or too short.
         Overflow: gradients, inputs or damage of a matrix are not finite, though the model's answers are.
 
@@ -116,6 +115,7 @@ def measure(
     arguments.whole("the number of windows", windows, 1)
     arguments.whole("length", length, 1)
     arguments.whole("seed", seed, 0)
+    check_coupled(coupling, granularity)
     tokens = None if tokens is None else token_windows(tokens)
     estimator: DamageEstimator = registry.resolve("damage", damage, "sensitivity")
     model = prepare(model)
@@ -124,9 +124,6 @@ def measure(
         levels=levels,
     )  # fmt: skip
     check_weights(model)
-    coupled = coupling and granularity == "parameter"
-    if coupled:
-        estimator.check_couples()
     calibration: Calibration | None = None
     provenance: dict[str, Any] = {}
     if tokens is None and text is not None and tokenizer is not None:
@@ -150,12 +147,12 @@ def measure(
 
     point = model if point is None else prepare(point)
     looked_at = agents.matrices if point is model else find_matrices(point, scope)
-    found = _Found(agents, coupled)
+    found = _Found(agents)
     finished = None
     if pieces is not None:
         values = [
             nash_swarm.__version__, estimator.name, registry.origin("damage", estimator.name), asdict(estimator),
-            agents.strategies, [asdict(tensor) for tensor in agents.tensors], coupled,
+            agents.strategies, [asdict(tensor) for tensor in agents.tensors],
             [model_digest(each) for each in dict.fromkeys((model, point))],
             None if calibration is None else array_digest(calibration.tokens),
             {name: array_digest(order) for name, order in (orders or {}).items()},
@@ -167,7 +164,7 @@ def measure(
     if finished is not None:
         number = finished.most()
         for kept, piece, losses in finished.read():
-            if found.misses(kept) and piece.fits(found.layouts[kept], len(agents.strategies), coupled):
+            if found.misses(kept) and piece.fits(found.layouts[kept], len(agents.strategies)):
                 found.take(kept, piece)
                 loss = losses
     with working(
@@ -180,15 +177,11 @@ def measure(
             loss = []
             try:
                 with stable_attention() if stable else nullcontext():
-                    for matrix, statistics in gather(
-                        point, left, calibration, estimator, loss, orders=orders, projects=not coupled
-                    ):
+                    for matrix, statistics in gather(point, left, calibration, estimator, loss, orders=orders):
                         layout, piece = found.layouts[matrix.name], Piece(None)
                         if statistics.reached(estimator.needs):
                             weight = originals[matrix.name].weight().contiguous().numpy()
-                            piece = _measured(
-                                weight, statistics, estimator, layout, agents.strategies, matrix.kind, coupled
-                            )
+                            piece = _measured(weight, statistics, estimator, layout, agents.strategies, matrix.kind)
                             work.update()
                         found.take(matrix.name, piece)
                         number += 1
@@ -228,8 +221,6 @@ def measure(
         "calibration_tokens": 0 if calibration is None else int(calibration.tokens.size),
         **({"calibration_loss": loss[0]} if loss else {}),
     }
-    if coupled:
-        provenance["coupling"] = {"kind": Stencil.kind}
     game = BitGame(
         agents.strategies,
         found.table,
@@ -240,27 +231,21 @@ def measure(
         found.permutations,
         calibration,
         provenance,
-        found.stencil() if coupled else None,
     )
-    return couple(model, game, seed=seed, quiet=quiet)[0] if coupling and not coupled else game
+    return couple(model, game, seed=seed, quiet=quiet)[0] if coupling else game
 
 
 def _measured(
     weight: npt.NDArray[np.float32], statistics: Statistics, estimator: DamageEstimator, layout: TensorLayout,
-    strategies: tuple[int, ...], kind: Kind, coupled: bool,
+    strategies: tuple[int, ...], kind: Kind,
 ) -> Piece:  # fmt: skip
     """What the statistics say of a matrix (rows, columns) that the text reached."""
-    stencil: dict[str, npt.NDArray[Any]] = {}
-    if coupled:
-        sensitivity, correlation = estimator.coupled_sensitivity(weight, statistics, kind)
-        stencil = {"signs": error_signs(weight, sensitivity.order, layout, strategies), "correlation": correlation}
-    else:
-        sensitivity = estimator.sensitivity(weight, statistics, kind)
+    sensitivity = estimator.sensitivity(weight, statistics, kind)
     if (sensitivity.order is not None) != layout.ordered:
         raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {layout.name}")
     damage = damage_table(weight, sensitivity, layout, strategies)
     check_damage(layout.name, damage)
-    return Piece(damage, sensitivity.order, sensitivity.loss_of_all(weight), stencil)
+    return Piece(damage, sensitivity.order, sensitivity.loss_of_all(weight))
 
 
 class _Found:
@@ -276,15 +261,13 @@ class _Found:
         unreached: names of those that the text did not reach, whose rows of the table are still empty.
     """
 
-    def __init__(self, agents: Agents, coupled: bool) -> None:
+    def __init__(self, agents: Agents) -> None:
         self.layouts = {tensor.name: tensor for tensor in agents.tensors}
         self.table = np.empty(agents.memory.shape, np.float32)
         self.permutations: dict[str, npt.NDArray[np.int64]] = {}
         self.losses: dict[str, float] = {}
         self.taken: set[str] = set()
         self.unreached: list[str] = []
-        self._signs = np.empty(len(agents.memory) if coupled else 0, np.uint8)
-        self._correlation: dict[str, npt.NDArray[np.float32]] = {}
 
     def misses(self, name: str) -> bool:
         """Whether there is a matrix of that name and it is not there yet."""
@@ -304,11 +287,3 @@ class _Found:
             return
         self.put(name, piece.damage, piece.order)
         self.losses[name] = piece.loss
-        if piece.stencil:
-            self._signs[self.layouts[name].span] = piece.stencil["signs"]
-            self._correlation[name] = piece.stencil["correlation"]
-
-    def stencil(self) -> Stencil:
-        """The stencil of all matrices."""
-        every = np.concatenate([self._correlation[name] for name in self.layouts])
-        return Stencil(self._signs, tuple(tensor.grid for tensor in self.layouts.values()), every)

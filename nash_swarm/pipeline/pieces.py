@@ -8,9 +8,9 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,14 @@ class Piece:
         damage: float32 (agents of the matrix, strategies); `None` if the text did not reach it.
         order: stored order of its columns, int64 (columns,), if it has one.
         loss: what losing the whole matrix would cost, see `Sensitivity.loss_of_all`.
-        stencil: at `parameter` granularity with coupling: `signs` and `correlation`, see `Stencil`.
     """
 
     damage: npt.NDArray[np.float32] | None
     order: npt.NDArray[np.int64] | None = None
     loss: float = 0.0
-    stencil: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
-    def fits(self, layout: TensorLayout, strategies: int, coupled: bool) -> bool:
-        """Whether it can be of a matrix with that layout, and so many widths, in a game with a stencil or without."""
+    def fits(self, layout: TensorLayout, strategies: int) -> bool:
+        """Whether it can be of a matrix with that layout, and so many widths."""
         if self.damage is None:
             return True
         ordered = self.order is not None and np.array_equal(np.sort(self.order), np.arange(layout.columns))
@@ -56,8 +54,6 @@ class Piece:
             self.damage.dtype == np.float32
             and self.damage.shape == (layout.agents, strategies)
             and (ordered if layout.ordered else self.order is None)
-            and self.stencil.keys() == ({"signs", "correlation"} if coupled else set())
-            and (not coupled or self.stencil["signs"].shape == (layout.agents,))
         )
 
 
@@ -111,7 +107,7 @@ class Finished:
                 facts = json.loads(arrays.pop("facts").tobytes())
                 damage, order = arrays.pop("damage", None), arrays.pop("order", None)
                 order = None if order is None else order.astype(np.int64)
-                piece = Piece(damage, order, float(facts["loss"]), arrays)
+                piece = Piece(damage, order, float(facts["loss"]))
                 name, losses = str(facts["name"]), [float(loss) for loss in facts["losses"]]
             except (*_UNREADABLE, DataError):
                 continue
@@ -120,7 +116,7 @@ class Finished:
     def keep(self, name: str, piece: Piece, losses: Sequence[float], number: int) -> None:
         """Write a piece; on a disk where that cannot be, it is not kept."""
         facts = {"name": name, "loss": piece.loss, "losses": list(losses)}
-        arrays: dict[str, Any] = {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8), **piece.stencil}
+        arrays: dict[str, Any] = {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)}
         if piece.damage is not None:
             arrays["damage"] = piece.damage
         if piece.order is not None:

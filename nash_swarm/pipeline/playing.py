@@ -19,9 +19,7 @@ from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.budget import Budget
-from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.rules import Rules
-from nash_swarm.game.stencil import Stencil
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.walk import find_matrices
@@ -170,7 +168,7 @@ def measure_at(model: Any, packed: Any, game: BitGame, *, quiet: bool = False) -
 
     What is rounded is still the original weights; only where the loss is looked at has moved. Column orders stay, and
     so agents are what they were. Coupling vectors keep their directions, with the lengths that the new damage gives
-    them; a stencil is measured again.
+    them.
 
     Args:
         model: the original model.
@@ -190,12 +188,11 @@ def measure_at(model: Any, packed: Any, game: BitGame, *, quiet: bool = False) -
         damage=estimator,
         granularity=facts["granularity"], strategies=game.strategies, scope=facts["scope"],
         group_size=game.tensors[0].group_size, levels=game.tensors[0].levels,
-        coupling=isinstance(game.coupling, Stencil), seed=facts["seed"],
-        name=facts["model"], quiet=quiet,
+        seed=facts["seed"], name=facts["model"], quiet=quiet,
     )  # fmt: skip
     facts_now = {**facts, "measured_at_loss": again.provenance.get("calibration_loss")}
     again = replace(again, calibration=game.calibration, provenance=facts_now)
-    if not isinstance(game.coupling, Coupling):
+    if game.coupling is None:
         return again
     vectors = scaled_to_damage(again, game.coupling.vectors)
     return replace(again, coupling=replace(game.coupling, vectors=vectors))

@@ -11,7 +11,6 @@ from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.rules import VLLM_FUSION, Rules
-from nash_swarm.game.stencil import LIMIT, Stencil
 from nash_swarm.names import GRANULARITIES
 from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
 
@@ -125,30 +124,6 @@ def sample_coupled_game(rng: np.random.Generator, *, most_agents: int = 8) -> Bi
     factor = rng.normal(size=(communities, communities))
     community = rng.integers(0, communities, game.agents).astype(np.int32)
     return replace(game, coupling=Coupling(vectors, community, factor @ factor.T))
-
-
-def sample_row_game(rng: np.random.Generator, *, most_agents: int = 8) -> BitGame:
-    """A random game whose agents are coupled with their neighbours in a row.
-
-    One to three matrices of random shapes, up to `most_agents` agents, up to 4 strategies, any signs, and correlations
-    up to the limit. Memory is the same for all agents, or differs.
-    """
-    game = replace(sample_coupled_game(rng, most_agents=most_agents), coupling=None)
-    shapes: list[tuple[int, int]] = []
-    left = most_agents
-    while left and len(shapes) < 3:
-        columns = int(rng.integers(1, left + 1))
-        shapes.append((int(rng.integers(1, left // columns + 1)), columns))
-        left -= shapes[-1][0] * columns
-    chosen = rng.integers(0, game.agents, sum(rows * columns for rows, columns in shapes))
-    shared = game.memory.strides[0] == 0
-    memory = np.broadcast_to(game.memory[0], (len(chosen), game.memory.shape[1])) if shared else game.memory[chosen]
-    correlation = [np.append(rng.choice([1, rng.random()]) * rng.uniform(-LIMIT, LIMIT, c - 1), 0) for _, c in shapes]
-    if rng.random() < 0.3:
-        correlation = [np.append(rng.choice([-LIMIT, LIMIT], c - 1), 0) for _, c in shapes]
-    signs = rng.integers(0, 256, len(chosen)).astype(np.uint8)
-    stencil = Stencil(signs, tuple(shapes), np.concatenate(correlation).astype(np.float32))
-    return replace(game, damage=game.damage[chosen], memory=memory, parameters=64 * len(chosen), coupling=stencil)
 
 
 def sample_rules(rng: np.random.Generator, game: BitGame) -> Rules:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from support.models import allocate
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError
-from nash_swarm.game import Allocation, BitGame, Calibration, Stencil, TensorLayout
+from nash_swarm.game import Allocation, BitGame, Calibration, TensorLayout
 
 
 def small_game(granularity: str = "tile", *, text: bool = True) -> BitGame:
@@ -37,19 +37,6 @@ def small_game(granularity: str = "tile", *, text: bool = True) -> BitGame:
         strategies, damage, memory, 1000, 1600, tuple(tensors), {"a.b": rng.permutation(40)}, calibration,
         {"model": "x", "seed": 3, "settings": {"damping": 0.01}},
     )  # fmt: skip
-
-
-def test_a_stencil_comes_back(tmp_path: Path) -> None:
-    game = small_game("parameter")
-    rng = np.random.default_rng(1)
-    correlation = np.append(rng.uniform(-0.5, 0.5, 39), 0).astype(np.float32)
-    stencil = Stencil(rng.integers(0, 8, game.agents).astype(np.uint8), ((20, 40), (20, 40)), np.tile(correlation, 2))
-    game = replace(game, coupling=stencil)
-    again = ns.load_game(ns.save_game(game, tmp_path / "game.npz"))
-    assert again.coupling is not None
-    same(again.coupling, stencil)
-    choices = rng.integers(0, 3, game.agents).astype(np.uint8)
-    assert again.total_damage(choices) == game.total_damage(choices)
 
 
 def same(one: Any, two: Any) -> None:

@@ -13,15 +13,12 @@ import nash_swarm as ns
 from nash_swarm import registry
 from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.damage.fisher import Fisher
-from nash_swarm.damage.neighbours import neighbour_correlation
 from nash_swarm.damage.table import damage_table
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.game import Calibration, Stencil, TensorLayout
+from nash_swarm.game import Calibration
 from nash_swarm.models.walk import Matrix, count_parameters, find_blocks, find_matrices
 from nash_swarm.pipeline.gathering import gather
-from nash_swarm.quantizers.formats.native.grid import scale_table
 from nash_swarm.quantizers.rounding.hessian import inverse_factor, reordered
-from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 
 Ids = npt.NDArray[np.int32]
 ESTIMATORS = registry.names("damage")
@@ -293,46 +290,6 @@ def test_shares_of_look_ups_leave_something_for_unseen_rows() -> None:
     assert shares[0] == max(shares) and shares[2] > shares[9] and shares[1] > shares[2]
 
 
-@pytest.mark.parametrize("estimator", ["activation", "fisher"])
-def test_the_stencil_is_the_band_of_the_hessian(tokens: Ids, estimator: str) -> None:
-    model = tiny_llama(tied=False)
-    game = ns.measure(model, tokens=tokens, damage=estimator, granularity="parameter", coupling=True, quiet=True)
-    assert isinstance(game.coupling, Stencil)
-    found, matrices, _ = collected(model, tokens, estimator)
-    grids = dict(zip((tensor.name for tensor in game.tensors), game.coupling.grids(), strict=True))
-    rng = np.random.default_rng(0)
-    for tensor, matrix in zip(game.tensors, matrices, strict=True):
-        hessian = found[tensor.name].hessian()
-        if hessian is None:
-            assert not grids[tensor.name].correlation.any()
-            continue
-        order = game.permutations[tensor.name]
-        hessian = hessian[np.ix_(order, order)].astype(np.float64)
-        choices = rng.integers(0, len(game.strategies), tensor.agents).astype(np.uint8)
-        errors = np.abs(game.coupling.errors(game.damage[tensor.span], choices, tensor.start))
-        errors = errors.reshape(tensor.rows, tensor.columns)
-        # what the rounding itself leaves, weight by weight
-        widths = np.array(game.strategies, np.uint8)[choices].reshape(tensor.rows, tensor.columns)
-        weight = matrix.weight().contiguous().numpy()[:, order]
-        got = RoundToNearest().round(np.ascontiguousarray(weight), widths, tensor)
-        scales, group = scale_table(got.base)[got.scale_codes], np.arange(tensor.columns) // tensor.group_size
-        steps = scales[:, group] * 255 / (2.0**widths - 1)
-        left = got.codes * steps - scales[:, group] * got.zeros[:, group] - weight
-        size = left * np.sqrt(hessian.diagonal())
-        scale = np.linalg.norm(errors, axis=1) / np.maximum(np.linalg.norm(size, axis=1), 1e-30)
-        np.testing.assert_allclose(errors, np.abs(size) * scale[:, None], rtol=2e-2, atol=1e-5 * errors.max())
-        band = np.clip(hessian.diagonal(1) / np.sqrt(hessian.diagonal()[:-1] * hessian.diagonal()[1:]), -0.5, 0.5)
-        unscaled = scale[:, None] * size
-        truth = 2 * float(np.sum(unscaled[:, :-1] * unscaled[:, 1:] @ band))
-        part = alone(game.coupling, tensor)
-        assert part.added(game.damage[tensor.span], choices) == pytest.approx(truth, rel=2e-2)
-        # neighbours correlate more than in activation order
-        by_energy = np.argsort(-hessian.diagonal(), kind="stable")
-        plain = neighbour_correlation(hessian[np.ix_(by_energy, by_energy)])
-        assert np.abs(grids[tensor.name].correlation).sum() > np.abs(plain).sum()
-
-
-def alone(stencil: Stencil, tensor: TensorLayout) -> Stencil:
-    """The stencil of one tensor alone."""
-    grid = next(grid for grid in stencil.grids() if grid.start == tensor.start)
-    return Stencil(stencil.signs[tensor.span], ((grid.rows, grid.columns),), grid.correlation)
+def test_single_weights_are_not_coupled(tokens: Ids) -> None:
+    with pytest.raises(UsageError, match="not of single weights"):
+        ns.measure(tiny_llama(tied=False), tokens=tokens, granularity="parameter", coupling=True, quiet=True)

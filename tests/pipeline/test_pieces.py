@@ -66,7 +66,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "positions": (tiny_gpt2, {}),
     "forward": (lambda: tiny_llama(tied=True), {"damage": "activation"}),
     "weights": (lambda: tiny_llama(tied=False), {"damage": "magnitude"}),
-    "stencil": (lambda: tiny_llama(tied=True), {"granularity": "parameter", "coupling": True}),
+    "parameter": (lambda: tiny_llama(tied=True), {"granularity": "parameter"}),
     "whole": (lambda: ARCHITECTURES["t5"].make(), {}),
 }
 
@@ -129,7 +129,7 @@ def test_when_nothing_is_left_the_model_does_not_run(
     assert "calibration_loss" in again.provenance
 
 
-@pytest.mark.parametrize("change", ["tokens", "weights", "estimator", "strategies", "group size", "coupling"])
+@pytest.mark.parametrize("change", ["tokens", "weights", "estimator", "strategies", "group size"])
 def test_pieces_of_another_measuring_are_not_taken(
     change: str, tokens: Tokens, watch: Stopwatch, tmp_path: Path
 ) -> None:
@@ -142,7 +142,7 @@ def test_pieces_of_another_measuring_are_not_taken(
         model.model.layers[1].mlp.up_proj.weight.data[3, 4] += 0.01
     settings |= {
         "tokens": {"tokens": tokens[:5]}, "weights": {}, "estimator": {"damage": "activation"},
-        "strategies": {"strategies": (2, 4, 8)}, "group size": {"group_size": 64}, "coupling": {"coupling": True},
+        "strategies": {"strategies": (2, 4, 8)}, "group size": {"group_size": 64},
     }[change]  # fmt: skip
     ns.measure(model, pieces=pieces, **settings)
     assert len(watch.measured) == everything

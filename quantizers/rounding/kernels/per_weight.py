@@ -86,31 +86,6 @@ def round_group(
 
 
 @njit(**_OPTIONS)
-def error_signs(
-    weights: Floats,
-    group_size: int,
-    widths: npt.NDArray[np.int64],
-    base: np.float32,
-    table: Floats,
-    out: Bytes,
-    first: int,
-    past: int,
-) -> None:
-    """Whether every weight's rounding error is negative: bit s of out uint8 (rows, columns) with width s."""
-    for n in range(first, past):
-        for start in range(0, weights.shape[1], group_size):
-            stop = min(start + group_size, weights.shape[1])
-            code, zero = fit_range(weights[n, start:stop], base, table)
-            for k in range(start, stop):
-                signs = 0
-                for s in range(widths.size):
-                    _, rounded = _round(weights[n, k], widths[s], table[code], zero)
-                    if rounded < weights[n, k]:
-                        signs |= 1 << s
-                out[n, k] = np.uint8(signs)
-
-
-@njit(**_OPTIONS)
 def weight_damage(
     weights: Floats,
     rows: Floats,

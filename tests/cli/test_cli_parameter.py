@@ -1,4 +1,4 @@
-"""Single weights coupled with their neighbours, and streaming, from the command line."""
+"""Games of single weights, and rounds, from the command line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 import nash_swarm as ns
-from nash_swarm.game import Stencil
 
 
 class Rows(NamedTuple):
-    """A measured game whose agents are coupled in rows, and what measuring it said."""
+    """A measured game whose agents are single weights, and what measuring it said."""
 
     game: Path
     measured: dict[str, Any]
@@ -25,7 +24,7 @@ def rows(bench: Any, command: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     game = tmp_path_factory.mktemp("rows") / "game.npz"
     told = command(
         "measure", bench.model, "-o", game, "--text", bench.text, "--windows", 2, "--granularity", "parameter",
-        "--coupling", "--strategies", "2,4,8", "--json", "-q",
+        "--strategies", "2,4,8", "--json", "-q",
     )  # fmt: skip
     return Rows(game, told.values)
 
@@ -45,21 +44,11 @@ def _changed(game: Path, out: Path, **changes: Any) -> Path:
     """The game file with some arrays replaced."""
     with np.load(game) as file:
         arrays = {name: file[name] for name in file.files}
-    np.savez(out, **{**arrays, **{name.replace("__", "/"): value for name, value in changes.items()}})
+    np.savez(out, **{**arrays, **changes})
     return out
 
 
-def test_the_game_carries_the_stencil(rows: Rows) -> None:
-    assert rows.measured["coupling"] == "stencil"
-    game = ns.load_game(rows.game)
-    assert isinstance(game.coupling, Stencil)
-    assert game.coupling.shapes == tuple(tensor.grid for tensor in game.tensors)
-    # every matrix but the tied one, whose look-ups are not collected in pairs, has neighbours
-    for tensor, grid in zip(game.tensors, game.coupling.grids(), strict=True):
-        assert grid.correlation.any() == (tensor.kind != "tied"), tensor.name
-
-
-@pytest.mark.parametrize("solver", ["nash-swarm", "nash", "streaming"])
+@pytest.mark.parametrize("solver", ["nash", "streaming"])
 def test_it_is_played_and_certified(solver: str, rows: Rows, command: Any, tmp_path: Path) -> None:
     out = tmp_path / "a.json"
     told = command("solve", rows.game, "--bits", _bits(rows), "--solver", solver, "-o", out, "--json").values
@@ -69,7 +58,7 @@ def test_it_is_played_and_certified(solver: str, rows: Rows, command: Any, tmp_p
     assert command("certify", rows.game, out, "--json").values["holds"]
 
 
-def test_pins_hold_and_fusion_is_refused(rows: Rows, command: Any, tmp_path: Path) -> None:
+def test_pins_hold(rows: Rows, command: Any, tmp_path: Path) -> None:
     out = tmp_path / "a.json"
     rules = ["--keep", "lm_head=8", "--forbid", "down_proj=2"]
     bits = rows.measured["largest_bits_per_parameter"] - 0.3
@@ -79,52 +68,25 @@ def test_pins_hold_and_fusion_is_refused(rows: Rows, command: Any, tmp_path: Pat
     widths = {tensor.name: allocation.widths(tensor) for tensor in allocation.tensors}
     assert set(widths["model.embed_tokens"].ravel().tolist()) == {8}
     assert widths["model.layers.0.mlp.down_proj"].min() > 2
-    told = command("solve", rows.game, "--bits", bits, "--fuse", "gate_proj,up_proj", "-o", tmp_path / "b.json")
-    _fails(told, 2, "cannot fuse", "neighbours")
     told = command("solve", rows.game, "--bits", _bits(rows), *rules[:2], "--keep", "*=8", "-o", tmp_path / "b.json")
     _fails(told, 2, "smallest feasible", "keep lm_head=8")
     assert not (tmp_path / "b.json").exists()
 
 
-def test_what_cannot_be_coupled_or_played_is_refused(rows: Rows, bench: Any, command: Any, tmp_path: Path) -> None:
-    told = command("solve", rows.game, "--bits", _bits(rows), "--solver", "swarm", "-o", tmp_path / "a.json")
-    _fails(told, 2, "'swarm'", "stencil", "nash-swarm")
-    told = command(
-        "measure",
-        "./none",
-        "-o",
-        tmp_path / "g.npz",
-        "--granularity",
-        "parameter",
-        "--coupling",
-        "--damage",
-        "magnitude",
-    )
-    _fails(told, 2, "'magnitude'", "neighbouring")
+def test_single_weights_are_not_coupled(command: Any, tmp_path: Path) -> None:
+    told = command("measure", "./none", "-o", tmp_path / "g.npz", "--granularity", "parameter", "--coupling")
+    _fails(told, 2, "not of single weights")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_tampered_stencil_or_certificate_does_not_pass(rows: Rows, command: Any, tmp_path: Path) -> None:
+def test_a_tampered_game_or_certificate_does_not_pass(rows: Rows, command: Any, tmp_path: Path) -> None:
     out = tmp_path / "a.json"
     command("solve", rows.game, "--bits", _bits(rows), "-o", out)
     game = ns.load_game(rows.game)
-    assert isinstance(game.coupling, Stencil)
-    signs, correlation = game.coupling.signs, game.coupling.correlation
-    other = _changed(rows.game, tmp_path / "signs.npz", stencil__signs=np.random.default_rng(0).permutation(signs))
-    _fails(command("certify", other, out), 1, "does not hold")
-    for wrong, words in (
-        ({"stencil__signs": signs[1:]}, ["signs"]),
-        ({"stencil__correlation": correlation * 100}, ["within +-0.5"]),
-        ({"stencil__shapes": np.array([[1, 2, 3]])}, ["shapes"]),
-        ({"stencil__shapes": np.array([[-1, 5]])}, ["rows and columns"]),
-        ({"coupling__graph": np.eye(2)}, ["one way"]),
-        (
-            {"damage": np.where(np.arange(game.damage.size).reshape(game.damage.shape) == 5, np.nan, game.damage)},
-            ["NaN"],
-        ),
-    ):
-        broken = _changed(rows.game, tmp_path / "broken.npz", **wrong)
-        _fails(command("solve", broken, "--bits", _bits(rows), "-o", tmp_path / "b.json"), 1, *words)
+    damage = np.where(np.arange(game.damage.size).reshape(game.damage.shape) == 5, np.nan, game.damage)
+    broken = _changed(rows.game, tmp_path / "broken.npz", damage=damage)
+    _fails(command("solve", broken, "--bits", _bits(rows), "-o", tmp_path / "b.json"), 1, "NaN")
+    assert not (tmp_path / "b.json").exists()
     values = json.loads(out.read_text(encoding="utf-8"))
     for field in ("unilateral_regret", "lower_bound", "predicted_damage", "exchange_regret"):
         tampered = json.loads(json.dumps(values))

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.calibration.statistics import Statistics
-from nash_swarm.damage.base import DamageEstimator, Sensitivity
+from nash_swarm.damage.base import DamageEstimator, Needs, Sensitivity
 from nash_swarm.quantizers.formats.native.layout import Kind
 
 
 @dataclass(frozen=True)
 class Activation(DamageEstimator):
-    """Expected squared output error over the expected squared output, with inputs taken as uncorrelated.
+    """Expected squared output error over the expected squared output, for uncorrelated inputs.
 
-    A weight error costs E[x_j^2] of its column (llama.cpp's importance matrix); an embedding row counts by how often it
-    is looked up. Every matrix counts the same.
+    A weight error costs E[x_j^2] of its column (llama.cpp's importance matrix), an error in an embedding row the row's
+    share of look-ups. Every matrix has the same total.
     """
 
     name: ClassVar[str] = "activation"
     summary: ClassVar[str] = "relative output error from E[x^2] (imatrix); one forward pass"
-    needs: ClassVar[Literal["weights", "activations", "gradients"]] = "activations"
+    needs: ClassVar[Needs] = "activations"
     unit: ClassVar[str] = "relative squared error"
 
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.continuation import continue_text
-from nash_swarm.evaluation.listening import Listener, cut_at
+from nash_swarm.evaluation.text_stream import TextStream, cut_at
 from nash_swarm.sampling import Sampling
 
 PROMPT = "The import statement"
@@ -160,7 +160,7 @@ class Tidy(Bytes):
 def _listen(tokenizer: Any, data: bytes, *stops: str) -> tuple[list[str], str, int]:
     """The pieces, the text, and the bytes until the end."""
     pieces: list[str] = []
-    listener = Listener(tokenizer, 2, stops, pieces.append)
+    listener = TextStream(tokenizer, 2, stops, pieces.append)
     ids = torch.tensor([[7, 7, *data]])
     for length in range(3, ids.shape[1] + 1):
         if bool(listener(ids[:, :length], None)):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.calibration.statistics import Statistics
-from nash_swarm.damage.base import DamageEstimator, Needs, Sensitivity
+from nash_swarm.damage.base import DamageEstimator, Needs, Sensitivity, Term
 from nash_swarm.quantizers.formats.native.layout import Kind
 
 
@@ -29,15 +29,16 @@ class Activation(DamageEstimator):
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         """See `DamageEstimator.sensitivity`."""
         squares = np.square(weight, dtype=np.float64)
-        rows, columns, order = [], [], None
+        terms: list[Term] = []
+        order = None
         hessian = statistics.hessian()
         if hessian is not None:
             moments = hessian.diagonal().astype(np.float64)
             order = statistics.activation_order()
-            rows.append(np.full(len(weight), 1.0 / max(float((squares @ moments).sum()), 1e-30)))
-            columns.append(moments[order])
+            energy = max(float((squares @ moments).sum()), 1e-30)
+            terms.append((np.full(len(weight), 1.0 / energy), moments[order]))
         if statistics.lookups is not None:
             shares = statistics.lookup_shares()
-            rows.append(shares / max(float((shares @ squares).sum()), 1e-30))
-            columns.append(np.ones(weight.shape[1]))
-        return Sensitivity(np.array(rows, np.float32), np.array(columns, np.float32), order)
+            energy = max(float((shares @ squares).sum()), 1e-30)
+            terms.append((shares / energy, np.ones(weight.shape[1])))
+        return Sensitivity.of(*terms, order=order)

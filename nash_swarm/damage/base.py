@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from nash_swarm.quantizers.formats.native.layout import Kind, TensorLayout
 
 Needs = Literal["weights", "activations", "gradients"]
 """Walks over the calibration text: none, forward, or forward and backward."""
+Term = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+"""Factors of an error's cost by row, (rows,), and by stored column, (columns,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,12 @@ class Sensitivity:
     rows: npt.NDArray[np.float32]
     columns: npt.NDArray[np.float32]
     order: npt.NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, *terms: Term, order: npt.NDArray[np.int64] | None = None) -> Sensitivity:
+        """From terms `(rows[t], columns[t])` of any floating-point type."""
+        rows, columns = (np.array(part, np.float32) for part in zip(*terms, strict=True))
+        return cls(rows, columns, order)
 
     def loss_of_all(self, weight: npt.NDArray[np.float32]) -> float:
         """Cost of rounding all of `weight`, (rows, columns) in the model's order, to zero."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.calibration.statistics import Statistics, array
-from nash_swarm.damage.base import DamageEstimator, Needs, Sensitivity
+from nash_swarm.damage.base import DamageEstimator, Needs, Sensitivity, Term
 from nash_swarm.errors import UsageError
 from nash_swarm.quantizers.formats.native.layout import Kind
 from nash_swarm.quantizers.rounding.hessian import column_weights, inverse_factor, reordered
@@ -73,8 +73,7 @@ class Fisher(DamageEstimator):
 
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         """See `DamageEstimator.sensitivity`."""
-        rows: list[npt.NDArray[Any]] = []
-        columns: list[npt.NDArray[Any]] = []
+        terms: list[Term] = []
         order = None
         hessian = statistics.hessian()
         if hessian is not None:
@@ -82,18 +81,18 @@ class Fisher(DamageEstimator):
             order = statistics.activation_order()
             scale = 0.5 * statistics.share / max(1, statistics.tokens)
             if statistics.projected is None:
-                rows.append(scale * array(statistics.outputs))
-                columns.append(column_weights(reordered(hessian, order), self.damping))
+                terms.append(
+                    (scale * array(statistics.outputs), column_weights(reordered(hessian, order), self.damping))
+                )
             else:
                 squares = array(statistics.projected)
                 by_column = squares.mean(0, dtype=np.float64)
-                rows.append(scale * squares.mean(1, dtype=np.float64))
                 assert statistics.factor is not None
                 left = 1 / statistics.factor.diagonal().astype(np.float64) ** 2
-                columns.append(left * (by_column / max(by_column.mean(), 1e-30)))
+                columns = left * (by_column / max(by_column.mean(), 1e-30))
+                terms.append((scale * squares.mean(1, dtype=np.float64), columns))
         if statistics.lookups is not None:
             assert statistics.gradients is not None
             energy = array(statistics.gradients) / max(1.0, float(statistics.lookups.sum()))
-            rows.append(0.5 * statistics.lookup_shares())
-            columns.append(energy if order is None else energy[order])
-        return Sensitivity(np.array(rows, np.float32), np.array(columns, np.float32), order)
+            terms.append((0.5 * statistics.lookup_shares(), energy if order is None else energy[order]))
+        return Sensitivity.of(*terms, order=order)

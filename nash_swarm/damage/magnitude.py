@@ -25,6 +25,4 @@ class Magnitude(DamageEstimator):
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         """See `DamageEstimator.sensitivity`."""
         norm = max(float(np.square(weight, dtype=np.float64).sum()), 1e-30)
-        return Sensitivity(
-            np.full((1, weight.shape[0]), 1.0 / norm, np.float32), np.ones((1, weight.shape[1]), np.float32)
-        )
+        return Sensitivity.of((np.full(weight.shape[0], 1.0 / norm), np.ones(weight.shape[1])))

@@ -1,4 +1,4 @@
-"""The contract of estimators: ours keep it, one with a statistic of its own too, and broken ones are told apart."""
+"""The contract of estimators: ours and a toy one with observers fulfil it, and broken ones are detected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.statistics import watch
 
 import nash_swarm as ns
 from nash_swarm import registry
-from nash_swarm.calibration.statistics import Observer, Statistics
+from nash_swarm.calibration.statistics import Observer, Statistics, array
 from nash_swarm.damage import DamageEstimator, Sensitivity
 from nash_swarm.damage.activation import Activation
 from nash_swarm.damage.base import Needs
@@ -44,10 +44,10 @@ class Fourth(DamageEstimator):
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         order = None if kind == "embedding" else statistics.activation_order()
         if order is None:
-            return Sensitivity(np.ones((1, weight.shape[0]), np.float32), np.ones((1, weight.shape[1]), np.float32))
+            return Sensitivity.of((np.ones(weight.shape[0]), np.ones(weight.shape[1])))
         SEEN.update({f"{weight.shape} {key}": value for key, value in statistics.observed.items()})
-        columns = statistics.observed["fourth"].sqrt()[torch.from_numpy(order)]
-        return Sensitivity(statistics.observed["absolute"][None].numpy(), columns[None].numpy(), order)
+        columns = array(statistics.observed["fourth"].sqrt())[order]
+        return Sensitivity.of((array(statistics.observed["absolute"]), columns), order=order)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_estimators_keep_the_contract(estimator: DamageEstimator) -> None:
     check_damage(estimator)
 
 
-def test_every_estimator_of_ours_is_held_to_it() -> None:
+def test_the_contract_runs_over_every_registered_estimator() -> None:
     assert set(registry.names("damage")) == {"fisher", "activation", "magnitude"}
 
 
@@ -105,7 +105,7 @@ def _of_first_rows(found: Sensitivity) -> Sensitivity:
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_broken_estimator_is_told(
+def test_a_broken_estimator_is_detected(
     change: Callable[[Sensitivity], Sensitivity], error: type[Exception], message: str
 ) -> None:
     class Broken(Activation):
@@ -116,7 +116,7 @@ def test_a_broken_estimator_is_told(
         check_damage(Broken())
 
 
-def test_an_order_of_its_own_is_told() -> None:
+def test_a_changed_order_is_detected() -> None:
     class Stubborn(Activation):
         def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
             return super().sensitivity(weight, replace(statistics, order=None), kind)

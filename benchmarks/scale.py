@@ -29,11 +29,11 @@ from nash_swarm import registry
 from nash_swarm.game import BitGame
 from nash_swarm.game.certificate import Certificate, certify
 from nash_swarm.game.streaming import CHUNK, StreamedGame, certify_stream
-from nash_swarm.game.synthetic import Synthetic, transformer_tiles
 from nash_swarm.solvers.base import Play
 from nash_swarm.solvers.streaming import play_stream
 from nash_swarm.suite.memory import forget_peak, peak_memory
 from nash_swarm.suite.synthetic.games import WIDTHS, budget_of, numpy_quantile
+from nash_swarm.suite.synthetic.streams import Synthetic, transformer_tiles
 from solvers import show
 
 LLAMA_70B = {

@@ -23,8 +23,8 @@ from reporting import new_file, origin, write_json
 
 from nash_swarm import registry
 from nash_swarm.game import BitGame
-from nash_swarm.game.arena import Arena
 from nash_swarm.game.demand import regret as regret_at
+from nash_swarm.game.interactions import interaction_of
 from nash_swarm.solvers.base import Solver
 from nash_swarm.suite.memory import peak_memory
 from nash_swarm.suite.synthetic.games import budget_of, numpy_quantile
@@ -120,7 +120,7 @@ def one_size(name: str, agents: int, coupled_game: bool) -> Row:
         seconds, found = play(solver, game)
         regret = None
         if found.price is not None:
-            regret = regret_at(Arena.of(game).effective(found.choices), found.choices, found.price)
+            regret = regret_at(interaction_of(game).marginal(found.choices), found.choices, found.price)
     return {
         "solver": name, "agents": agents, "coupled": coupled_game, "seconds": seconds,
         "ns per agent": seconds / agents * 1e9, "unilateral regret": regret, "peak memory MB": peak_memory() / 1e6,

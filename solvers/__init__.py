@@ -1,5 +1,5 @@
-"""Solvers: one algorithm a file, each a frozen dataclass that holds only hyperparameters."""
+"""Solvers: one algorithm a file, each a frozen dataclass that holds only hyperparameters; their parts in `toolbox`."""
 
-from nash_swarm.solvers.base import Play, Solver
+from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress
 
-__all__ = ["Play", "Solver"]
+__all__ = ["Callback", "Play", "Progress", "Solver", "ignore_progress"]

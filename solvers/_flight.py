@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.solvers._coupled_response import best_response
-from nash_swarm.solvers._random import chance
+from nash_swarm.game.chance import chance
+from nash_swarm.game.coupling.coupled import Coupled
+from nash_swarm.game.profiles import Choices, pick
+from nash_swarm.solvers.toolbox.responding import best_responses
 
+_GAIN = 4.0
+"""Rise of a price's logarithm if the profile takes all the room between the smallest and the largest one too much."""
 _FASTEST = 1.0
 """Most by which congestion moves the logarithm of a price in one round."""
+
+
+class Flight(NamedTuple):
+    """How particles move; the meaning of each field is in `Swarm`."""
+
+    particles: int
+    rounds: int
+    spread: float
+    momentum: float
+    attraction: float
+    imitation: float
 
 
 class Particle(NamedTuple):
@@ -26,31 +42,46 @@ class Particle(NamedTuple):
         taken: float64 (communities,), bits that each took when it looked last, less its share.
     """
 
-    choices: npt.NDArray[np.uint8]
+    choices: Choices
     prices: npt.NDArray[np.float64]
     velocity: npt.NDArray[np.float64]
     excess: npt.NDArray[np.float64]
     taken: npt.NDArray[np.float64]
 
 
-class Pull(NamedTuple):
-    """What draws a particle.
+class Found(NamedTuple):
+    """The best profile of a particle, or of all.
 
     Attributes:
-        own: float64 (communities,), prices at which it found its own best profile.
-        swarm: float64 (communities,), those of the best profile of all.
-        leader: uint8 (agents,), that profile.
-        momentum, toward_own, toward_swarm: weights of velocity and attraction.
-        imitation: probability that an agent plays what the leader has it play.
+        cost: its total cost.
+        choices: uint8 (agents,), inside the budget.
+        prices: float64 (communities,), logarithms of the prices at which it was found.
     """
 
-    own: npt.NDArray[np.float64]
-    swarm: npt.NDArray[np.float64]
-    leader: npt.NDArray[np.uint8]
-    momentum: float
-    toward_own: float
-    toward_swarm: float
-    imitation: float
+    cost: float
+    choices: Choices
+    prices: npt.NDArray[np.float64]
+
+    @property
+    def price(self) -> float:
+        """The mean of the prices."""
+        return math.exp(float(self.prices.mean()))
+
+
+class Market(NamedTuple):
+    """What particles share.
+
+    Attributes:
+        game: the game.
+        weights: what `neighbours` returns.
+        shares: float64 (communities,), each community's part of the capacity; they sum to the capacity.
+        room: bits between the smallest and the largest profile, the unit of congestion.
+    """
+
+    game: Coupled
+    weights: npt.NDArray[np.float64]
+    shares: npt.NDArray[np.float64]
+    room: float
 
 
 def neighbours(graph: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -69,40 +100,55 @@ def neighbours(graph: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return weights
 
 
-@njit(nogil=True, cache=True)
-def fly(arena, members, weights, shares, room, sums, particle, pull, gain, seed):  # type: ignore[no-untyped-def]
+def fly(market: Market, particle: Particle, own: Found, best: Found, flight: Flight, seed: int) -> None:
     """Move a particle by one round.
 
     Args:
-        arena: the game.
-        members: its communities' members.
-        weights: what `neighbours` returns.
-        shares: float64 (communities,), each community's part of the capacity; they sum to the capacity.
-        room: bits between the smallest and the largest profile, the unit of congestion.
-        sums: float64 (communities, rank), of the particle's choices; kept up.
-        particle: a `Particle`, changed.
-        pull: a `Pull`.
-        gain: by how much the logarithm of a price rises if the excess is all the room there is.
+        market: what all particles share.
+        particle: changed.
+        own: its best profile, to whose prices it is drawn.
+        best: that of the swarm, to whose prices it is drawn, and which a few agents imitate.
+        flight: by how much.
         seed: of the round.
     """
-    _align(weights, particle, pull, seed)
-    taken = np.empty(len(shares))
-    for c in range(len(shares)):
-        taken[c] = _respond(arena, members, c, sums, particle, pull, seed) - shares[c]
-    _congest(weights, taken, room, particle, gain)
+    game, choices = market.game, particle.choices
+    _align(market.weights, particle, own.prices, best.prices, flight.momentum, flight.attraction, seed)
+    # cohesion: agents respond to their community's price
+    imitating = _draws(seed, game.agents) < flight.imitation
+    choices[imitating] = best.choices[imitating]
+    seen, prices = game.marginal(choices), np.exp(particle.prices)[game.arena.community]
+    wanted = best_responses(seen, prices, choices)[0]
+    wanted[imitating] = choices[imitating]
+    game.follow(seen, choices, wanted, prices)
+    _congest(market.weights, bits_of(game, choices) - market.shares, market.room, particle)
+
+
+def bits_of(game: Coupled, choices: Choices) -> npt.NDArray[np.float64]:
+    """Bits that each community takes, float64 (communities,)."""
+    memory = pick(np.broadcast_to(game.tables.memory, game.tables.damage.shape), choices)
+    return np.bincount(game.arena.community, weights=memory, minlength=len(game.arena.graph)).astype(np.float64)
 
 
 @njit(nogil=True, cache=True)
-def _align(weights, particle, pull, seed):  # type: ignore[no-untyped-def]
+def _draws(seed, count):  # type: ignore[no-untyped-def]
+    """Numbers in [0, 1), float64 (count,)."""
+    out = np.empty(count)
+    for i in range(count):
+        out[i] = chance(seed, i)
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _align(weights, particle, own, best, momentum, attraction, seed):  # type: ignore[no-untyped-def]
     """Alignment: prices follow their velocity and those of the neighbours."""
     count = len(weights)
     moved = np.empty(count)
     for c in range(count):
         one, two = chance(seed, -1 - 2 * c), chance(seed, -2 - 2 * c)
         particle.velocity[c] = (
-            pull.momentum * particle.velocity[c]
-            + pull.toward_own * one * (pull.own[c] - particle.prices[c])
-            + pull.toward_swarm * two * (pull.swarm[c] - particle.prices[c])
+            momentum * particle.velocity[c]
+            + attraction * one * (own[c] - particle.prices[c])
+            + attraction * two * (best[c] - particle.prices[c])
         )
         moved[c] = particle.prices[c] + particle.velocity[c]
     for c in range(count):
@@ -113,33 +159,7 @@ def _align(weights, particle, pull, seed):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _respond(arena, members, c, sums, particle, pull, seed):  # type: ignore[no-untyped-def]
-    """Cohesion: the community's agents respond to its price in the field of its neighbours; returns the bits taken."""
-    damage, memory, vectors, _, graph = arena
-    field, rest = np.zeros(sums.shape[1]), np.empty(sums.shape[1])
-    for other in range(len(graph)):
-        for k in range(len(field)):
-            field[k] += graph[c, other] * sums[other, k]
-    price = np.exp(particle.prices[c])
-    taken = 0.0
-    for at in range(members.starts[c], members.starts[c + 1]):
-        i = members.agents[at]
-        now = particle.choices[i]
-        if chance(seed, i) < pull.imitation:
-            best = pull.leader[i]
-        else:
-            best, _, _ = best_response(damage, memory, vectors, i, now, field, rest, graph[c, c], price)
-        for k in range(len(field)):
-            change = np.float64(vectors[i, best, k]) - np.float64(vectors[i, now, k])
-            sums[c, k] += change
-            field[k] += graph[c, c] * change
-        particle.choices[i] = best
-        taken += memory[i if memory.shape[0] > 1 else 0, best]
-    return taken
-
-
-@njit(nogil=True, cache=True)
-def _congest(weights, taken, room, particle, gain):  # type: ignore[no-untyped-def]
+def _congest(weights, taken, room, particle):  # type: ignore[no-untyped-def]
     """Separation: communities agree on how crowded the budget is, and a crowded one is dearer."""
     count = len(weights)
     heard = np.empty(count)
@@ -151,5 +171,5 @@ def _congest(weights, taken, room, particle, gain):  # type: ignore[no-untyped-d
     for c in range(count):
         particle.excess[c] = heard[c]
         particle.taken[c] = taken[c]
-        push = gain * heard[c] * count / room
+        push = _GAIN * heard[c] * count / room
         particle.prices[c] += min(max(push, -_FASTEST), _FASTEST)

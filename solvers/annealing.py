@@ -11,13 +11,13 @@ import numpy as np
 from nash_swarm.compiling import njit
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.chance import chance
 from nash_swarm.game.demand import demand, totals
+from nash_swarm.game.interaction import Separate
 from nash_swarm.game.market import FREE, PROHIBITIVE
 from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._fill import fill
-from nash_swarm.solvers._random import chance
-from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress
+from nash_swarm.solvers.toolbox import fill, never_worse
 
 _STAGES = 50
 
@@ -26,7 +26,7 @@ _STAGES = 50
 class Annealing(Solver):
     """Simulated annealing (Kirkpatrick, Gelatt & Vecchi, Science 220, 1983) in the manner of ExLlamaV2.
 
-    ExLlamaV2 chooses the widths of an EXL2 model like this (`exllamav2/conversion/optimize.py`): everybody starts with
+    ExLlamaV2 chooses the widths of an EXL2 model like this (`exllamav2/conversion/optimize.py`): all agents start with
     the cheapest strategy; a random agent tries a random strategy; what fits is accepted if it lowers the error, or else
     with probability exp(-rise / temperature), and the temperature falls geometrically. Here a change that does not fit
     is tried as a trade, together with a random other agent's change to a random cheaper strategy. Temperatures are
@@ -82,8 +82,8 @@ class Annealing(Solver):
             trace.append({"temperature": temperature, "memory": float(point.memory), "damage": point.damage})
             callback(trace[-1])
             progress((stage + 1) / _STAGES)
-        fill(tables, choices, slack)
-        return Play(never_worse(game, capacity, choices), trace=tuple(trace))
+        fill(Separate(tables), choices, slack)
+        return Play(never_worse(Separate(tables), capacity, choices), trace=tuple(trace))
 
 
 @njit(nogil=True, cache=True)

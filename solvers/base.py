@@ -12,13 +12,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.errors import BudgetError, TimeLimitWarning, UsageError
+from nash_swarm.errors import BudgetError, TimeLimitWarning
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import certify
-from nash_swarm.game.coupling import Coupling
-from nash_swarm.game.interaction import Interaction
 from nash_swarm.game.rules import Rules
 
 Callback = Callable[[Mapping[str, float]], None]
@@ -55,14 +53,12 @@ class Solver(ABC):
         summary: one line for lists of solvers.
         baseline: it is there to be compared with, and not held to beating any single strategy.
         separable: it chooses as if agents were not coupled. Its certificate is for the coupled game all the same.
-        couplings: the ways of coupling agents that it plays, if it is not separable.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     baseline: ClassVar[bool] = False
     separable: ClassVar[bool] = False
-    couplings: ClassVar[tuple[type[Interaction], ...]] = (Coupling,)
 
     def solve(
         self,
@@ -87,15 +83,11 @@ class Solver(ABC):
 
         Raises:
             BudgetError: the budget is too small for the game (under the rules); names the smallest feasible one.
-            UsageError: the rules do not fit the game, or its agents are coupled in a way that the solver does not play.
+            UsageError: the rules do not fit the game.
 
         Warns:
             TimeLimitWarning: the solver ran out of time; names the gap to the optimum that is certified.
         """
-        if game.coupling is not None and not self.separable and not isinstance(game.coupling, self.couplings):
-            raise UsageError(
-                f"solver {self.name!r} does not play agents coupled by a {game.coupling.kind}; take nash-swarm or nash"
-            )
         if rules:
             return self._solve_under(rules, game, budget, rng, callback, progress)
         capacity = game.capacity(budget)
@@ -162,7 +154,7 @@ def part_of(progress: Progress, start: float, stop: float) -> Progress:
 
 
 def ignore_progress(share: float) -> None:
-    """A `Progress` that nobody listens to."""
+    """A `Progress` that does nothing."""
 
 
 def _ignore(record: Mapping[str, float]) -> None:

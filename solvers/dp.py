@@ -11,11 +11,10 @@ import numpy.typing as npt
 from nash_swarm.compiling import njit
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.demand import totals
+from nash_swarm.game.interaction import Separate
 from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._fill import fill
-from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress
+from nash_swarm.solvers.toolbox import fill, never_worse
 
 _CELLS_AT_ONCE = 1 << 24
 """Cells of the table that are filled between two words on the progress."""
@@ -80,9 +79,10 @@ class Dp(Solver):
                 f"{self.most_cells}; take a grid of {finest} bits or more, or raise most_cells"
             )
         choices = _solve(tables.damage, -(-above // grid), room // grid, progress)
-        fill(tables, choices, capacity - totals(tables, choices).memory)
-        choices = never_worse(game, capacity, choices)
-        end = totals(tables, choices)
+        seen = Separate(tables)
+        fill(seen, choices, capacity - seen.total(choices).memory)
+        choices = never_worse(seen, capacity, choices)
+        end = seen.total(choices)
         record = {
             "memory": float(end.memory),
             "damage": end.damage,
@@ -125,9 +125,9 @@ def _tabulate(damage, units, start, stop, before, after, chosen):  # type: ignor
             after[k] = before[k] + damage[i, 0]
         for s in range(1, damage.shape[1]):
             taken = units[row, s]
-            suffered = np.float64(damage[i, s])
+            harm = np.float64(damage[i, s])
             for k in range(taken, width):
-                total = before[k - taken] + suffered
+                total = before[k - taken] + harm
                 if total < after[k]:
                     after[k] = total
                     chosen[i, k] = s

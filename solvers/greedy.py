@@ -10,17 +10,18 @@ import numpy as np
 from nash_swarm.compiling import njit
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import demand, totals
+from nash_swarm.game.interaction import Separate
 from nash_swarm.game.market import PROHIBITIVE
 from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.toolbox import never_worse
 
 
 @dataclass(frozen=True)
 class Greedy(Solver):
     """Marginal analysis with a heap (B. Fox, "Discrete optimization via marginal analysis", Management Science 1966).
 
-    Everybody starts with the cheapest strategy. The agent whose best upgrade lowers the damage most per bit gets it,
+    All agents start with the cheapest strategy. The agent whose best upgrade lowers the damage most per bit gets it,
     over and over. The best upgrade may jump over strategies that are not on the agent's convex hull (Zemel 1980), so
     damage need not be convex or fall with the width. An agent whose upgrade no longer fits is asked for its best one
     that does; so the budget is filled to the last agent. O(agents * strategies * log agents), one thread.
@@ -40,7 +41,7 @@ class Greedy(Solver):
         ratio, target = np.empty(game.agents), np.empty(game.agents, np.uint8)
         heap = np.arange(game.agents, dtype=np.uint32 if game.agents < 2**32 else np.int64)
         upgrades = _greedy(*tables, choices, capacity - start.memory, ratio, target, heap)
-        choices = never_worse(game, capacity, choices)
+        choices = never_worse(Separate(tables), capacity, choices)
         end = totals(tables, choices)
         record = {"memory": float(end.memory), "damage": end.damage, "upgrades": float(upgrades)}
         callback(record)

@@ -8,12 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.demand import Point, totals
+from nash_swarm.game.demand import Point
+from nash_swarm.game.interaction import Separate
 from nash_swarm.game.market import clear
-from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._fill import spend
-from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.toolbox import never_worse, spend
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Lagrangian(Solver):
     At a price each agent's choice is a point of its own convex hull, and the optimum for whatever memory the choices
     take together. The price is found at which they take the budget (`game.market.clear`, exact); what is left, less
     than one agent's step, is filled with the best upgrades per bit, unless it is worth less than the rounding of the
-    damage (`solvers._fill.immaterial`). The loss against the optimum is therefore at most about one agent's step: see
+    damage (`solvers.toolbox.immaterial`). The loss against the optimum is therefore at most about one agent's step: see
     the certificate's gap. A few passes over the tables, O(agents * strategies).
 
     Coupling is ignored when choosing.
@@ -35,16 +34,16 @@ class Lagrangian(Solver):
 
     def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
         """See `Solver.play`; nothing is random."""
-        tables = Tables.of(game)
+        seen = Separate.of(game)
         trace: list[dict[str, float]] = []
 
         def record(point: Point) -> None:
             trace.append({"price": point.price, "memory": float(point.memory), "damage": point.damage})
             callback(trace[-1])
 
-        clearing = clear(tables, capacity, record)
+        clearing = clear(seen.tables, capacity, record)
         choices = clearing.narrow.copy()
-        spend(tables, choices, clearing.wide, clearing.price, capacity)
-        choices = never_worse(game, capacity, choices)
-        record(totals(tables, choices, clearing.price))
+        spend(seen, choices, clearing.wide, clearing.price, capacity)
+        choices = never_worse(seen, capacity, choices)
+        record(seen.total(choices, clearing.price))
         return Play(choices, clearing.price, tuple(trace))

@@ -10,13 +10,11 @@ import numpy.typing as npt
 
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.demand import totals
+from nash_swarm.game.interaction import Separate
 from nash_swarm.game.market import clear
-from nash_swarm.game.tables import Tables
 from nash_swarm.solvers._branching import Program, branch_and_bound
-from nash_swarm.solvers._fill import close_bracket, fill
-from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.toolbox import close_bracket, fill, never_worse
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,13 @@ class Milp(Solver):
 
     def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
         """See `Solver.play`; nothing is random."""
-        tables = Tables.of(game)
-        clearing = clear(tables, capacity)
+        seen = Separate.of(game)
+        clearing = clear(seen.tables, capacity)
         choices = clearing.narrow.copy()
-        close_bracket(tables, choices, clearing.wide, capacity - totals(tables, choices).memory)
-        fill(tables, choices, capacity - totals(tables, choices).memory)
-        choices = never_worse(game, capacity, choices)
-        known = totals(tables, choices)
+        close_bracket(seen, choices, clearing.wide, capacity - seen.total(choices).memory)
+        fill(seen, choices, capacity - seen.total(choices).memory)
+        choices = never_worse(seen, capacity, choices)
+        known = seen.total(choices)
         possible = np.ones(game.damage.shape, np.bool_)
         if self.reduce:
             above = game.damage + clearing.price * (game.memory - game.memory[:, :1])
@@ -67,11 +65,11 @@ class Milp(Solver):
             possible = above <= (known.damage - clearing.bound) * (1 + 1e-9)
             possible[np.arange(game.agents), choices] = True
         found = _better(game, capacity, choices, possible, self.time_limit)
-        point = totals(tables, found.choices)
+        point = seen.total(found.choices)
         if point.memory <= capacity and point.damage < known.damage:
             choices = found.choices
-            fill(tables, choices, capacity - point.memory)
-        end = totals(tables, choices)
+            fill(seen, choices, capacity - point.memory)
+        end = seen.total(choices)
         # what was left out cannot be part of a better solution than the known one
         bound = max(clearing.bound, min(found.bound, known.damage))
         record = {

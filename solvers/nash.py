@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from nash_swarm.errors import UsageError
-from nash_swarm.game.arena import Arena
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.demand import Point, demand, totals
-from nash_swarm.game.market import FREE, PROHIBITIVE, Bracket, Undecided
-from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._coupled_market import Dynamics, play_coupled
-from nash_swarm.solvers._fill import spend
-from nash_swarm.solvers._local_search import trade
-from nash_swarm.solvers._response import sweep
-from nash_swarm.solvers._single import never_worse
-from nash_swarm.solvers._support import supporting_price
+from nash_swarm.game.demand import Point
+from nash_swarm.game.market import clear
+from nash_swarm.solvers._market import Dynamics, Start, play_market
 from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.toolbox import interaction_of
 
 
 @dataclass(frozen=True)
@@ -46,17 +39,17 @@ class Nash(Solver):
     at both ends of the bracket pass: regret at a strategy is convex in the price, so what contents an agent at both
     ends contents it between. What one whole step of an agent leaves over is filled, then traded between agents
     (pairwise exchange) until no trade helps; where it is worth less than the rounding of the damage
-    (`solvers._fill.immaterial`), as it is among very many agents, it is left, and play ends in the equilibrium. The
+    (`solvers.toolbox.immaterial`), as it is among very many agents, it is left, and play ends in the equilibrium. The
     price returned is the one at which the largest regret of any agent is smallest.
 
-    **With coupling** an agent's turn takes O(strategies * rank): all it needs to know of the others is its community's
-    field (`game.arena`). Equilibria are then many, the memory demanded need not fall as the price rises, and there is
-    no promise that the one reached is the best: see `_coupled_market`, and `nash-swarm` for more starting points. The
-    budget is filled and traded by what changes cost in the fields as they are.
+    **With coupling** equilibria are many, the memory demanded need not fall as the price rises, and there is no promise
+    that the one reached is the best: see `_market`, and `nash-swarm` for more starting points. Agents answer to what
+    all others play, and each moves only if that still gains after the moves before its own (`game.interaction`). The
+    budget is filled and traded by what changes cost at what the others play then.
 
     Attributes:
         inertia: probability that an agent passes its turn; damps oscillation where many respond at once.
-        tolerance: least gain worth moving for, relative to what the agent suffers and pays.
+        tolerance: least gain worth moving for, relative to what the agent costs and pays.
         max_sweeps: turns per agent at one price.
         max_prices: prices asked.
         max_trades: trades between agents at the end.
@@ -78,68 +71,22 @@ class Nash(Solver):
             raise UsageError("nash: max_sweeps and max_prices must be positive, max_trades not negative")
 
     def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
-        """See `Solver.play`; the order of turns and who passes are random."""
-        tables = Tables.of(game)
+        """See `Solver.play`; who passes is random."""
+        seen = interaction_of(game)
         trace: list[dict[str, float]] = []
 
         def record(point: Point, play: Mapping[str, float]) -> None:
             trace.append({"price": point.price, "memory": float(point.memory), "damage": point.damage, **play})
             callback(trace[-1])
 
-        if game.coupling is not None:
-            play = play_coupled(Arena.of(game), capacity, self.dynamics, rng, record)
-            return Play(play.choices, play.price, tuple(trace))
-        wide, choices = (np.empty(game.agents, np.uint8) for _ in range(2))
-        low, high = demand(tables, FREE, wide), demand(tables, PROHIBITIVE, choices)
-        price = 0.0
-        if low.memory <= capacity:
-            choices = wide
-        else:
-            price = self._clear(tables, Bracket(low, high, capacity), choices, wide, rng, record)
-        done = spend(tables, choices, wide, price, capacity)
-        trades = 0 if done else trade(tables, choices, capacity, price, self.max_trades)
-        choices = never_worse(game, capacity, choices)
-        price = supporting_price(tables, choices, price)
-        record(totals(tables, choices, price), {"trades": float(trades)})
-        return Play(choices, price, tuple(trace))
+        start = None
+        if not seen.additive:
+            clearing = clear(seen.tables, capacity)
+            start = Start(clearing.narrow, clearing.price)
+        play = play_market(seen, capacity, self.dynamics, rng, record, start)
+        return Play(play.choices, play.price, tuple(trace))
 
     @property
     def dynamics(self) -> Dynamics:
-        """How coupled agents respond."""
+        """How agents respond."""
         return Dynamics(self.inertia, self.tolerance, self.max_sweeps, self.max_prices, self.max_trades)
-
-    def _clear(
-        self,
-        tables: Tables,
-        bracket: Bracket,
-        narrow: npt.NDArray[np.uint8],
-        wide: npt.NDArray[np.uint8],
-        rng: np.random.Generator,
-        record: Callable[[Point, Mapping[str, float]], None],
-    ) -> float:
-        """Play at price after price; leaves the equilibria around the clearing price in `narrow` and `wide`."""
-        undecided = Undecided(tables, bracket, wide, narrow)
-        work = narrow.copy()
-        for _ in range(self.max_prices):
-            price = bracket.propose()
-            if bracket.settled:
-                break
-            choices = work[: undecided.tables.agents]
-            sweeps = moves = 0
-            while sweeps < self.max_sweeps:
-                turn = sweep(undecided.tables, price, choices, rng=rng, tolerance=self.tolerance, inertia=self.inertia)
-                sweeps += 1
-                moves += turn.moves
-                if turn.moves == turn.passed == 0:
-                    break
-            point = totals(undecided.tables, choices, price)
-            told = {"sweeps": float(sweeps), "moves": float(moves), "unilateral_regret": turn.regret}
-            record(undecided.whole(point), told)
-            asked = undecided.tables
-            undecided.update(point, choices)
-            if undecided.tables is not asked:
-                work = undecided.narrow.copy()
-            if bracket.settled:
-                break
-        undecided.store()
-        return bracket.crossing()

@@ -10,16 +10,15 @@ from typing import ClassVar
 import numpy as np
 
 from nash_swarm.errors import UsageError
-from nash_swarm.game.arena import Arena
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import Point
-from nash_swarm.game.views import view_of
-from nash_swarm.solvers._coupled_market import finish, play_coupled
-from nash_swarm.solvers._swarm import explore
+from nash_swarm.solvers._market import Start, finish, play_market
+from nash_swarm.solvers._swarm import explore, fit
 from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress, part_of
 from nash_swarm.solvers.lagrangian import Lagrangian
 from nash_swarm.solvers.nash import Nash
 from nash_swarm.solvers.swarm import Swarm
+from nash_swarm.solvers.toolbox import interaction_of
 
 _FIRST, _EXPLORED = 0.2, 0.65
 """Shares of the time that have passed, about, when `nash` has played and when the particles have."""
@@ -79,24 +78,25 @@ class NashSwarm(Solver):
         def record(point: Point, more: Mapping[str, float]) -> None:
             tell({"price": point.price, "memory": float(point.memory), "damage": point.damage, **more})
 
-        # everybody gets the numbers that a run of its own would get, so this is no worse than any of them at one seed
+        # each gets the numbers that a run of its own would get, so this is no worse than any of them at one seed
         nash = Nash(max_sweeps=self.max_sweeps, max_trades=self.max_trades)
         plays = [solver.play(game, capacity, rng=deepcopy(rng), callback=tell) for solver in (nash, Lagrangian())]
-        if game.coupling is not None:
-            arena = Arena.of(game)
+        seen = interaction_of(game)
+        if not seen.additive:
             flight = Swarm(particles=self.particles, rounds=self.rounds).flight
             progress(_FIRST)
-            found = explore(arena, capacity, flight, deepcopy(rng), record, part_of(progress, _FIRST, _EXPLORED))
+            found = explore(game, capacity, flight, deepcopy(rng), record, part_of(progress, _FIRST, _EXPLORED))
             progress(_EXPLORED)
-            starts = [(plays[1].choices, plays[0].price or 0.0), (found[0].choices, found[0].price)]
-            plays += [finish(arena, capacity, [start], price, self.max_trades, record) for start, price in starts]
+            starts = [Start(plays[1].choices, plays[0].price or 0.0), Start(found[0].choices, found[0].price)]
+            plays += [
+                finish(seen, capacity, fit(seen, start.choices, capacity), start.price, self.max_trades, record)
+                for start in starts
+            ]
             descend = part_of(progress, _EXPLORED, 1.0)
             for number, particle in enumerate(found[: self.descents], 1):
-                plays.append(
-                    play_coupled(arena, capacity, nash.dynamics, rng, record, particle.choices, particle.price)
-                )
+                start = Start(particle.choices, particle.price)
+                plays.append(play_market(seen, capacity, nash.dynamics, rng, record, start))
                 descend(number / self.descents)
-        view = view_of(game)
-        damage, _, best = min((view.total(play.choices).damage, place, play) for place, play in enumerate(plays))
+        damage, _, best = min((seen.total(play.choices).damage, place, play) for place, play in enumerate(plays))
         tell({"price": best.price or 0.0, "damage": damage})
         return Play(best.choices, best.price, tuple(trace))

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from nash_swarm.compiling import njit
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.interaction import Separate
 from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._fill import fill
-from nash_swarm.solvers._single import strategy_memory
 from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.toolbox import fill, single_memory
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Quantile(Solver):
         importance = _importance(tables)
         ranked = np.sort(importance)[::-1]
         widths = [_nearest(game.strategies, bits) for bits in (2, 4, 8)]
-        if strategy_memory(game)[widths[0]] > capacity:
+        if single_memory(game)[widths[0]] > capacity:
             widths[0] = 0
         levels = np.array(widths, np.uint8)
         choices = np.empty(game.agents, np.uint8)
@@ -75,7 +75,7 @@ class Quantile(Solver):
         while too_many - fits > 1:
             upper = (fits + too_many) // 2
             fits, too_many = (upper, too_many) if assign(upper) <= capacity else (fits, upper)
-        fill(tables, choices, capacity - assign(fits))
+        fill(Separate(tables), choices, capacity - assign(fits))
         return Play(choices, trace=tuple(trace))
 
 

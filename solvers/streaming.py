@@ -13,7 +13,6 @@ from nash_swarm.errors import DataError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
-from nash_swarm.game.demand import totals
 from nash_swarm.game.hull import (
     BINS,
     EVERYTHING,
@@ -26,11 +25,11 @@ from nash_swarm.game.hull import (
     steps_within,
     take_steps,
 )
+from nash_swarm.game.interaction import Separate
 from nash_swarm.game.streaming import StreamedGame, certify_stream
 from nash_swarm.game.tables import Tables, readonly
-from nash_swarm.solvers._fill import fill, immaterial
-from nash_swarm.solvers._single import never_worse
 from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.toolbox import fill, immaterial, never_worse
 
 _FEW = 1 << 16
 """Steps that may be kept in memory to be sorted."""
@@ -43,7 +42,7 @@ class Streaming(Solver):
     The steps of the agents' convex hulls are counted by the leading bits of their prices, so the time per agent is the
     same from 10^5 to 10^9 of them, and memory beside the game is one byte an agent. The result is an equilibrium at the
     price; what it leaves, less than one agent's step, is spent only where that is worth more than the rounding of the
-    damage (`solvers._fill.immaterial`). Games whose table does not fit into memory are played by `solve_stream`.
+    damage (`solvers.toolbox.immaterial`). Games whose table does not fit into memory are played by `solve_stream`.
 
     Coupling is ignored when choosing.
     """
@@ -58,12 +57,12 @@ class Streaming(Solver):
         """See `Solver.play`; nothing is random."""
         found = play_stream(StreamedGame.of(game), capacity)
         assert found.price is not None
-        tables, choices = Tables.of(game), found.choices
-        point = totals(tables, choices, found.price)
+        seen, choices = Separate.of(game), found.choices
+        point = seen.total(choices, found.price)
         if not immaterial(point, found.price, capacity):
-            fill(tables, choices, capacity - point.memory)
-        choices = never_worse(game, capacity, choices)
-        point = totals(tables, choices, found.price)
+            fill(seen, choices, capacity - point.memory)
+        choices = never_worse(seen, capacity, choices)
+        point = seen.total(choices, found.price)
         end = {"price": point.price, "memory": float(point.memory), "damage": point.damage}
         trace = (*found.trace, end)
         for record in trace:

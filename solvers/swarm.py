@@ -9,12 +9,13 @@ from typing import ClassVar
 import numpy as np
 
 from nash_swarm.errors import UsageError
-from nash_swarm.game.arena import Arena
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import Point
-from nash_swarm.solvers._coupled_market import finish
-from nash_swarm.solvers._swarm import Flight, explore
+from nash_swarm.solvers._flight import Flight
+from nash_swarm.solvers._market import finish
+from nash_swarm.solvers._swarm import explore, fit
 from nash_swarm.solvers.base import Callback, Play, Progress, Solver, ignore_progress
+from nash_swarm.solvers.toolbox import interaction_of
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ class Swarm(Solver):
             trace.append({"price": point.price, "memory": float(point.memory), "damage": point.damage, **more})
             callback(trace[-1])
 
-        arena = Arena.of(game)
-        best = explore(arena, capacity, self.flight, rng, record, progress)[0]
-        play = finish(arena, capacity, [best.choices], best.price, self.max_trades, record)
+        seen = interaction_of(game)
+        best = explore(game, capacity, self.flight, rng, record, progress)[0]
+        play = finish(seen, capacity, fit(seen, best.choices, capacity), best.price, self.max_trades, record)
         return Play(play.choices, play.price, tuple(trace))
 
     @property

@@ -10,8 +10,8 @@ import numpy as np
 from nash_swarm.compiling import njit
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.tables import Tables
-from nash_swarm.solvers._single import strategy_memory
 from nash_swarm.solvers.base import Callback, Play, Solver
+from nash_swarm.solvers.toolbox import single_memory
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Uniform(Solver):
 
     def play(self, game: BitGame, capacity: int, *, rng: np.random.Generator, callback: Callback) -> Play:
         """See `Solver.play`; nothing is random."""
-        sizes = strategy_memory(game)
+        sizes = single_memory(game)
         base = max((s for s, bits in enumerate(sizes) if bits <= capacity), default=0)
         choices = np.full(game.agents, base, np.uint8)
         memory = Tables.of(game).memory

@@ -24,6 +24,7 @@ from support.models import tiny_llama
 
 import nash_swarm
 from nash_swarm import registry
+from nash_swarm.testing import check_solver
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -65,6 +66,19 @@ def test_the_readme_examples_run(bench: Bench, tmp_path: Path, monkeypatch: pyte
     assert {path.name for path in tmp_path.iterdir()} >= {"out", "out-3bit", "game.npz"}
 
 
+def test_the_minimal_example_is_short_and_does_what_its_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = _blocks("docs/minimal.md", "python")
+    assert code == _text("examples/minimal.py")
+    assert len(code.splitlines()) <= 100
+    module = {"__name__": "minimal"}
+    exec(compile(code, "minimal.py", "exec"), module)
+    found = module["main"]()  # type: ignore[operator]
+    (size, bargained), (same, uniform) = found["lagrangian"], found["uniform"]
+    assert size == same
+    assert 0.6 < bargained / uniform < 0.8
+    assert "gap to the optimum" in capsys.readouterr().out
+
+
 @pytest.fixture
 def plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The plug-ins of CONTRIBUTING.md, each in the file that its first line names, importable."""
@@ -81,6 +95,18 @@ def test_the_plug_ins_of_the_guide_keep_their_contracts(plug_ins: Path) -> None:
     assert len(checks) == 3
     for number, code in enumerate(checks):
         _run(code, f"CONTRIBUTING.md, check {number}")
+
+
+def test_the_solver_made_of_the_toolbox_keeps_its_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = [code for code in _blocks("docs/writing-a-solver.md", "python") if code.startswith("# bargain.py")]
+    (tmp_path / "bargain.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    check_solver(importlib.import_module("bargain").Bargain(), examples=20)
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/writing-a-solver.md", "docs/solvers.md"])
+def test_how_to_pages_name_public_modules_alone(page: str) -> None:
+    assert not re.search(r"solvers[./]_\w|game[./]_\w", _text(page))
 
 
 @pytest.mark.parametrize("name, most", [("climb", 30), ("outputs", 24)])

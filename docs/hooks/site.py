@@ -20,11 +20,14 @@ REFERENCE = {
     "reference/game.md": (
         "Parts of the game beside those that `nash_swarm` itself has, which are on the page before.",
         ("nash_swarm.quantizers.formats.native.layout.TensorLayout", "nash_swarm.game.coupling.Coupling",
-         "nash_swarm.game.certificate.certify", "nash_swarm.game.arena.Arena"),
+         "nash_swarm.game.certificate.certify", "nash_swarm.game.interaction.Interaction"),
     ),
     "reference/plugins.md": (
         "What a plug-in subclasses, the contracts that it is held to, and what there is.",
         ("nash_swarm.solvers.base.Solver", "nash_swarm.solvers.base.Play",
+         "nash_swarm.solvers.toolbox.fill", "nash_swarm.solvers.toolbox.repair", "nash_swarm.solvers.toolbox.trade",
+         "nash_swarm.solvers.toolbox.respond", "nash_swarm.solvers.toolbox.spend",
+         "nash_swarm.solvers.toolbox.supporting_price", "nash_swarm.solvers.toolbox.never_worse",
          "nash_swarm.quantizers.rounding.base.Quantizer",
          "nash_swarm.damage.base.DamageEstimator", "nash_swarm.damage.base.Sensitivity", "nash_swarm.registry",
          "nash_swarm.testing.solver_contract.check_solver", "nash_swarm.testing.quantizer_contract.check_quantizer",

@@ -23,11 +23,10 @@ from nash_swarm.files.named import check_kind
 from nash_swarm.files.values import record, table
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.coupling import Coupling
-from nash_swarm.game.interaction import Interaction
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 _FORMAT = 1
-_COUPLINGS: tuple[type[Interaction], ...] = (Coupling,)
+_COUPLING = "coupling/"
 _DAMAGE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError, MemoryError, RuntimeError,
     struct.error, zlib.error, zipfile.BadZipFile,
@@ -56,7 +55,7 @@ def save_game(game: BitGame, path: str | Path, *, overwrite: bool = False) -> Pa
     if game.calibration is not None:
         arrays["tokens"] = game.calibration.tokens
     if game.coupling is not None:
-        arrays |= {f"{game.coupling.kind}/{name}": array for name, array in game.coupling.arrays().items()}
+        arrays |= {_COUPLING + name: array for name, array in game.coupling.arrays().items()}
     facts = {
         "format": _FORMAT,
         "strategies": list(game.strategies),
@@ -116,13 +115,7 @@ def _values(tensor: TensorLayout) -> dict[str, Any]:
     return values
 
 
-def _coupling(arrays: Mapping[str, npt.NDArray[Any]]) -> Interaction | None:
+def _coupling(arrays: Mapping[str, npt.NDArray[Any]]) -> Coupling | None:
     """What couples the agents of a game file's arrays, if anything does."""
-    found = {name.partition("/")[0] for name in arrays}
-    kinds = [kind for kind in _COUPLINGS if kind.kind in found]
-    if not kinds:
-        return None
-    prefix = f"{kinds[0].kind}/"
-    return kinds[0].from_arrays(
-        {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-    )
+    found = {name.removeprefix(_COUPLING): array for name, array in arrays.items() if name.startswith(_COUPLING)}
+    return Coupling.from_arrays(found) if found else None

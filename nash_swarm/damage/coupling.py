@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm import arguments
+from nash_swarm.damage.neighbourhood import Neighbourhood, neighbourhood
 from nash_swarm.damage.sequence_deltas import sequence_deltas
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.coupling import Coupling
-from nash_swarm.models.neighbourhood import Neighbourhood, neighbourhood
 
 _REACHES = (0.5, 2.0, 8.0, float("inf"))
 _PROFILES = 256

@@ -5,7 +5,6 @@ from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
 from nash_swarm.game.coupling import Coupling
-from nash_swarm.game.interaction import Interaction
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 __all__ = [
@@ -15,6 +14,5 @@ __all__ = [
     "Calibration",
     "Certificate",
     "Coupling",
-    "Interaction",
     "TensorLayout",
 ]

@@ -1,4 +1,4 @@
-"""The problem every solver gets: what each agent would suffer and cost with each bit-width."""
+"""The problem every solver gets: the damage and the memory of each agent with each bit-width."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from nash_swarm.errors import DataError
 from nash_swarm.game.budget import Budget
-from nash_swarm.game.interaction import Interaction
+from nash_swarm.game.coupling.vectors import Coupling
+from nash_swarm.game.profiles import pick
 from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
 
 
@@ -61,7 +62,7 @@ class BitGame:
     permutations: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     calibration: Calibration | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    coupling: Interaction | None = None
+    coupling: Coupling | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.damage), len(self.strategies))
@@ -83,12 +84,10 @@ class BitGame:
             raise DataError("memory must be positive and must not fall with the bit-width")
         if self.fixed_bits < 0 or self.parameters < 0:
             raise DataError("fixed_bits and parameters must not be negative")
-        if self.coupling is not None:
-            self.coupling.check(*shape)
+        if self.coupling is not None and (found := self.coupling.vectors.shape[:2]) != shape:
+            raise DataError(f"the coupling is of {found} agents and strategies, not {shape}")
         if self.tensors:
             check_tensors(self.tensors, self.permutations, self.strategies, self.agents)
-            if self.coupling is not None:
-                self.coupling.check_tensors(self.tensors)
 
     @property
     def agents(self) -> int:
@@ -119,7 +118,7 @@ class BitGame:
     def total_damage(self, choices: npt.NDArray[np.uint8]) -> float:
         """Damage of a profile of strategy indices, in nats per token: the agents' own and what their pairs add."""
         own = float(pick(self.damage, choices).sum(dtype=np.float64))
-        return own if self.coupling is None else own + self.coupling.added(self.damage, choices)
+        return own if self.coupling is None else own + self.coupling.added(choices)
 
 
 def check_tensors(
@@ -150,8 +149,3 @@ def check_tensors(
         raise DataError(f"the tensors hold {at} agents, not {agents}")
     if not set(strategies) <= set(SUPPORTED_WIDTHS):
         raise DataError(f"the packed format holds the widths {SUPPORTED_WIDTHS}, not {strategies}")
-
-
-def pick(table: npt.NDArray[Any], choices: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-    """`table[i, choices[i]]` for every agent i."""
-    return np.take_along_axis(table, choices[:, None], axis=1)[:, 0]

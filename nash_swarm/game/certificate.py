@@ -26,9 +26,9 @@ class Certificate:
             (one agent changes width down, one up), or by one agent alone using what is left of the budget.
         predicted_damage: the agents' damage and what their coupling adds, in nats per token.
         lower_bound: no allocation inside the budget has a smaller total (Lagrangian dual, Everett 1963; for coupled
-            agents see `game.relaxation`).
+            agents see `game.coupling.relaxation`).
         exchange_exact: whether `exchange_regret` is over all trades. In large coupled games it is over all changes of
-            one agent, but only over the most hopeful pairs (see `game.coupled_exchange`).
+            one agent, but only over the most hopeful pairs (see `game.coupling.exchange`).
     """
 
     budget_bits: int
@@ -64,7 +64,8 @@ def certify(game: BitGame, budget: Budget, choices: npt.NDArray[np.uint8], price
         DataError: the choices are none of this game, exceed the budget, or the price is no price.
     """
     # the kernels bring in Numba, which reading a game or a budget should not wait for
-    from nash_swarm.game.views import view_of
+    from nash_swarm.game.demand import regret
+    from nash_swarm.game.interactions import interaction_of
 
     if not isinstance(choices, np.ndarray) or choices.dtype != np.uint8 or choices.shape != (game.agents,):
         found = f"{choices.dtype} {choices.shape}" if isinstance(choices, np.ndarray) else type(choices).__name__
@@ -73,19 +74,19 @@ def certify(game: BitGame, budget: Budget, choices: npt.NDArray[np.uint8], price
         raise DataError(f"choice {int(choices.max())} is no index into the {len(game.strategies)} strategies")
     if price is not None and not (math.isfinite(price) and price >= 0):
         raise DataError(f"a price must be finite and not negative, not {price}")
-    view = view_of(game)
-    chosen = view.total(choices)
+    seen = interaction_of(game)
+    chosen = seen.total(choices)
     capacity = budget.total_bits - game.fixed_bits
     if chosen.memory > capacity:
         raise DataError(f"the choices take {chosen.memory + game.fixed_bits} bits of {budget.total_bits} allowed")
-    bound = view.bound(capacity, price)
+    bound = seen.bound(capacity)
     price = bound.price if price is None else price
-    trade = view.exchange(choices, capacity - chosen.memory, bound.price)
+    trade = seen.exchange(choices, capacity - chosen.memory, bound.price)
     return Certificate(
         budget_bits=budget.total_bits,
         used_bits=chosen.memory + game.fixed_bits,
         price=price,
-        unilateral_regret=view.regret(choices, price),
+        unilateral_regret=regret(seen.marginal(choices), choices, price),
         exchange_regret=trade.gain,
         predicted_damage=chosen.damage,
         lower_bound=bound.bound,

@@ -12,8 +12,8 @@ from nash_swarm.compiling import njit
 from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables
 
-_NOISE = 2.0**-50
-"""A gain below this share of the terms it is the difference of is rounding, not a reason to deviate."""
+_ROUNDING = 2.0**-50
+"""A gain below this share of the few terms it is the difference of is rounding, not a reason to deviate."""
 
 
 class Point(NamedTuple):
@@ -53,7 +53,7 @@ def totals(tables: Tables, choices: npt.NDArray[np.uint8], price: float = 0.0) -
 
 
 def regret(tables: Tables, choices: npt.NDArray[np.uint8], price: float) -> float:
-    """The most any single agent would gain at `price` by changing its mind, in nats per token; 0 if nobody would.
+    """The most any single agent would gain at `price` by changing alone, in nats per token; 0 if none would.
 
     Gains within the rounding error of their own computation count as none.
     """
@@ -112,11 +112,11 @@ def _regret(damage, memory, start, stop, choices, price):  # type: ignore[no-unt
     for i in range(start, stop):
         row = i * step
         now = choices[i]
-        suffered = np.float64(damage[i, now])
+        cost = np.float64(damage[i, now])
         for s in range(damage.shape[1]):
-            saved = suffered - np.float64(damage[i, s])
+            saved = cost - np.float64(damage[i, s])
             paid = price * (memory[row, s] - memory[row, now])
             gain = saved - paid
-            if gain > worst and gain > _NOISE * (abs(suffered) + abs(np.float64(damage[i, s])) + abs(paid)):
+            if gain > worst and gain > _ROUNDING * (abs(cost) + abs(np.float64(damage[i, s])) + abs(paid)):
                 worst = gain
     return worst

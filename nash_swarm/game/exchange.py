@@ -25,10 +25,12 @@ class Exchange(NamedTuple):
     Attributes:
         gain: fall of the total damage, in nats per token; 0 if there is no trade that lowers it.
         moves: (agent, new strategy index) of the one or two agents that change.
+        exact: there is no better one.
     """
 
     gain: float
     moves: tuple[tuple[int, int], ...]
+    exact: bool = True
 
 
 class _Moves(NamedTuple):

@@ -133,8 +133,8 @@ def _hull(damage, memory, i, row, vertices, prices):  # type: ignore[no-untyped-
     top = 0
     vertices[0] = 0
     for s in range(1, damage.shape[1]):
-        suffered = np.float64(damage[i, s])
-        if suffered >= np.float64(damage[i, vertices[top]]):
+        harm = np.float64(damage[i, s])
+        if harm >= np.float64(damage[i, vertices[top]]):
             continue
         while True:
             bits = memory[row, s] - memory[row, vertices[top]]
@@ -144,7 +144,7 @@ def _hull(damage, memory, i, row, vertices, prices):  # type: ignore[no-untyped-
                     break
                 top -= 1
                 continue
-            price = (np.float64(damage[i, vertices[top]]) - suffered) / bits
+            price = (np.float64(damage[i, vertices[top]]) - harm) / bits
             if top > 0 and price >= prices[top]:
                 top -= 1
                 continue

@@ -13,11 +13,13 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.game.demand import Point, demand, totals
+from nash_swarm.game.profiles import Choices
 from nash_swarm.game.tables import Tables
 
 FREE = 1e-300
@@ -88,8 +90,8 @@ class Clearing:
     """
 
     price: float
-    narrow: npt.NDArray[np.uint8]
-    wide: npt.NDArray[np.uint8]
+    narrow: Choices
+    wide: Choices
     bound: float
 
 
@@ -104,26 +106,34 @@ class Undecided:
         tables: of these agents.
         wide: uint8 (agents,), what they play at the low end.
         narrow: uint8 (agents,), what they play at the high end.
+        additive: whether their choices depend on the price alone; if not, all agents are asked at every price.
     """
 
     def __init__(
-        self, tables: Tables, bracket: Bracket, wide: npt.NDArray[np.uint8], narrow: npt.NDArray[np.uint8]
+        self,
+        tables: Tables,
+        bracket: Bracket,
+        wide: Choices,
+        narrow: Choices,
+        *,
+        additive: bool = True,
     ) -> None:
         self.bracket, self.tables, self.wide, self.narrow = bracket, tables, wide, narrow
+        self.additive = additive
         self._capacity, self._damage = bracket.capacity, 0.0
         self._all = wide, narrow
         self._agents: npt.NDArray[np.int64] | None = None
 
     def whole(self, point: Point) -> Point:
-        """`point` of these agents with what all others take and suffer."""
+        """`point` of these agents with the memory and damage of all others."""
         return Point(point.price, point.memory + self._capacity - self.bracket.capacity, point.damage + self._damage)
 
-    def update(self, point: Point, choices: npt.NDArray[np.uint8]) -> None:
+    def update(self, point: Point, choices: Choices) -> None:
         """Take in what these agents chose at a price of the bracket; goes on with fewer where most are decided."""
         self.bracket.update(point)
         np.copyto(self.wide if self.bracket.low is point else self.narrow, choices)
         differ = self.wide != self.narrow
-        if 4 * np.count_nonzero(differ) >= len(differ):
+        if not self.additive or 4 * np.count_nonzero(differ) >= len(differ):
             return
         keep = np.flatnonzero(differ)
         self.store()
@@ -144,6 +154,29 @@ class Undecided:
                 every[self._agents] = some
 
 
+def search(undecided: Undecided, ask: Callable[[float, Choices], Point], most: int | None = None) -> float:
+    """Ask agents at the prices of a bracket until it is settled; returns the price at which its ends have one value.
+
+    Args:
+        undecided: the agents and the bracket; what they choose at its ends is kept up.
+        ask: called with a price and choices of `undecided.tables`, those at the price before; changes the choices to
+            what the agents want at the price and returns what they take.
+        most: prices after which to stop.
+    """
+    bracket, work = undecided.bracket, undecided.narrow.copy()
+    for _ in count() if most is None else range(most):
+        price = bracket.propose()
+        if bracket.settled:
+            break
+        asked = undecided.tables
+        choices = work[: asked.agents]
+        undecided.update(ask(price, choices), choices)
+        if undecided.tables is not asked:
+            work = undecided.narrow.copy()
+    undecided.store()
+    return bracket.crossing()
+
+
 def clear(tables: Tables, capacity: int, callback: Callable[[Point], None] | None = None) -> Clearing:
     """Find the clearing price.
 
@@ -153,25 +186,21 @@ def clear(tables: Tables, capacity: int, callback: Callable[[Point], None] | Non
         callback: called with the market's state at every price asked.
     """
     tell = callback or (lambda point: None)
-    wide, narrow, trial = (np.empty(tables.agents, np.uint8) for _ in range(3))
+    wide, narrow = (np.empty(tables.agents, np.uint8) for _ in range(2))
     high = demand(tables, PROHIBITIVE, narrow)
     low = demand(tables, FREE, wide)
     if low.memory <= capacity:
         tell(low._replace(price=0.0))
         return Clearing(0.0, wide, wide, dual_bound(low, 0.0, capacity, high.memory))
-    bracket = Bracket(low, high, capacity)
-    undecided = Undecided(tables, bracket, wide, narrow)
-    while True:
-        price = bracket.propose()
-        if bracket.settled:
-            break
-        choices = trial[: undecided.tables.agents]
+    undecided = Undecided(tables, Bracket(low, high, capacity), wide, narrow)
+
+    def ask(price: float, choices: Choices) -> Point:
         point = demand(undecided.tables, price, choices)
         tell(undecided.whole(point))
-        undecided.update(point, choices)
-    undecided.store()
-    price = bracket.crossing()
-    bound = dual_bound(demand(tables, price, trial), price, capacity, high.memory)
+        return point
+
+    price = search(undecided, ask)
+    bound = dual_bound(demand(tables, price, np.empty(tables.agents, np.uint8)), price, capacity, high.memory)
     return Clearing(price, narrow, wide, bound)
 
 

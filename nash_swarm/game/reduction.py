@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.interaction import Fusion, Interaction
+from nash_swarm.game.coupling.vectors import Coupling, Fusion
 
 Expand = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
 """Maps choices of the reduced game, uint8 (its agents,), to choices of the original one, uint8 (agents,)."""
@@ -24,7 +24,7 @@ class _Part(NamedTuple):
 
     damage: npt.NDArray[np.float32]
     memory: npt.NDArray[np.int64]
-    coupling: Interaction | None
+    coupling: Coupling | None
 
 
 def reduce_game(

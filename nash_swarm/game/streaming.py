@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError
-from nash_swarm.game.bitgame import BitGame, pick
+from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
 from nash_swarm.game.demand import Point, demand, regret, totals
 from nash_swarm.game.exchange import Offers, best_of, span_offers
 from nash_swarm.game.market import dual_bound
+from nash_swarm.game.profiles import pick
 from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables, readonly
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from nash_swarm.artifacts.contents import Contents
 from nash_swarm.game.allocation import Allocation
-from nash_swarm.game.bitgame import BitGame, pick
+from nash_swarm.game.bitgame import BitGame
+from nash_swarm.game.profiles import pick
 from nash_swarm.names import OUTSIDE
 
 

@@ -27,11 +27,10 @@ class Pairs(NamedTuple):
     def of(cls, game: BitGame) -> Pairs:
         """The pairs of `game`; without a coupling all weights are 0."""
         coupling = game.coupling
-        if isinstance(coupling, Coupling):
-            graph = coupling.graph[coupling.community][:, coupling.community]
-            return cls(graph, coupling.vectors.astype(np.float64))
-        assert coupling is None, f"no oracle for {type(coupling).__name__}"
-        return cls(np.zeros((game.agents, game.agents)), np.zeros((*game.damage.shape, 0)))
+        if coupling is None:
+            return cls(np.zeros((game.agents, game.agents)), np.zeros((*game.damage.shape, 0)))
+        graph = coupling.graph[coupling.community][:, coupling.community]
+        return cls(graph, coupling.vectors.astype(np.float64))
 
     @property
     def others(self) -> npt.NDArray[np.float64]:
@@ -42,7 +41,7 @@ class Pairs(NamedTuple):
 def scaled(game: BitGame, factor: float) -> BitGame:
     """The same game with damage in another unit."""
     coupling = game.coupling
-    if isinstance(coupling, Coupling):
+    if coupling is not None:
         coupling = replace(coupling, vectors=coupling.vectors * np.float32(math.sqrt(factor)))
     return replace(game, damage=game.damage * np.float32(factor), coupling=coupling)
 
@@ -51,6 +50,6 @@ def shuffled(game: BitGame, rng: np.random.Generator) -> BitGame:
     """The same game with its agents in another order."""
     coupling = game.coupling
     order = rng.permutation(game.agents)
-    if isinstance(coupling, Coupling):
+    if coupling is not None:
         coupling = Coupling(coupling.vectors[order], coupling.community[order], coupling.graph)
     return replace(game, damage=game.damage[order], memory=game.memory[order], coupling=coupling)

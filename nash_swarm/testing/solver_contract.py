@@ -33,10 +33,10 @@ def check_solver(solver: Solver, *, examples: int = 50, seed: int = 0) -> None:
     `baseline = True`, the total damage is not above that of the best single strategy that fits, and agents in another
     order give as good a result (within 10 %).
 
-    All this holds for coupled games too. On all games nobody may lower the total cost by a change that fits into the
+    All this holds for coupled games too. On all games no agent may lower the total cost by a change that fits into the
     budget, unless by less than the damage is known to (2^-24 of it, float32): play ends in a Nash equilibrium among the
-    profiles that fit. Solvers with `separable = True` choose as
-    if nobody were coupled; on coupled games only what does not depend on the coupling, and their certificate, is held.
+    profiles that fit. Solvers with `separable = True` choose as if agents were not coupled; on coupled games only
+    what does not depend on the coupling, and their certificate, is held.
 
     Args:
         solver: an instance, with the hyperparameters to test.

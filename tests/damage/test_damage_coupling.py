@@ -11,9 +11,9 @@ from support.models import MODELS, VOCABULARY, tiny_gpt2, tiny_llama
 
 import nash_swarm as ns
 from nash_swarm.damage.coupling import choose_shrinkage, couple
+from nash_swarm.damage.neighbourhood import Neighbourhood, neighbourhood
 from nash_swarm.damage.sequence_deltas import sequence_deltas
 from nash_swarm.errors import UsageError
-from nash_swarm.models.neighbourhood import Neighbourhood, neighbourhood
 from nash_swarm.models.walk import find_matrices
 from nash_swarm.quantizers.formats.native.grid import dequantize, row_widths
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest

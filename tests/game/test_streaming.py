@@ -15,8 +15,8 @@ from nash_swarm.game import BitGame, Budget, streaming
 from nash_swarm.game.certificate import certify
 from nash_swarm.game.market import clear
 from nash_swarm.game.streaming import StreamedGame, Table, certify_stream
-from nash_swarm.game.synthetic import Synthetic, transformer_tiles
 from nash_swarm.game.tables import Tables
+from nash_swarm.suite.synthetic.streams import Synthetic, transformer_tiles
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 

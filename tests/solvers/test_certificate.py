@@ -90,7 +90,7 @@ def test_exchange_with_all_memory_differences_distinct() -> None:
     memory = np.cumsum(rng.integers(1, 10**6, (agents, 4)), axis=1)
     game = BitGame((2, 3, 4, 8), rng.random((agents, 4), dtype=np.float32), memory)
     choices = rng.integers(0, 4, agents).astype(np.uint8)
-    gain, moves = best_exchange(Tables.of(game), choices, 1000)
+    gain, moves, _ = best_exchange(Tables.of(game), choices, 1000)
     bits, saved = oracles.changes(game, choices)
     best = saved[bits <= 1000].max()
     down, up = np.argwhere(bits < 0), np.argwhere(bits > 0)

@@ -11,11 +11,11 @@ from support.games import make_game
 from nash_swarm.artifacts.game import load_game, save_game
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game import BitGame, Coupling
-from nash_swarm.game.arena import Arena
 from nash_swarm.game.certificate import certify
-from nash_swarm.game.coupled_exchange import best_coupled_exchange
+from nash_swarm.game.coupling.coupled import Coupled
+from nash_swarm.game.interactions import interaction_of
 from nash_swarm.game.reduction import reduce_game
-from nash_swarm.game.relaxation import relax
+from nash_swarm.game.tables import Tables
 from nash_swarm.testing import oracles
 from nash_swarm.testing.games import couple, sample_budget, sample_coupled_game
 
@@ -63,7 +63,7 @@ def test_the_potential_is_exact(seed: int) -> None:
     choices = rng.integers(0, len(game.strategies), game.agents).astype(np.uint8)
     before = oracles.total_damage(game, choices) + price * game.used_bits(choices)
     agent, strategy = int(rng.integers(game.agents)), int(rng.integers(len(game.strategies)))
-    seen = Arena.of(game).effective(choices)
+    seen = interaction_of(game).marginal(choices)
     moved = choices.copy()
     moved[agent] = strategy
     after = oracles.total_damage(game, moved) + price * game.used_bits(moved)
@@ -79,7 +79,7 @@ def test_the_lower_bound_is_below_the_optimum(seed: int) -> None:
     rng = np.random.default_rng(seed)
     game = sample_coupled_game(rng, most_agents=6)
     capacity = game.capacity(sample_budget(rng, game))
-    assert relax(Arena.of(game), capacity).bound <= oracles.optimum(game, capacity)
+    assert interaction_of(game).bound(capacity).bound <= oracles.optimum(game, capacity)
 
 
 def test_arena_agrees_with_numpy() -> None:
@@ -88,29 +88,29 @@ def test_arena_agrees_with_numpy() -> None:
     coupling = game.coupling
     assert coupling is not None
     choices = rng.integers(0, 6, game.agents).astype(np.uint8)
-    arena = Arena.of(game)
+    arena = Coupled.of(Tables.of(game), coupling).arena
     assert arena.sums(choices) == pytest.approx(coupling.sums(choices))
     saved = oracles.changes(game, choices)[1]
-    seen = arena.effective(choices)
+    seen = arena.marginal(choices)
     assert seen.damage[np.arange(300), choices][:, None] - seen.damage == pytest.approx(saved)
     fields = arena.fields(choices)
     squares = np.square(coupling.vectors.astype(np.float64)).sum(axis=2)
     expected = game.damage + np.einsum("isk,ik->is", coupling.vectors, fields[coupling.community]) - 0.5 * squares
     assert arena.gradient(fields).damage == pytest.approx(expected)
     some = np.array([3, 77, 200])
-    assert arena.take(some).effective(choices[some], fields).damage == pytest.approx(seen.damage[some])
+    assert arena.take(some, choices).marginal(choices[some]).damage == pytest.approx(seen.damage[some])
 
 
 def test_large_games_say_that_not_all_pairs_were_looked_at() -> None:
     rng = np.random.default_rng(2)
     game = couple(rng, make_game(120), communities=3, rank=4)
     choices = rng.integers(1, 5, game.agents).astype(np.uint8)
-    arena = Arena.of(game)
-    whole = best_coupled_exchange(arena, choices, 1000, 1e-6)
+    seen = interaction_of(game)
+    whole = seen.exchange(choices, 1000, 1e-6)
     assert whole.exact
     assert whole.gain == pytest.approx(oracles.exchange_regret(game, choices, 1000))
-    assert best_coupled_exchange(arena, choices, 1000, 1e-3).gain == pytest.approx(whole.gain)
-    few = best_coupled_exchange(arena, choices, 1000, 1e-6, most=3)
+    assert seen.exchange(choices, 1000, 1e-3).gain == pytest.approx(whole.gain)
+    few = seen.exchange(choices, 1000, 1e-6, most=3)
     assert not few.exact
     assert 0 < few.gain <= whole.gain
     moved = choices.copy()

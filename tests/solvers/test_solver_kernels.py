@@ -11,13 +11,10 @@ import pytest
 from nash_swarm.game import BitGame, Budget, spans
 from nash_swarm.game.certificate import certify
 from nash_swarm.game.demand import demand, regret, totals
+from nash_swarm.game.interaction import Separate
 from nash_swarm.game.market import FREE, PROHIBITIVE, clear
 from nash_swarm.game.tables import Tables
-from nash_swarm.solvers import _local_search
-from nash_swarm.solvers._fill import close_bracket, fill
-from nash_swarm.solvers._local_search import trade
-from nash_swarm.solvers._response import sweep
-from nash_swarm.solvers._support import supporting_price
+from nash_swarm.solvers.toolbox import close_bracket, fill, respond, supporting_price, trade
 from nash_swarm.testing import oracles
 
 
@@ -55,9 +52,9 @@ def test_results_do_not_depend_on_spans(game: BitGame, monkeypatch: pytest.Monke
     assert certify(game, budget, choices) == whole
     one, other = choices.copy(), choices.copy()
     slack = game.capacity(budget) - totals(Tables.of(game), choices).memory
-    left = fill(Tables.of(game), one, slack)
+    left = fill(Separate.of(game), one, slack)
     monkeypatch.undo()
-    assert fill(Tables.of(game), other, slack) == left
+    assert fill(Separate.of(game), other, slack) == left
     assert np.array_equal(one, other)
 
 
@@ -77,7 +74,7 @@ def test_fill_spends_all_it_can_and_never_harms(game: BitGame) -> None:
     for slack in (0, 1, 500, 40_000):
         choices = rng.integers(0, len(game.strategies), game.agents).astype(np.uint8)
         before = choices.copy()
-        left = fill(Tables.of(game), choices, slack)
+        left = fill(Separate.of(game), choices, slack)
         bits, saved = oracles.changes(game, choices)
         assert not ((bits <= left) & (saved > 0)).any()
         assert slack - left == game.used_bits(choices) - game.used_bits(before)
@@ -87,7 +84,7 @@ def test_fill_spends_all_it_can_and_never_harms(game: BitGame) -> None:
 def test_closing_a_bracket_takes_the_best_ratios_first() -> None:
     game = BitGame((2, 4), np.array([[3, 0], [9, 0], [6, 0]], np.float32), np.broadcast_to(np.array([2, 4]), (3, 2)))
     choices = np.zeros(3, np.uint8)
-    assert close_bracket(Tables.of(game), choices, np.ones(3, np.uint8), 5) == 1
+    assert close_bracket(Separate.of(game), choices, np.ones(3, np.uint8), 5) == 1
     assert choices.tolist() == [0, 1, 1]
 
 
@@ -100,7 +97,7 @@ def test_best_response_play_ends_in_the_demand_at_the_price(game: BitGame, inert
     choices = rng.integers(0, len(game.strategies), game.agents).astype(np.uint8)
     potential = [totals(tables, choices).value(price, 0)]
     for _ in range(100):
-        turn = sweep(tables, price, choices, rng=rng, inertia=inertia)
+        turn = respond(Separate.of(game), price, choices, rng=rng, inertia=inertia)
         potential.append(totals(tables, choices).value(price, 0))
         if turn.moves == turn.passed == 0:
             break
@@ -121,7 +118,7 @@ def test_trading_ends_without_exchange_regret(game: BitGame) -> None:
     rng = np.random.default_rng(3)
     choices[rng.choice(game.agents, 20, replace=False)] = 0
     before = game.total_damage(choices)
-    made = trade(tables, choices, capacity, clearing.price, 10_000)
+    made = trade(Separate.of(game), choices, capacity, clearing.price, 10_000)
     assert 0 < made < 10_000
     assert game.total_damage(choices) < before
     assert certify(game, budget, choices).exchange_regret == 0
@@ -141,18 +138,18 @@ def test_supporting_price_has_the_least_regret(game: BitGame) -> None:
 
 def test_of_equal_ratios_the_large_upgrade_goes_first() -> None:
     game = BitGame((2, 4), np.array([[1, 0], [10, 0], [1, 0]], np.float32), np.array([[2, 4], [20, 40], [2, 4]]))
-    for spend in (lambda choices: close_bracket(Tables.of(game), choices, np.ones(3, np.uint8), 23),
-                  lambda choices: fill(Tables.of(game), choices, 23)):  # fmt: skip
+    for spend in (lambda choices: close_bracket(Separate.of(game), choices, np.ones(3, np.uint8), 23),
+                  lambda choices: fill(Separate.of(game), choices, 23)):  # fmt: skip
         choices = np.zeros(3, np.uint8)
         assert spend(choices) == 1
         assert choices.tolist() == [1, 1, 0]
 
 
 def test_trading_in_a_large_game_at_its_optimum(monkeypatch: pytest.MonkeyPatch, game: BitGame) -> None:
-    monkeypatch.setattr(_local_search, "_POOL", 100)
+    monkeypatch.setattr(Separate, "pool", 100)
     tables = Tables.of(game)
     choices = np.empty(game.agents, np.uint8)
     demand(tables, FREE, choices)
-    assert trade(tables, choices, game.largest_bits(), 0.0, 10) == 0
+    assert trade(Separate.of(game), choices, game.largest_bits(), 0.0, 10) == 0
     choices[:200] = 0
-    assert trade(tables, choices, game.largest_bits(), 0.0, 1000) == 200
+    assert trade(Separate.of(game), choices, game.largest_bits(), 0.0, 1000) == 200

@@ -15,10 +15,10 @@ from nash_swarm import registry
 from nash_swarm.errors import BudgetError, DataError
 from nash_swarm.game import BitGame, Budget, streaming
 from nash_swarm.game.streaming import StreamedGame, Table
-from nash_swarm.game.synthetic import Synthetic
 from nash_swarm.solvers import streaming as solver
 from nash_swarm.solvers.lagrangian import Lagrangian
 from nash_swarm.solvers.streaming import solve_stream
+from nash_swarm.suite.synthetic.streams import Synthetic
 from nash_swarm.testing import oracles
 from nash_swarm.testing.games import sample_budget, sample_game
 

@@ -58,7 +58,7 @@ def test_the_share_of_the_coupling_does_not_grow_with_the_game(agents: int) -> N
     choices = np.full(agents, 2, np.uint8)
     coupling = game.coupling
     assert isinstance(coupling, Coupling)
-    assert 0.3 < coupling.added(game.damage, choices) / game.damage[:, 2].sum(dtype=np.float64) < 10
+    assert 0.3 < coupling.added(choices) / game.damage[:, 2].sum(dtype=np.float64) < 10
 
 
 def test_coupling_made_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

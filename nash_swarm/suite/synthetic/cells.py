@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from nash_swarm.game.arena import Arena
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.demand import regret
-from nash_swarm.game.market import clear
-from nash_swarm.game.relaxation import relax
+from nash_swarm.game.interactions import interaction_of
 from nash_swarm.solvers.base import Play, Solver
 from nash_swarm.suite.isolation import Begin
 from nash_swarm.suite.memory import forget_peak, peak_memory
@@ -52,12 +49,8 @@ def find_reference(begin: Begin, family: str, agents: int, seed: int) -> Referen
 
 
 def _reference_of(game: BitGame) -> Reference:
-    arena, capacity = Arena.of(game), game.capacity(budget_of(game))
-    if game.coupling is None:
-        clearing = clear(arena.tables, capacity)
-        return Reference(clearing.price, clearing.bound)
-    relaxed = relax(arena, capacity)
-    return Reference(relaxed.price, relaxed.bound)
+    found = interaction_of(game).bound(game.capacity(budget_of(game)))
+    return Reference(found.price, found.bound)
 
 
 def measure_solver(
@@ -87,12 +80,9 @@ def measure_solver(
         row["lower bound"] = reference.bound
         row["gap"] = (damage - reference.bound) / max(abs(reference.bound), 1e-30)
     if found.price is not None:
-        row["unilateral regret"] = regret(Arena.of(game).effective(found.choices), found.choices, found.price)
-    tables = (
-        game.damage.nbytes
-        + game.memory.nbytes
-        + (game.coupling.vectors.nbytes if isinstance(game.coupling, Coupling) else 0)
-    )
+        row["unilateral regret"] = regret(interaction_of(game).marginal(found.choices), found.choices, found.price)
+    vectors = 0 if game.coupling is None else game.coupling.vectors.nbytes
+    tables = game.damage.nbytes + game.memory.nbytes + vectors
     return row | {
         "seconds": min(times), "ns per agent": min(times) / agents * 1e9, "peak memory MB": peak / 1e6,
         "added by the solver MB": max(0, peak - before) / 1e6, "tables MB": tables / 1e6,

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm.game.rules import VLLM_FUSION
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
-_SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Matrices that read the same input; they form one community of agents."""
 _NUMBER = re.compile(r"\.(\d+)\.")
 
 
@@ -49,7 +48,7 @@ def neighbourhood(tensors: Sequence[TensorLayout]) -> Neighbourhood:
     inside = False
     for tensor in tensors:
         parent, _, leaf = tensor.name.rpartition(".")
-        family = next((siblings[0] for siblings in _SIBLINGS if leaf in siblings), leaf)
+        family = next((siblings[0] for siblings in VLLM_FUSION if leaf in siblings), leaf)
         match = _NUMBER.search(tensor.name)
         inside = inside or match is not None
         place = index.setdefault((parent, family), len(index))

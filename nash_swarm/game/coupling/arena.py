@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.errors import UsageError
-from nash_swarm.game.bitgame import BitGame
-from nash_swarm.game.coupling import Coupling
+from nash_swarm.game.coupling.vectors import Coupling
 from nash_swarm.game.demand import Point, totals
+from nash_swarm.game.profiles import Choices
 from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables, readonly
 
@@ -43,20 +42,9 @@ class Arena(NamedTuple):
     graph: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, game: BitGame) -> Arena:
-        """The arena of `game`; without a coupling all agents are one community.
-
-        Raises:
-            UsageError: the agents are coupled in another way.
-        """
-        coupling = game.coupling
-        if coupling is None:
-            vectors = np.zeros((game.agents, len(game.strategies), 0), np.float32)
-            coupling = Coupling(vectors, np.zeros(game.agents, np.int32), np.zeros((1, 1)))
-        if not isinstance(coupling, Coupling):
-            raise UsageError(f"agents coupled by a {coupling.kind} are in no communities")
-        parts = readonly(coupling.vectors), readonly(coupling.community), readonly(coupling.graph)
-        return cls(*Tables.of(game), *parts)
+    def of(cls, tables: Tables, coupling: Coupling) -> Arena:
+        """The arena of a game's tables and its coupling."""
+        return cls(*tables, readonly(coupling.vectors), readonly(coupling.community), readonly(coupling.graph))
 
     @property
     def agents(self) -> int:
@@ -68,13 +56,18 @@ class Arena(NamedTuple):
         """The agents' own damage and memory."""
         return Tables(self.damage, self.memory)
 
-    def take(self, agents: npt.NDArray[np.int64]) -> Arena:
-        """Some agents only, as copies, in the same graph."""
-        return Arena(
+    def take(self, agents: npt.NDArray[np.int64], choices: Choices) -> Arena:
+        """The game of some agents, as copies, while the others play what they do in `choices`.
+
+        What the others do to them is part of their own damage.
+        """
+        some = Arena(
             *self.tables.take(agents), readonly(self.vectors[agents]), readonly(self.community[agents]), self.graph
         )
+        others = self.fields(choices) - some.fields(choices[agents])
+        return some._replace(damage=some._table(others, np.zeros(0, np.uint8), 0.0).damage)
 
-    def sums(self, choices: npt.NDArray[np.uint8]) -> Sums:
+    def sums(self, choices: Choices) -> Sums:
         """Each community's sum of the vectors its agents play, float64 (communities, rank)."""
         shape = (len(self.graph), self.vectors.shape[2])
 
@@ -85,20 +78,15 @@ class Arena(NamedTuple):
 
         return np.sum(over_spans(part, self.agents), axis=0)
 
-    def fields(self, choices: npt.NDArray[np.uint8]) -> Sums:
+    def fields(self, choices: Choices) -> Sums:
         """The fields under a profile, float64 (communities, rank)."""
         return self.graph @ self.sums(choices)
 
-    def effective(self, choices: npt.NDArray[np.uint8], fields: Sums | None = None) -> Tables:
-        """Tables in which damage is e_i(s), float64: what each agent's strategies cost if the others stay.
-
-        Args:
-            choices: uint8 (agents,), what the agents play.
-            fields: the fields under the profile of the whole game, if these are only some of its agents.
-        """
+    def marginal(self, choices: Choices) -> Tables:
+        """Tables in which damage is e_i(s), float64: what each agent's strategies cost while the others stay."""
         if not self.vectors.shape[2]:
             return self.tables
-        return self._table(self.fields(choices) if fields is None else fields, choices, 0.0)
+        return self._table(self.fields(choices), choices, 0.0)
 
     def gradient(self, fields: Sums) -> Tables:
         """Tables in which damage is c_i(s) - 1/2 graph[C_i, C_i] |d_i(s)|^2 + <d_i(s), F_C>, float64.
@@ -108,7 +96,7 @@ class Arena(NamedTuple):
         """
         return self._table(fields, np.zeros(0, np.uint8), 0.5)
 
-    def _table(self, fields: Sums, choices: npt.NDArray[np.uint8], own: float) -> Tables:
+    def _table(self, fields: Sums, choices: Choices, own: float) -> Tables:
         out = np.empty(self.damage.shape)
         over_spans(
             lambda start, stop: _table(
@@ -118,14 +106,14 @@ class Arena(NamedTuple):
         )
         return Tables(readonly(out), self.memory)
 
-    def own(self, choices: npt.NDArray[np.uint8]) -> float:
+    def own(self, choices: Choices) -> float:
         """Sum of graph[C_i, C_i] |d_i(s_i)|^2: the agents' interaction with themselves."""
         parts = over_spans(
             lambda start, stop: _own(self.vectors, self.community, self.graph, choices, start, stop), self.agents
         )
         return math.fsum(parts)
 
-    def total(self, choices: npt.NDArray[np.uint8], price: float = 0.0) -> Point:
+    def total(self, choices: Choices, price: float = 0.0) -> Point:
         """Memory and damage of a profile, what the pairs add included."""
         point = totals(self.tables, choices, price)
         if not self.vectors.shape[2]:
@@ -135,18 +123,8 @@ class Arena(NamedTuple):
         return point._replace(damage=point.damage + pairs)
 
 
-class Members(NamedTuple):
-    """Who belongs to each community: agents[starts[c] : starts[c + 1]]."""
-
-    agents: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, arena: Arena) -> Members:
-        """The members of `arena`'s communities, in agent order."""
-        counts = np.bincount(arena.community, minlength=len(arena.graph))
-        return cls(np.argsort(arena.community, kind="stable"), np.append(0, np.cumsum(counts)))
-
+NOISE = 2.0**-40
+"""A gain below this share of the terms it is the difference of is rounding: fields are sums of many terms."""
 
 FASTMATH = {"reassoc", "contract"}
 """Lets the compiler add up an inner product in several lanes."""

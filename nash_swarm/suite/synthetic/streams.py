@@ -23,10 +23,10 @@ _DEVIATION = math.sqrt(3.0)
 class Synthetic:
     """Damage that falls about fourfold a bit and differs by orders of magnitude between agents.
 
-    Agent i of part t with width b suffers exp(location_t + spread * z_i) * 4^-b * u_ib. u is uniform in [0.7, 1.3], in
-    1024 steps, and z the sum of four uniform numbers, about a standard normal. Both are counters i put through a hash
-    (G. Steele, D. Lea & C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), so any chunk can be
-    made at any time.
+    The damage of agent i of part t with width b is exp(location_t + spread * z_i) * 4^-b * u_ib. u is uniform in
+    [0.7, 1.3], in 1024 steps, and z the sum of four uniform numbers, about a standard normal. Both are counters i put
+    through a hash (G. Steele, D. Lea & C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), so any
+    chunk can be made at any time.
 
     Attributes:
         strategies: bit-widths.

@@ -15,30 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.game.arena import Arena, Sums, dot
-from nash_swarm.game.bitgame import pick
-from nash_swarm.game.exchange import best_exchange
+from nash_swarm.game.coupling.arena import NOISE, Arena, dot
+from nash_swarm.game.exchange import Exchange, best_exchange
+from nash_swarm.game.profiles import pick
 from nash_swarm.game.spans import over_spans
 
 MOST = 1 << 11
 """Moves looked at on each side of a trade unless told otherwise."""
 
 Moves = tuple[tuple[int, int], ...]
-
-
-class CoupledExchange(NamedTuple):
-    """The best trade found.
-
-    Attributes:
-        gain: fall of the total cost, in nats per token; 0 if no trade that lowers it was found.
-        moves: (agent, new strategy index) of the one or two agents that change.
-        exact: there is no better one. If not, single changes are exact all the same, but pairs were looked for only
-            among the most hopeful moves of each side, and in the best pair of agents that are taken as not coupled.
-    """
-
-    gain: float
-    moves: Moves
-    exact: bool
 
 
 class _Side(NamedTuple):
@@ -54,32 +39,29 @@ class _Side(NamedTuple):
 
 
 def best_coupled_exchange(
-    arena: Arena,
-    choices: npt.NDArray[np.uint8],
-    slack: int,
-    price: float,
-    *,
-    fields: Sums | None = None,
-    most: int = MOST,
-) -> CoupledExchange:
+    arena: Arena, choices: npt.NDArray[np.uint8], slack: int, price: float, most: int = MOST
+) -> Exchange:
     """The trade that lowers the total cost most while taking at most `slack` bits more.
+
+    If it is not exact, single changes are all the same, but pairs were looked for only among the most hopeful changes
+    of each side, and in the best pair of agents that are taken as not coupled.
 
     Args:
         arena: the game.
         choices: uint8 (agents,), the profile to improve on; unchanged.
         slack: bits of the capacity that the profile leaves.
         price: damage per bit by which hopes are compared; where the result is exact it does not depend on it.
-        fields: the fields under the profile of the whole game, if `arena` holds only some of its agents.
-        most: moves looked at on each side.
+        most: changes looked at on each side.
     """
-    effective = arena.effective(choices, arena.fields(choices) if fields is None else fields)
-    bits = effective.memory - pick(np.broadcast_to(effective.memory, effective.damage.shape), choices)[:, None]
-    gain = pick(effective.damage, choices)[:, None].astype(np.float64) - effective.damage
+    seen = arena.marginal(choices)
+    bits = seen.memory - pick(np.broadcast_to(seen.memory, seen.damage.shape), choices)[:, None]
+    now = pick(seen.damage, choices).astype(np.float64)
+    gain = now[:, None] - seen.damage
     hope = _hope(arena, choices, gain, bits, price)
     alone = int(np.where(bits <= slack, gain, -np.inf).argmax())
     best = max(0.0, float(gain.flat[alone]))
     moves: Moves = (divmod(alone, gain.shape[1]),)
-    apart = best_exchange(effective, choices, slack).moves
+    apart = best_exchange(seen, choices, slack).moves
     if len(apart) == 2 and (together := _together(arena, choices, gain, apart)) > best:
         best, moves = together, apart
     down, up = (np.where(side, hope, -np.inf) for side in (bits < 0, bits > 0))
@@ -99,7 +81,9 @@ def best_coupled_exchange(
     if pair_gain > best:
         best = pair_gain
         moves = tuple((int(side.agent[k]), int(side.strategy[k])) for side, k in zip(sides, (i, j), strict=True))
-    return CoupledExchange(best, moves if best > 0 else (), bool(exact))
+    if best <= NOISE * float(np.abs(now).sum()):
+        best, moves = 0.0, ()
+    return Exchange(best, moves, bool(exact))
 
 
 def _together(arena: Arena, choices: npt.NDArray[np.uint8], gain: npt.NDArray[np.float64], moves: Moves) -> float:

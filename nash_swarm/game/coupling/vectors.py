@@ -1,28 +1,43 @@
-"""How the damage of agents combines: what one agent suffers more or less because of what the others play."""
+"""What couples the agents of a game: vectors in the communities of a graph."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.game.interaction import Choices, Fusion, Interaction, View
-
-if TYPE_CHECKING:
-    from nash_swarm.game.bitgame import BitGame
-    from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.game.profiles import Choices
 
 _ROUNDING = 1e-9
 """An eigenvalue may be this far below 0, relative to the largest one, by rounding."""
 _CHUNK = 1 << 16
+"""Agents whose vectors are copied to float64 at a time."""
+
+
+class Fusion(NamedTuple):
+    """Agents that are made one.
+
+    Attributes:
+        members: int64, agents of all groups.
+        group: int64 (members,), the group of each.
+        first: int64 (groups,), the place in `members` of each group's first agent.
+        leads: bool (agents,), who stays: first agents, and agents of no group.
+        rows: int64 (groups,), the place of each group among those who stay.
+    """
+
+    members: npt.NDArray[np.int64]
+    group: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+    leads: npt.NDArray[np.bool_]
+    rows: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Coupling(Interaction):
+class Coupling:
     """Interaction of pairs of agents along the layer-neighbourhood graph.
 
     Agents i != j that play s and t add graph[C_i, C_j] * <d_i(s), d_j(t)> to the total cost, C_i being agent i's
@@ -34,8 +49,6 @@ class Coupling(Interaction):
         graph: float64 (communities, communities), symmetric and positive semi-definite; the diagonal is the coupling
             inside a community.
     """
-
-    kind: ClassVar[str] = "coupling"
 
     vectors: npt.NDArray[np.float32]
     community: npt.NDArray[np.int32]
@@ -69,7 +82,7 @@ class Coupling(Interaction):
         """Length of a coupling vector."""
         return self.vectors.shape[2]
 
-    def sums(self, choices: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    def sums(self, choices: Choices) -> npt.NDArray[np.float64]:
         """Sum of the vectors that each community's agents play, float64 (communities, rank)."""
         total = np.zeros((self.communities, self.rank))
         for community, played in self._played(choices):
@@ -77,30 +90,19 @@ class Coupling(Interaction):
                 total[:, k] += np.bincount(community, weights=played[:, k], minlength=self.communities)
         return total
 
-    def check(self, agents: int, strategies: int) -> None:
-        """See `Interaction.check`."""
-        found, shape = self.vectors.shape[:2], (agents, strategies)
-        if found != shape:
-            raise DataError(f"the coupling is of {found} agents and strategies, not {shape}")
-
-    def check_tensors(self, tensors: Sequence[TensorLayout]) -> None:
-        """Nothing to check: communities may be of any agents."""
-
-    def view(self, game: BitGame) -> View:
-        """See `Interaction.view`."""
-        from nash_swarm.game.views import CommunityView
-
-        return CommunityView.of(game)
-
     def restricted(self, changes: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]]) -> Self:
-        """See `Interaction.restricted`."""
+        """A copy in which some agents play strategy `target[s]` when they play s, for each (agents, target)."""
         vectors = self.vectors.copy()
         for agents, target in changes:
             vectors[agents] = vectors[agents][:, target]
         return replace(self, vectors=vectors)
 
     def fused(self, fusion: Fusion) -> tuple[Self, npt.NDArray[np.float64]]:
-        """See `Interaction.fused`; vectors are summed."""
+        """The coupling of groups, and what the members of each add to one another, float64 (groups, strategies).
+
+        Raises:
+            UsageError: agents of different communities are to be made one.
+        """
         members, group, first, leads, rows = fusion
         community = self.community[members]
         if (community != community[first][group]).any():
@@ -116,25 +118,27 @@ class Coupling(Interaction):
         return replace(self, vectors=vectors, community=self.community[leads]), pairs
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """See `Interaction.arrays`."""
+        """All there is to it, for a file."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """See `Interaction.from_arrays`."""
+        """The inverse of `arrays`.
+
+        Raises:
+            DataError, KeyError: they are no coupling.
+        """
         return cls(**{part.name: arrays[part.name] for part in fields(cls)})
 
-    def added(self, damage: npt.NDArray[np.float32], choices: Choices) -> float:
-        """See `Interaction.added`; the agents' own damage has no part in it."""
+    def added(self, choices: Choices) -> float:
+        """What pairs add to the total cost of a profile, in nats per token."""
         sums = self.sums(choices)
         own = 0.0
         for community, played in self._played(choices):
             own += float(self.graph[community, community] @ np.einsum("ik,ik->i", played, played))
         return 0.5 * (float(np.sum(sums * (self.graph @ sums))) - own)
 
-    def _played(
-        self, choices: npt.NDArray[np.uint8]
-    ) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]]:
+    def _played(self, choices: Choices) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]]:
         """Communities of some agents and the vectors they play; chunks keep the float64 copies small."""
         for start in range(0, len(choices), _CHUNK):
             part = slice(start, start + _CHUNK)

@@ -20,7 +20,7 @@ def supporting_price(tables: Tables, choices: npt.NDArray[np.uint8], near: float
 
     Every agent is content within an interval of prices. If all intervals share one, the profile is an equilibrium at
     any price in it. If not, the largest regret is a convex function of the price, and its minimum lies between the
-    dearest price that somebody needs and the cheapest that somebody needs; it is found by ternary search among the
+    dearest price that some agent needs and the cheapest that some agent needs; it is found by ternary search among the
     agents that are not content everywhere in between.
     """
     spans = over_spans(lambda start, stop: _interval(*tables, start, stop, choices), tables.agents)

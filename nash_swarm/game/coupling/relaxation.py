@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.game.arena import Arena, Members, Sums, dot
+from nash_swarm.game.coupling.arena import Arena, Sums, dot
 from nash_swarm.game.market import FREE, PROHIBITIVE, Clearing, clear
 from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables, readonly
@@ -31,7 +31,7 @@ _MOST_SWEEPS = 16
 _CLOSE = 1e-5
 """Relative distance of the bound from the relaxed optimum at which it is good enough."""
 _WIDEN = 4.0
-_NARROW = 1e-3
+_REOPEN = 1e-3
 """Relative width of the bracket of prices at which it is opened again, for agents that had not settled before."""
 
 
@@ -56,7 +56,7 @@ def relax(arena: Arena, capacity: int) -> Relaxation:
         arena: the game.
         capacity: bits the agents may share, at least the sum of their cheapest strategies.
     """
-    extent, members = _Extent(arena), Members.of(arena)
+    extent, members = _Extent(arena), _Members.of(arena)
     linear = arena.gradient(np.zeros((len(arena.graph), arena.vectors.shape[2]))).damage
     memory = np.broadcast_to(arena.memory, linear.shape)
     start = clear(arena.tables, capacity)
@@ -78,8 +78,8 @@ def relax(arena: Arena, capacity: int) -> Relaxation:
             break
         low, high = (price, high) if taken > capacity else (low, price)
         if low > 0 and math.isfinite(high):
-            if high <= low * (1 + _NARROW):
-                low, high, sweeps = low * (1 - 4 * _NARROW), high * (1 + 4 * _NARROW), min(2 * sweeps, _MOST_SWEEPS)
+            if high <= low * (1 + _REOPEN):
+                low, high, sweeps = low * (1 - 4 * _REOPEN), high * (1 + 4 * _REOPEN), min(2 * sweeps, _MOST_SWEEPS)
             price = math.sqrt(low) * math.sqrt(high)
         else:
             price = min(max(price * widen if low > 0 else price / widen, FREE), PROHIBITIVE)
@@ -111,6 +111,19 @@ def _sums(arena: Arena, mix: npt.NDArray[np.float64]) -> Sums:
         return out
 
     return np.sum(over_spans(part, arena.agents), axis=0)
+
+
+class _Members(NamedTuple):
+    """Who belongs to each community: agents[starts[c] : starts[c + 1]]."""
+
+    agents: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, arena: Arena) -> _Members:
+        """The members of `arena`'s communities, in agent order."""
+        counts = np.bincount(arena.community, minlength=len(arena.graph))
+        return cls(np.argsort(arena.community, kind="stable"), np.append(0, np.cumsum(counts)))
 
 
 class _Extent:

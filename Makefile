@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11+ and pip: `make demo` and `make test`.
-# The plain pip commands they run stand in README.md.
+# README.md and CONTRIBUTING.md have the plain pip commands that they run.
 
 PYTHON ?= python3
 VENV ?= .venv

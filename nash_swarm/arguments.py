@@ -1,4 +1,4 @@
-"""What callers of the Python interface give, held to what it must be: a wrong type is a `UsageError`."""
+"""Checks of arguments of the Python interface: a wrong type raises `UsageError`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SHOWN = 40
 
 
 def whole(name: str, value: Any, least: int) -> int:
-    """A whole number, NumPy's included.
+    """`value` as an int; NumPy integers are accepted, bool is not.
 
     Raises:
-        UsageError: it is none, or less than `least`.
+        UsageError: it is not an integer, or less than `least`.
     """
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise UsageError(f"{name} must be a whole number, not {shown(value)}")
@@ -29,10 +29,10 @@ def whole(name: str, value: Any, least: int) -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """A finite number, NumPy's included.
+    """`value` as a float; NumPy numbers are accepted, bool is not.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a finite number.
     """
     if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         raise UsageError(f"{name} must be a number, not {shown(value)}")
@@ -40,10 +40,10 @@ def number(name: str, value: Any) -> float:
 
 
 def choice(name: str, value: Any, known: Collection[str]) -> str:
-    """One of the words that are known.
+    """`value`, one of the `known` names.
 
     Raises:
-        UsageError: it is none of them.
+        UsageError: it is not one of them.
     """
     if not isinstance(value, str) or value not in known:
         raise UsageError(f"{name} must be one of {', '.join(known)}, not {shown(value)}")
@@ -51,10 +51,10 @@ def choice(name: str, value: Any, known: Collection[str]) -> str:
 
 
 def place(name: str, value: Any) -> Path:
-    """A path on this machine.
+    """`value` as a path.
 
     Raises:
-        UsageError: it is neither text nor a path, or it is empty or holds a NUL character.
+        UsageError: it is neither a string nor a path, or it is empty or contains a NUL character.
     """
     if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
         raise UsageError(f"{name} must be a path, not {shown(value)}")
@@ -64,10 +64,10 @@ def place(name: str, value: Any) -> Path:
 
 
 def widths(name: str, value: Any) -> tuple[int, ...]:
-    """Whole numbers from any collection of them: a tuple, a list, an array.
+    """`value`, a tuple, list or array of integers, as a tuple of int.
 
     Raises:
-        UsageError: it is no such collection.
+        UsageError: it is not a collection of integers.
     """
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise UsageError(f"{name} must be bit-widths such as (2, 3, 4), not {shown(value)}")
@@ -78,26 +78,26 @@ def widths(name: str, value: Any) -> tuple[int, ...]:
 
 
 def instance(name: str, value: Any, kind: type, how: str) -> None:
-    """Refuse what is no instance of `kind`.
+    """Check that `value` is an instance of `kind`.
 
     Args:
         name: of the argument.
-        value: what was given.
-        kind: what it must be.
-        how: where one comes from, for the message.
+        value: its value.
+        kind: the required class.
+        how: how to get an instance, for the message.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not an instance.
     """
     if not isinstance(value, kind):
         raise UsageError(f"{name} must be of the kind {kind.__name__} ({how}), not {shown(value)}")
 
 
 def model(value: Any) -> None:
-    """Refuse what is no loaded model of transformers.
+    """Check that `value` is a loaded model of transformers.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not.
     """
     if not callable(getattr(value, "named_modules", None)) or not hasattr(value, "config"):
         raise UsageError(
@@ -106,10 +106,10 @@ def model(value: Any) -> None:
 
 
 def original(value: Any) -> None:
-    """Refuse what is no loaded model of transformers, or one that is quantized already.
+    """Check that `value` is a loaded model of transformers that is not quantized.
 
     Raises:
-        UsageError: it is.
+        UsageError: it is not a model, or is quantized.
     """
     model(value)
     if getattr(value, "nash_swarm_facts", None) is not None:
@@ -122,7 +122,7 @@ def original(value: Any) -> None:
 
 
 def tokenizer(value: Any) -> None:
-    """Refuse what is neither `None` nor something that is called with text.
+    """Check that `value` is a loaded tokenizer or `None`.
 
     Raises:
         UsageError: it is something else, such as the name of a tokenizer.
@@ -132,7 +132,7 @@ def tokenizer(value: Any) -> None:
 
 
 def shown(value: Any) -> str:
-    """The value and its type in an error's text, cut short."""
+    """The value, cut short, and its type, for an error message."""
     if value is None or isinstance(value, str):
         return repr(value)[:_SHOWN]
     plain = isinstance(value, (int, float, list, tuple, dict))

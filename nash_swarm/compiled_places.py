@@ -1,9 +1,9 @@
-"""Where the compiled code of a source folder is kept: the places that are read, and the first that can be written.
+"""Cache folders for the compiled code of a source folder: those that are read, and the first that can be written.
 
 The order is Numba's: the folder that `NUMBA_CACHE_DIR` names, `__pycache__` beside the source, the user's cache folder.
-Where none of them can be written (a container, a package manager's store, another user's installation) a folder below
-the system's one for temporary files follows, which nobody but this user can read or write. What has been compiled into
-a place that can only be read is taken from there, so that an image may bring its compiled code along.
+If none of them can be written (a container, a package manager's store, another user's installation), a folder in the
+system's one for temporary files follows, which only this user can read or write. Compiled code in a read-only place is
+used, so that an image can contain it.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Place:
 
     Attributes:
         folder: where the files are.
-        private: the folder above that has to belong to this user alone, as others could put code of theirs into it;
-            None where that is up to whoever installed the package or chose the folder.
+        private: the parent folder that must belong to this user alone, because others could put their code into it;
+            None where the installation or the user has chosen the folder.
     """
 
     folder: Path
     private: Path | None = None
 
     def safe(self) -> bool:
-        """Whether what is there may be read and run."""
+        """Whether the code in it may be loaded."""
         return self.private is None or is_private(self.private)
 
     def make(self) -> bool:
-        """Make the folder if it is not there; returns whether files can be written to it, and read and run."""
+        """Create the folder if it does not exist; returns whether files can be written to it and loaded from it."""
         try:
             if self.private is not None and not make_private(self.private):
                 return False
@@ -60,9 +60,9 @@ class Places:
     """The places of one source folder.
 
     Attributes:
-        read: in this order.
+        read: all places, in the order of reading.
         written: the last of them, if it can be written.
-        trouble: one line for the user if that is not where it should be; empty otherwise.
+        trouble: one line for the user if it is not the expected one; empty otherwise.
     """
 
     read: tuple[Place, ...]
@@ -72,14 +72,14 @@ class Places:
 
 @cache
 def places_of(source: Path, chosen: str) -> Places:
-    """The places of a source folder, absolute. chosen: what Numba's configuration has for `NUMBA_CACHE_DIR`."""
+    """The places of a source folder, absolute. chosen: the value of `NUMBA_CACHE_DIR` in Numba's configuration."""
     read: list[Place] = []
     refused: list[str] = []
     for name, folder in _usual(source, chosen):
         place = Place(folder)
         read.append(place)
         if place.make():
-            # the last of three may be written as well as the first, unless the user has asked for another
+            # any of the three is expected, unless the user has chosen one
             return Places(tuple(read), place, _trouble(refused[:1], str(folder)) if chosen and refused else "")
         refused.append(name)
     root, lasting = _private_root()
@@ -92,19 +92,19 @@ def places_of(source: Path, chosen: str) -> Places:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a folder is one, no link, this user's, and closed to all others."""
+    """Whether the path is a folder and not a link, belongs to this user, and is closed to all others."""
     try:
         found = folder.lstat()
     except OSError:
         return False
     if not stat.S_ISDIR(found.st_mode):
         return False
-    # on Windows folders for temporary files are below the user's own, and modes say nothing
+    # on Windows temporary folders are inside the user's own, and modes have no meaning
     return not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & _OTHERS)
 
 
 def make_private(folder: Path) -> bool:
-    """Make a folder for this user alone, unless there is one; returns whether there is now."""
+    """Create a folder for this user alone if it does not exist; returns whether it exists now."""
     try:
         folder.mkdir(mode=_PRIVATE)
     except FileExistsError:
@@ -120,7 +120,7 @@ def _usual(source: Path, chosen: str) -> list[tuple[str, Path]]:
     places = [(f"{VARIABLE} ({chosen})", Path(chosen).absolute() / _subfolder(source))] if chosen else []
     places.append(("the folder of the package", source / "__pycache__"))
     user = Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)
-    # relative where no home is known: "~" would become a folder of the working directory
+    # a relative path means that no home is known: "~" would become a folder of the working directory
     return [*places, (str(user), user / _subfolder(source))] if user.is_absolute() else places
 
 
@@ -130,16 +130,16 @@ def _subfolder(source: Path) -> str:
 
 @cache
 def _private_root() -> tuple[Path | None, bool]:
-    """A folder of this user below the system's for temporary files, and whether later processes will find it."""
+    """A private folder in the system's one for temporary files, and whether later processes will find it."""
     try:
         temporary = Path(tempfile.gettempdir()).absolute()
         mode = temporary.stat().st_mode
         if temporary == Path.cwd() and not _asked_for(temporary):
-            return None, False  # Python's last resort; somebody's project, say
-    except OSError:  # none can be written, or there is no working directory any more
+            return None, False  # Python's last resort is the working directory, possibly a project
+    except OSError:  # none can be written, or the working directory does not exist any more
         return None, False
     if hasattr(os, "getuid") and mode & _WRITTEN_BY_OTHERS and not mode & stat.S_ISVTX:
-        return None, False  # anybody could put another folder into the place of ours
+        return None, False  # any user could replace our folder
     root = temporary / (f"nash-swarm-{os.getuid()}" if hasattr(os, "getuid") else "nash-swarm")
     if make_private(root):
         return root, True
@@ -157,7 +157,7 @@ def _asked_for(folder: Path) -> bool:
 
 
 def _remove(folder: Path, process: int) -> None:
-    # forked children leave by the same door
+    # forked children run this handler, too
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)
 

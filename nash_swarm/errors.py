@@ -1,24 +1,24 @@
-"""The errors nash-swarm raises on purpose; the command line turns each into one line and an exit code."""
+"""Deliberate errors and warnings; the command line prints each as one line, errors with an exit code."""
 
 
 class NashSwarmError(Exception):
-    """Base of every error raised on purpose. `exit_code` is what the command line returns."""
+    """Base of all deliberate errors. `exit_code` is the exit code of the command line."""
 
     exit_code = 1
 
 
 class UsageError(NashSwarmError, ValueError):
-    """The caller asked for something that cannot be (unknown name, impossible budget, clashing options)."""
+    """The request is invalid (unknown name, impossible budget, conflicting options)."""
 
     exit_code = 2
 
 
 class BudgetError(UsageError):
-    """The budget cannot be met; the message names the smallest one that can."""
+    """The budget is too small; the message names the smallest feasible one."""
 
 
 class OutputError(UsageError):
-    """What stands where an output should go is not for nash-swarm to replace."""
+    """The output path holds something that nash-swarm may not replace."""
 
 
 class DataError(NashSwarmError, ValueError):
@@ -26,24 +26,24 @@ class DataError(NashSwarmError, ValueError):
 
 
 class NashSwarmWarning(UserWarning):
-    """Base of every warning given on purpose; the command line prints each as one line on standard error."""
+    """Base of all deliberate warnings, printed on standard error."""
 
 
 class CalibrationWarning(NashSwarmWarning):
-    """Part of a model was not reached by the calibration text, and is judged by its weights alone."""
+    """No calibration token reaches part of a model; its damage is estimated from the weights alone."""
 
 
 class LeftOutWarning(NashSwarmWarning):
-    """Something that was given or asked for is not in the result (tensors, files, text, rules without a match)."""
+    """An input or request has no effect on the result (tensors, files, text, rules without a match)."""
 
 
 class TimeLimitWarning(NashSwarmWarning):
-    """A solver ran out of time; the message names the gap to the optimum that its allocation is certified to keep."""
+    """A solver reached its time limit; the message names the certified gap of its allocation to the optimum."""
 
 
 class SlowerWarning(NashSwarmWarning):
-    """A slower way is taken than the one that was to be expected; the message names the reason."""
+    """A slower path than usual is taken; the message names the reason."""
 
 
 class TextWarning(NashSwarmWarning):
-    """The calibration or evaluation text may be of another kind than what figures are taken to hold for."""
+    """The calibration or evaluation text may not represent the texts the model will see."""

@@ -1,4 +1,4 @@
-"""Optional packages: which are missing, and what to run to have them."""
+"""Optional packages: which are missing, and how to install them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from importlib.util import find_spec
 
 
 def missing(modules: Sequence[str]) -> list[str]:
-    """Those of the top-level modules that are not installed."""
+    """The top-level modules among `modules` that are not installed."""
     return [module for module in modules if find_spec(module) is None]
 
 
 def how_to_install(extra: str) -> str:
-    """What brings the packages of an extra of `pyproject.toml`, from an index and from a checkout."""
+    """The command that installs an extra of `pyproject.toml`, from an index and from a checkout, for messages."""
     return f'run: pip install "nash-swarm[{extra}]" (from a checkout: pip install -e ".[{extra}]")'

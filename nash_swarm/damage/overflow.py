@@ -1,4 +1,4 @@
-"""Statistics and damage that are not finite: which matrix they are of, and attention without the usual cause."""
+"""Checks that statistics and damage are finite, and attention without the most common cause of overflow."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _PARTS = {
 
 
 class Overflow(DataError):
-    """Something that is measured of a matrix is not finite; the message names both."""
+    """A statistic or the damage of a matrix is not finite; the message names both."""
 
 
 def check_statistics(name: str, statistics: Statistics) -> None:
-    """Refuse statistics of the matrix `name` that hold NaN or infinite values.
+    """Refuse NaN and infinite values in the statistics of the matrix `name`.
 
     Raises:
-        Overflow: they do.
+        Overflow: there are some.
     """
-    for part, words in _PARTS.items():
-        values = getattr(statistics, part)
+    sums = [(words, getattr(statistics, part)) for part, words in _PARTS.items()]
+    for words, values in [*sums, *((f"sums of {key!r}", found) for key, found in statistics.observed.items())]:
         if values is not None and not torch.isfinite(values).all():
             raise Overflow(
                 f"{name}: the {words} leave the range of float32 on the calibration text, though the model's answers "
@@ -41,10 +41,10 @@ def check_statistics(name: str, statistics: Statistics) -> None:
 
 
 def check_damage(name: str, damage: npt.NDArray[np.float32]) -> None:
-    """Refuse damage of the matrix `name`, float32 (agents, strategies), that holds NaN or infinite values.
+    """Refuse NaN and infinite values in the damage of the matrix `name`, float32 (agents, strategies).
 
     Raises:
-        Overflow: it does.
+        Overflow: there are some.
     """
     if not (np.isfinite(damage.min()) and np.isfinite(damage.max())):
         raise Overflow(
@@ -55,10 +55,11 @@ def check_damage(name: str, damage: npt.NDArray[np.float32]) -> None:
 
 @contextmanager
 def stable_attention() -> Iterator[None]:
-    """Attention whose backward pass uses the weights of the forward pass.
+    """Context in which the backward pass of attention uses the attention weights of the forward pass.
 
-    torch's fused attention computes them anew from scores and their logarithmic sum. Where scores are large, as behind
-    a norm with large gains, the two differ by the rounding of the scores, and the exponential of that overflows.
+    torch's fused attention recomputes them from the scores and their log-sum-exp. Where scores are large, as after a
+    norm with large gains, the two differ by the rounding of the scores, and the exponential of that difference
+    overflows.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

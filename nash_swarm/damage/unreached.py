@@ -1,4 +1,4 @@
-"""Matrices that no calibration token reaches: experts that the router never chose, a pooler that nobody asked for."""
+"""Damage of matrices that no calibration token reaches, such as experts that the router never selected."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _NAMED = 3
 
 
 def judge_unreached(layout: TensorLayout, weight: npt.NDArray[np.float32], losses: Mapping[str, float]) -> Sensitivity:
-    """Relative weight error (`magnitude`), in the unit of the matrices that were reached.
+    """Sensitivity from the weights alone (`magnitude`), in the unit of the matrices that were reached.
 
-    Losing the matrix counts as much as losing a typical one: the median over its siblings (the other experts of its
-    layer and projection), or over all matrices where it has none.
+    It is scaled so that rounding the whole matrix to zero costs the median of what that costs for its siblings (the
+    other experts of its layer and projection), or for all matrices if it has none.
 
     Args:
         layout: of the matrix.
         weight: float32 (rows, columns).
-        losses: what losing each reached matrix would cost, see `Sensitivity.loss_of_all`.
+        losses: `Sensitivity.loss_of_all` of each reached matrix, by name.
 
     Raises:
         DataError: no matrix was reached.
@@ -43,7 +43,7 @@ def judge_unreached(layout: TensorLayout, weight: npt.NDArray[np.float32], losse
 
 
 def warn_of_unreached(names: Sequence[str]) -> None:
-    """Say which matrices are judged by their weights alone."""
+    """Warn that the damage of these matrices is estimated from their weights alone."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     warnings.warn(
         f"no calibration token reaches {', '.join(names[:_NAMED])}{more}: judged by weights alone "

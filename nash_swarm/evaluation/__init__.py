@@ -1,4 +1,4 @@
-"""Evaluation: text, windows, perplexity, KL divergence and top-1 agreement."""
+"""Evaluation: perplexity, KL divergence, top-1 agreement, questions made from text, and generation."""
 
 from nash_swarm.calibration.text import Text, load_text
 from nash_swarm.evaluation.measures import Evaluation, evaluate

@@ -1,8 +1,8 @@
-"""Questions made from any text: the last word of a sentence, asked for outright or among four.
+"""Questions made from any text: predict the last word of a sentence, freely or among four choices.
 
-In the manner of LAMBADA (D. Paperno et al., "The LAMBADA dataset", ACL 2016) and of the Children's Book Test (F. Hill
-et al., "The Goldilocks principle", ICLR 2016): the word asked for has occurred before in the passage, so that it can be
-found by whoever followed it; the three wrong words are last words of other sentences of the same text.
+As in LAMBADA (D. Paperno et al., "The LAMBADA dataset", ACL 2016) and the Children's Book Test (F. Hill et al., "The
+Goldilocks principle", ICLR 2016), the answer occurs earlier in the passage, so that the context determines it; the
+three wrong choices are last words of other sentences of the same text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nash_swarm.progress import over
 
 LAST_WORD, CLOZE = "last-word", "cloze"
 TASKS = (LAST_WORD, CLOZE)
-"""`last-word`: every token of the word is the likeliest one. `cloze`: the word is likelier than three others."""
+"""`last-word`: correct if all tokens of the word are the likeliest. `cloze`: if it is likelier than three others."""
 CHOICES = 4
 _FEWEST_WORDS, _MOST_WORDS = 12, 80
 _WORD = re.compile(r"[a-z]{3,}")
@@ -39,8 +39,8 @@ class Question:
 
     Attributes:
         context: the passage up to the space before the word.
-        choices: words that might follow, the right one among them.
-        answer: index of the right one.
+        choices: candidate words, the correct one among them.
+        answer: index of the correct one.
     """
 
     context: str
@@ -51,16 +51,16 @@ class Question:
 def make_questions(passages: Sequence[str], count: int, rng: np.random.Generator) -> list[Question]:
     """At most `count` questions from pieces of a text.
 
-    A question is asked at the end of a sentence whose last word (three lower-case letters or more) has occurred before,
-    and shows up to 80 words before it. Every piece is used as evenly as possible.
+    Every sentence whose last word (three lower-case letters or more) occurs among the up to 80 words before it is a
+    candidate; questions are drawn from all candidates at random.
 
     Args:
-        passages: consecutive text each; no question reaches over their ends.
-        count: questions at most.
+        passages: pieces of consecutive text; a context does not cross their ends.
+        count: number of questions at most.
         rng: chooses sentences, wrong words and the order of the choices.
 
     Raises:
-        DataError: the text has too few such sentences to make a question of.
+        DataError: the text has too few such sentences.
     """
     found = [question for passage in passages for question in _candidates(passage)]
     words = sorted({word for _, word in found})
@@ -81,7 +81,7 @@ def make_questions(passages: Sequence[str], count: int, rng: np.random.Generator
 
 
 def _candidates(passage: str) -> list[tuple[str, str]]:
-    """Contexts and the words that end them, one for every sentence that qualifies."""
+    """(context, last word) of every candidate sentence."""
     found = []
     for end in _SENTENCE_END.finditer(passage):
         words = passage[: end.start()].split()[-_MOST_WORDS:]
@@ -93,12 +93,12 @@ def _candidates(passage: str) -> list[tuple[str, str]]:
 
 @torch.no_grad()
 def answer(model: Any, tokenizer: Any, questions: Sequence[Question], *, quiet: bool = False) -> dict[str, Any]:
-    """What a model gets right.
+    """Which questions a model answers correctly.
 
     Args:
         model: a causal language model.
         tokenizer: its tokenizer.
-        questions: what is asked.
+        questions: the questions.
         quiet: no progress bar.
 
     Returns:
@@ -118,7 +118,7 @@ def _score(model: Any, tokenizer: Any, question: Question) -> tuple[npt.NDArray[
     context = tokenizer(question.context)["input_ids"]
     rows = [tokenizer(f"{question.context} {word}")["input_ids"] for word in question.choices]
     longest = max(map(len, rows))
-    # padding stands on the right, where no token of a causal model looks
+    # padding on the right, which causal attention does not see
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     logits = model(ids, use_cache=False).logits[:, len(context) - 1 : -1].float()
     scores = torch.log_softmax(logits, -1)
@@ -133,12 +133,12 @@ def write_task_files(questions: Sequence[Question], folder: str | Path, *, overw
     """Write both tasks as local task files of lm-eval, with their questions beside them.
 
     Args:
-        questions: what is asked.
+        questions: the questions.
         folder: new folder.
         overwrite: replace a folder of such task files.
 
     Raises:
-        UsageError: the folder is not empty, or holds something else.
+        UsageError: the folder is not empty, or holds anything but such task files, or those without `overwrite`.
         DataError: it cannot be written.
     """
     with new_folder(folder, overwrite=overwrite, kind=TASK_FILES) as new:

@@ -1,4 +1,4 @@
-"""Text that a model writes."""
+"""Text generation from a prompt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from nash_swarm import arguments
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.evaluation.listening import Listener
+from nash_swarm.evaluation.text_stream import TextStream
 from nash_swarm.sampling import GREEDY, Sampling
 
 
@@ -38,11 +38,11 @@ def continue_text(
         sampling: sample with these settings.
         stop: strings that end the text; it is cut before the first of them.
         seed: of the sampling.
-        write: called with every piece of the text as it is written; the pieces together are what is returned.
+        write: called with every piece of the text as it is generated; the pieces add up to the returned text.
 
     Raises:
-        UsageError: the model is no language model, or there is no tokenizer, or no chat template to use, or it takes no
-            system message; a stop string is empty, or `system` is given without `chat`.
+        UsageError: the model is not a language model, the tokenizer or its chat template is missing, the template takes
+            no system message, a stop string is empty, or `system` is given without `chat`.
         DataError: the prompt has no tokens.
     """
     import torch
@@ -62,9 +62,9 @@ def continue_text(
     inputs = tokenizer(_readable(prompt), return_tensors="pt", add_special_tokens=not chat)
     if not inputs["input_ids"].shape[1]:
         raise DataError("the prompt is empty")
-    # a decoder that stands beside an encoder does not repeat the prompt
+    # the decoder of an encoder-decoder does not repeat the prompt
     start = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
-    listener = Listener(tokenizer, start, stop, write)
+    stream = TextStream(tokenizer, start, stop, write)
     chosen = sampling if sampling is not None else Sampling() if sample else GREEDY
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
@@ -72,15 +72,15 @@ def continue_text(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=tokens,
-            stopping_criteria=[listener] if stop or write is not None else None,
+            stopping_criteria=[stream] if stop or write is not None else None,
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
             **chosen.options(),
         )
-    return listener.finish(ids[0])
+    return stream.finish(ids[0])
 
 
 def _dialogue(tokenizer: Any, system: str | None, prompt: str) -> str:
-    """A user's message, after a system message if there is one, as the tokenizer's chat template has it."""
+    """The prompt as a user's message in the tokenizer's chat template, after the system message if there is one."""
     from jinja2 import TemplateError
 
     if not tokenizer.chat_template:
@@ -95,10 +95,10 @@ def _dialogue(tokenizer: Any, system: str | None, prompt: str) -> str:
 
 
 def _readable(prompt: Any) -> str:
-    """The prompt as text that a tokenizer takes; of a C locale's bytes, what they say in UTF-8.
+    """The prompt as text for a tokenizer; bytes that a C locale passed through are decoded as UTF-8.
 
     Raises:
-        UsageError: it is no text.
+        UsageError: it is not text.
     """
     if not isinstance(prompt, str):
         raise UsageError(f"the prompt must be text, not {arguments.shown(prompt)}")

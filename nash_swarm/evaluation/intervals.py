@@ -1,4 +1,4 @@
-"""How sure one can be of an accuracy, and of the difference of two on the same questions."""
+"""Confidence intervals of an accuracy and of the paired difference of two, and the sign test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % confidence interval."""
+    """A value with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -27,7 +27,11 @@ class Estimate:
 
 
 def accuracy(right: npt.NDArray[np.bool_]) -> Estimate:
-    """Share of right answers (E. B. Wilson, "Probable inference", JASA 22, 1927), bool (questions,)."""
+    """Share of correct answers with Wilson's interval (E. B. Wilson, "Probable inference", JASA 22, 1927).
+
+    Args:
+        right: bool (questions,).
+    """
     count, share = len(right), float(right.mean())
     spread = _Z * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
     middle = share + _Z**2 / (2 * count)
@@ -36,10 +40,12 @@ def accuracy(right: npt.NDArray[np.bool_]) -> Estimate:
 
 
 def difference(right: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> Estimate:
-    """Accuracy less the other's on the same questions (R. G. Newcombe, Statistics in Medicine 17, 1998, method 10).
+    """Difference of two accuracies on the same questions (R. G. Newcombe, Statistics in Medicine 17, 1998, method 10).
 
-    Questions that both get right or both get wrong say nothing: the interval is far narrower than those of two separate
-    accuracies suggest.
+    The answers are paired, so the interval is far narrower than two separate ones suggest.
+
+    Args:
+        right, other: bool (questions,); the value is the accuracy of `right` minus that of `other`.
     """
     one, two = accuracy(right), accuracy(other)
     both, neither = int((right & other).sum()), int((~right & ~other).sum())
@@ -60,9 +66,12 @@ def difference(right: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> Es
 
 
 def sign_test(right: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
-    """Probability of at least such an imbalance among questions that only one gets right, were both equally good.
+    """p-value of the exact two-sided sign test on the questions that only one model answers correctly.
 
-    Exact and two-sided (Q. McNemar, Psychometrika 12, 1947).
+    Source: Q. McNemar, Psychometrika 12, 1947.
+
+    Args:
+        right, other: bool (questions,).
     """
     from scipy.stats import binomtest
 

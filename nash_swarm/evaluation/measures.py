@@ -1,6 +1,6 @@
-"""Perplexity, KL divergence and top-1 agreement over non-overlapping windows, every predicted token counting once.
+"""Perplexity, KL divergence and top-1 agreement over non-overlapping sequences; every predicted token counts once.
 
-Encoders predict nothing: they are judged by the cosine between their embeddings of a window and the original's.
+Encoders are scored by the cosine between their embeddings of a sequence and the original's.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from nash_swarm.progress import over
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model does on held-out text.
+    """Scores of a model on held-out text.
 
     Attributes:
-        tokens: predicted tokens; those read, for an encoder.
+        tokens: number of predicted tokens; of input tokens, for an encoder.
         loss: mean negative log-likelihood, nats per token; `None` for an encoder.
         kl: mean KL(reference || model), nats per token; `None` without a reference or for an encoder.
-        top1: share of tokens on which model and reference agree on the most likely one; of an encoder's windows, on the
-            window that is nearest to it among all others. `None` without a reference.
-        cosine: mean cosine between an encoder's embedding of a window and the reference's; `None` for other models.
+        top1: share of tokens for which model and reference have the same most likely prediction; for an encoder, share
+            of sequences whose nearest other sequence is the same. `None` without a reference.
+        cosine: mean cosine between an encoder's embedding of a sequence and the reference's; `None` for other models.
     """
 
     tokens: int
@@ -48,7 +48,7 @@ class Evaluation:
 
     @property
     def divergence(self) -> float:
-        """How far the model is from the reference, 0 if not at all: KL, or 1 - cosine for an encoder.
+        """Distance from the reference: KL, or 1 - cosine for an encoder.
 
         Raises:
             UsageError: there was no reference.
@@ -64,18 +64,18 @@ class Evaluation:
 def evaluate(
     models: Mapping[str, Any], windows: npt.NDArray[np.int32], *, reference: Any = None, quiet: bool = False
 ) -> dict[str, Evaluation]:
-    """Evaluate several models side by side on the same windows, running the reference once.
+    """Evaluate several models on the same sequences, running the reference once.
 
     Args:
         models: models of one kind by name; may include the reference itself.
-        windows: token ids (windows, length); what of them is only context depends on the kind of model, see
-            `nash_swarm.models.tasks`. No padding.
+        windows: token ids (sequences, length) without padding; which tokens are only context depends on the kind of
+            model, see `nash_swarm.models.tasks`.
         reference: the original model, for KL (or cosine) and top-1 agreement.
         quiet: no progress bar.
 
     Raises:
-        DataError: there are no windows, or they are too short to predict anything.
-        UsageError: encoders without a reference, of which there is nothing to say.
+        DataError: there are no sequences, or they are too short to predict a token.
+        UsageError: models is not a table of models, vocabularies differ, or encoders are given without a reference.
     """
     if not isinstance(models, Mapping) or not models:
         raise UsageError(f"models must be a table of models by name, not {arguments.shown(models)}")
@@ -97,14 +97,14 @@ def evaluate(
 
 
 def _check_vocabularies(models: Sequence[Any], windows: npt.NDArray[np.int32]) -> None:
-    """Refuse models that read other tokens than the text was cut into, or than each other.
+    """Refuse models whose vocabulary does not contain all tokens of the text.
 
     Raises:
-        UsageError: one has another vocabulary.
+        UsageError: a token id is outside a model's vocabulary.
     """
     largest = int(windows.max())
     for model in models:
-        # a model behind another one may not say what it looks tokens up in
+        # a wrapped model may not expose its embedding
         embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
         size = getattr(embedding, "num_embeddings", None)
         if size is not None and not 0 <= windows.min() <= largest < size:
@@ -174,5 +174,5 @@ def _evaluate_embeddings(
 
 
 def _nearest(vectors: torch.Tensor) -> torch.Tensor:
-    """The row most similar to each row, other than itself."""
+    """Index of the most similar other row of each row; `vectors` (rows, size) have length 1."""
     return (vectors @ vectors.T).fill_diagonal_(-2.0).argmax(dim=1)

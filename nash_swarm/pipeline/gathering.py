@@ -51,7 +51,7 @@ def gather(
     placed = Placed.on(stream, matrices)
     backward, stream.sampled = estimator.needs == "gradients", estimator.samples_labels
     together = estimator.projects
-    watching = partial(collecting, model, orders=orders)
+    watching = partial(collecting, model, orders=orders, observers=estimator.observers)
     found: dict[str, Statistics]
     with inference(model):
         if backward:
@@ -70,7 +70,7 @@ def gather(
                         for name, statistics in found.items():
                             check_statistics(name, statistics)
                         _give_factors(found.values(), estimator)
-                        with projecting(model, placed.inside[index], found):
+                        with projecting(model, placed.inside[index], found, estimator.observers):
                             stream.block_backward(index)
                     yield from _shared(stream, placed.inside[index], found)
             before = [matrix for matrix in placed.outside if multiplied[matrix.name].outputs is None]
@@ -114,7 +114,6 @@ def _shared(
     places = sum(stream.task.places(batch) for batch in stream.batches)
     for matrix in matrices:
         statistics = found[matrix.name]
-        check_statistics(matrix.name, statistics)
         statistics.share = statistics.tokens / places
         yield matrix, statistics
 

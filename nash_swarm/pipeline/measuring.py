@@ -28,7 +28,7 @@ from nash_swarm.damage.coupling import check_coupled, couple
 from nash_swarm.damage.overflow import Overflow, check_damage, stable_attention
 from nash_swarm.damage.table import damage_table
 from nash_swarm.damage.unreached import judge_unreached, warn_of_unreached
-from nash_swarm.errors import DataError, UsageError
+from nash_swarm.errors import UsageError
 from nash_swarm.files.arrays import array_digest
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES
@@ -43,7 +43,7 @@ from nash_swarm.pipeline.gathering import gather
 from nash_swarm.pipeline.keeping import model_digest
 from nash_swarm.pipeline.pieces import Piece, Pieces
 from nash_swarm.progress import working
-from nash_swarm.quantizers.formats.native.layout import Kind, TensorLayout
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 
 def measure(
@@ -181,7 +181,7 @@ def measure(
                         layout, piece = found.layouts[matrix.name], Piece(None)
                         if statistics.reached(estimator.needs):
                             weight = originals[matrix.name].weight().contiguous().numpy()
-                            piece = _measured(weight, statistics, estimator, layout, agents.strategies, matrix.kind)
+                            piece = _measured(weight, statistics, estimator, layout, agents.strategies)
                             work.update()
                         found.take(matrix.name, piece)
                         number += 1
@@ -237,12 +237,10 @@ def measure(
 
 def _measured(
     weight: npt.NDArray[np.float32], statistics: Statistics, estimator: DamageEstimator, layout: TensorLayout,
-    strategies: tuple[int, ...], kind: Kind,
+    strategies: tuple[int, ...],
 ) -> Piece:  # fmt: skip
     """What the statistics say of a matrix (rows, columns) that the text reached."""
-    sensitivity = estimator.sensitivity(weight, statistics, kind)
-    if (sensitivity.order is not None) != layout.ordered:
-        raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {layout.name}")
+    sensitivity = estimator.checked(weight, statistics, layout)
     damage = damage_table(weight, sensitivity, layout, strategies)
     check_damage(layout.name, damage)
     return Piece(damage, sensitivity.order, sensitivity.loss_of_all(weight))

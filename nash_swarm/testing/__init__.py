@@ -1,6 +1,7 @@
-"""What third parties need to hold their own plug-ins to the contract that ours pass."""
+"""Contracts of plug-ins, which third parties' tests can call as ours do."""
 
+from nash_swarm.testing.damage_contract import check_damage
 from nash_swarm.testing.quantizer_contract import check_quantizer
 from nash_swarm.testing.solver_contract import check_solver
 
-__all__ = ["check_quantizer", "check_solver"]
+__all__ = ["check_damage", "check_quantizer", "check_solver"]

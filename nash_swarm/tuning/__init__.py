@@ -1,1 +1,1 @@
-"""Tuning packed models: what is on the grid is trained to keep the original's next-token distribution."""
+"""Tuning: distil the original's next-token distribution into a packed model's scales, zero-points, norms and biases."""

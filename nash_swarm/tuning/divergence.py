@@ -1,6 +1,6 @@
-"""KL between two models' next-token distributions from their output heads' inputs, a few tokens at a time.
+"""KL between two models' next-token distributions, computed from the inputs of their output heads.
 
-All logits of a batch take gigabytes; a slice of them stays in the processor's cache.
+The logits are computed for a few tokens at a time: those of a whole batch take gigabytes, a slice stays in the cache.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 _SLICE = 64
-"""Tokens whose logits are in memory at once."""
+"""Number of tokens whose logits are in memory at once."""
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Head:
     Attributes:
         weight: float32 (vocabulary, hidden).
         bias: float32 (vocabulary,) or `None`.
-        dtype: what gradients are multiplied in.
+        dtype: type of the products of gradients.
     """
 
     weight: torch.Tensor
@@ -37,12 +37,12 @@ class Head:
 
 @dataclass(frozen=True)
 class Divergence:
-    """What `divergence` found.
+    """A mean KL with its gradients.
 
     Attributes:
         kl: mean KL(teacher || student), nats per token.
-        hidden: its gradient by the student's head inputs, of their shape and type; `None` if not asked for.
-        weight: its gradient by the student's head, float32 (vocabulary, hidden); `None` if not asked for.
+        hidden: its gradient with respect to the student's head inputs, of their shape and type; or `None`.
+        weight: its gradient with respect to the student's head, float32 (vocabulary, hidden); or `None`.
     """
 
     kl: float
@@ -60,15 +60,15 @@ def divergence(
     gradient: bool,
     train_head: bool = False,
 ) -> Divergence:
-    """KL of the teacher's next-token distribution to the student's, and its gradients.
+    """KL(teacher || student) of the next-token distributions, and its gradients.
 
     Args:
         student: the student's head inputs, (..., hidden).
         head: the student's output head.
         teacher: the teacher's head inputs, of the same shape.
         original: the teacher's output head.
-        gradient: return the gradient by `student`.
-        train_head: return the gradient by `head.weight` too.
+        gradient: return the gradient with respect to `student`.
+        train_head: with `gradient`, return that with respect to `head.weight`, too.
     """
     flat, target = student.detach().flatten(0, -2), teacher.flatten(0, -2)
     tokens, total = len(flat), 0.0

@@ -1,4 +1,4 @@
-"""A packed matrix while it is tuned: scale codes and zero-points are real numbers, rounded when used; codes stay."""
+"""A packed matrix under training: real-valued scale codes and zero-points, rounded at use, and constant codes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Adam:
-    """Settings of a step of Adam on latent matrices.
+    """Hyperparameters of Adam (Kingma & Ba 2015, arXiv 1412.6980) on latent matrices.
 
     Attributes:
         scales: learning rate of scale codes, in sixteenths of an octave.
         zeros: learning rate of zero-points, in steps of the grid.
-        beta1, beta2: decay of the moments.
-        epsilon: against division by zero, in nats per step of the grid.
+        beta1, beta2: decay rates of the moments.
+        epsilon: added to the denominator, in nats per step of the grid.
     """
 
     scales: float
@@ -44,17 +44,17 @@ class LatentMatrix:
     """Real-valued scale codes and zero-points of one packed matrix, with the moments of Adam.
 
     Args:
-        packed: the matrix to start from, not at `parameter` granularity.
-        trainable: keep moments; without them `step` cannot be called.
+        packed: the initial matrix, not at `parameter` granularity.
+        trainable: allocate moments; without them `step` cannot be called.
 
     Attributes:
-        whole_scales: multiply with whole scale codes, as the packed format has them. Between them scales are 4.4 %
-            apart: steps of training are smaller, and in the beginning should not be lost.
-        slopes: the gradient since the last step, float32 (rows, groups, 2): summed over the levels of each group's
-            codes, and over ones; `None` if there is none.
+        whole_scales: round scale codes to whole numbers, as the packed format stores them. Scales of neighbouring codes
+            differ by 4.4 %, more than one training step changes, so the first steps use unrounded codes.
+        slopes: sums over each group of the gradient with respect to the weights since the last step, float32 (rows,
+            groups, 2): multiplied by the codebook values of the codes, and plain; `None` if there is none.
 
     Raises:
-        UsageError: every weight has a width of its own.
+        UsageError: the matrix is at `parameter` granularity.
     """
 
     def __init__(self, packed: PackedTensor, *, trainable: bool = True) -> None:
@@ -102,9 +102,9 @@ class LatentMatrix:
         return torch.from_numpy(out)
 
     def add_gradient(self, gradient: torch.Tensor) -> None:
-        """Add a gradient of the loss by the weights, (rows, columns), columns in the model's order.
+        """Add a gradient with respect to the weights, (rows, columns), columns in the model's order.
 
-        Of a gradient only its sums over groups are kept, which is all that scales and zero-points need.
+        Only its sums over groups are kept, from which the gradients of scales and zero-points follow.
         """
         from nash_swarm.tuning import latent_kernels as latent
 
@@ -119,7 +119,7 @@ class LatentMatrix:
         )  # fmt: skip
 
     def step(self, adam: Adam) -> None:
-        """One step down the gradient, which is then forgotten; nothing if there is none."""
+        """One step of Adam, after which the gradient is cleared; no step without a gradient."""
         from nash_swarm.tuning import latent_kernels as latent
 
         if self.slopes is None:
@@ -136,7 +136,7 @@ class LatentMatrix:
         self.slopes = None
 
     def rounded(self) -> Rounded:
-        """The nearest whole numbers: what `weight` multiplies with. Codes are not copied."""
+        """The matrix with scale codes and zero-points rounded to whole numbers. Codes are not copied."""
         tops = (1 << np.minimum(self.widths, 8).astype(np.int64)) - 1
         lowest, strides, most = self._window
         places = _whole(((self.scale_codes - lowest) / strides[:, None]).astype(np.float32), np.array(most - 1))

@@ -1,8 +1,7 @@
-"""Kernels of tuning: the weights that real-valued scale codes and zero-points stand for, and their steps of Adam.
+"""Kernels of tuning: weights from real-valued scale codes and zero-points, and steps of Adam on these.
 
-What the model multiplies with are the nearest whole numbers; gradients pass through the rounding as if it were not
-there (the straight-through estimator, Bengio, Leonard & Courville 2013, arXiv 1308.3432). The kernels see only arrays
-that `latent.LatentMatrix` made.
+The forward pass rounds both to whole numbers; gradients ignore the rounding (the straight-through estimator, Bengio,
+Leonard & Courville 2013, arXiv 1308.3432). The kernels are called only with arrays of `latent.LatentMatrix`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Longs = npt.NDArray[np.int64]
 _OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
 OCTAVE = np.float32(math.log(2) / 16)
-"""Derivative of log(scale) by a scale code, but for its sign: a code is a sixteenth of an octave."""
+"""Magnitude of the derivative of log(scale) with respect to a scale code, a sixteenth of an octave."""
 
 
 @njit(inline="always", **_OPTIONS)
@@ -77,7 +76,7 @@ def add_slopes(
     codes: Bytes, widths: Bytes, levels: Floats, group_size: int, order: Ints, gradient: Floats, slopes: Floats,
     first: int, past: int,
 ) -> None:  # fmt: skip
-    """Add rows `first:past` of a gradient by the weights to its sums over groups.
+    """Add rows `first:past` of a gradient with respect to the weights to its sums over groups.
 
     codes, widths, levels: as `weights`. order: int32 (columns,), the model's column of each stored one. gradient:
     float32 (rows, columns), in the model's column order. slopes: float32 (rows, groups, 2), the gradient summed over

@@ -1,4 +1,4 @@
-"""torch modules over latent matrices: they collect the gradient by their rounded weights."""
+"""torch modules over latent matrices, to which they add the gradient with respect to the rounded weights."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class LatentLinear(nn.Module):
     Args:
         matrix: the weights.
         dtype: of inputs and products.
-        bias: (rows,), trained by whoever holds it; or `None`.
+        bias: (rows,), or `None`; the caller trains it.
     """
 
     def __init__(self, matrix: LatentMatrix, dtype: torch.dtype, bias: nn.Parameter | None = None) -> None:
         super().__init__()
         self.matrix, self.bias = matrix, bias
-        # an input that asks for a gradient whatever x does
+        # requires a gradient, so that backward runs even if x does not
         self._anchor = torch.zeros((), requires_grad=True)
-        # some models ask what type the weights have (T5); nobody computes with them
+        # some models read the type of the weights (T5); it is not used in products
         self.weight = torch.empty(matrix.shape, dtype=dtype, device="meta")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -36,14 +36,14 @@ class LatentLinear(nn.Module):
 
 
 class LatentEmbedding(nn.Embedding):
-    """Rows of a latent matrix; gradients go to the matrix. The dense weights are made once a step, by `refresh`.
+    """Rows of a latent matrix; gradients go to the matrix. `refresh` computes the dense weights once a step.
 
-    It is an `nn.Embedding` for the reason that `modules.PackedEmbedding` is one, see `modules.in_place_of`.
+    It is an `nn.Embedding` for the same reason as `modules.PackedEmbedding`, see `modules.in_place_of`.
 
     Args:
         matrix: the weights.
         dtype: of the rows.
-        first: another embedding over the same matrix, whose dense weights are used; its `refresh` is enough.
+        first: another embedding over the same matrix, whose dense weights this one shares.
     """
 
     padding_idx = None
@@ -53,13 +53,13 @@ class LatentEmbedding(nn.Embedding):
         self.matrix, self._dtype = matrix, dtype
         self.num_embeddings, self.embedding_dim = matrix.shape
         self._anchor = torch.zeros((), requires_grad=True)
-        # not registered as a module a second time
+        # bypasses registration as a submodule
         object.__setattr__(self, "_first", first)
         if first is None:
             self.refresh()
 
     def refresh(self) -> None:
-        """Take the weights from the matrix again."""
+        """Recompute the dense weights from the matrix."""
         self._dense = self.matrix.weight().to(self._dtype)
 
     @property

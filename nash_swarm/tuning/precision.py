@@ -1,4 +1,4 @@
-"""What tuning computes in: processors differ in which type they multiply faster."""
+"""Type of tuning's products: the faster one differs between processors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Precision = Literal["auto", "bfloat16", "float32"]
 
 _ROUNDS = 5
 _CLEARLY = 1.1
-"""bfloat16 must be so much faster: it is less exact."""
+"""Factor by which bfloat16, the less exact type, must be faster to be chosen."""
 
 
 def compute_dtype(precision: Precision) -> torch.dtype:
@@ -25,7 +25,7 @@ def compute_dtype(precision: Precision) -> torch.dtype:
 
 @cache
 def _faster(threads: int) -> torch.dtype:
-    """By products of the kind that tuning mostly makes; the fastest of each counts, whatever else the machine does."""
+    """The faster type, by the shortest of several times of products of tuning's typical shape."""
     operands = {
         dtype: (torch.ones(512, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype))
         for dtype in (torch.float32, torch.bfloat16)

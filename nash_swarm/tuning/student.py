@@ -1,4 +1,4 @@
-"""A model in which everything that is packed is latent and everything else is trained in full precision."""
+"""The trained copy of a model: latent matrices for packed ones, float32 masters for norms and biases."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from nash_swarm.tuning.latent_modules import LatentEmbedding, LatentLinear
 
 
 def check_head(model: Any) -> None:
-    """Hold a model against what tuning needs: its logits are what its output head makes of its last hidden state.
+    """Check that a model's logits are exactly the outputs of a linear head, as tuning requires.
 
     Raises:
-        UsageError: it has no plain output head, or does something to what comes out of it.
+        UsageError: it has no linear output head, or changes the head's outputs.
     """
     outputs = model.get_output_embeddings()
     if not isinstance(outputs, nn.Linear):
@@ -36,15 +36,15 @@ def check_head(model: Any) -> None:
             logits = model(**inputs).logits
         finally:
             handle.remove()
-        model.set_submodule(name, _Passage(outputs))
+        model.set_submodule(name, _Identity(outputs))
         try:
             passed = model(**inputs).logits
-        except Exception:  # whatever the model makes of hidden states in the place of logits
+        except Exception:  # the model computes with its logits, and hidden states do not fit
             passed = None
         finally:
             model.set_submodule(name, outputs)
     plain = len(seen) == 1 and passed is not None
-    # equal bits, NaN included: of those the measuring says more
+    # equal bits, NaN included; measuring reports NaN in detail
     if not plain or not _same(seen[0][0], passed) or not _same(seen[0][1], logits):
         raise UsageError(f"{type(model).__name__} changes what comes out of its output head, so it cannot be tuned")
 
@@ -57,12 +57,12 @@ def _path_of(wanted: nn.Module, model: nn.Module) -> str:
     return next(name for name, module in model.named_modules() if module is wanted)
 
 
-class _Passage(nn.Module):
-    """Stands where the output head stood, and hands its input on."""
+class _Identity(nn.Module):
+    """Replaces the output head and returns its input."""
 
     def __init__(self, head: nn.Linear, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        # some models ask what type the head's weights have (Mamba); nobody computes with them
+        # some models read the type of the head's weights (Mamba); it is not used in products
         self.weight = head.weight.detach().to(device="meta", dtype=dtype)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -70,11 +70,11 @@ class _Passage(nn.Module):
 
 
 class Student:
-    """Runs without its output head; masters of what is not packed are float32.
+    """A copy of the original that runs without its output head; it is the teacher until `become` is called.
 
     Args:
-        model: the original, float32, as `architectures.prepare` makes it; not changed.
-        dtype: of activations and products.
+        model: the original, float32, prepared by `architectures.prepare`; not changed.
+        dtype: of activations and products. Masters of unpacked parameters are float32.
 
     Raises:
         UsageError: see `check_head`.
@@ -82,15 +82,15 @@ class Student:
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         check_head(model)
-        # matrices are replaced, never changed: they are the original's own for as long as they stay
+        # matrices are replaced and never changed in place, so the copy can share those of the original
         shared = {id(each): nn.Parameter(each.detach(), False) for each in model.parameters() if each.ndim > 1}
         self.model, self._task, self.dtype = copy.deepcopy(model, shared).eval(), task_of(model), dtype
         outputs = self.model.get_output_embeddings()
         self._head_name = _path_of(outputs, self.model)
         bias = None if outputs.bias is None else outputs.bias.detach().clone()
         self.original = Head(outputs.weight.detach(), bias, dtype)
-        # what comes out instead of logits is what the head would have seen
-        self.model.set_submodule(self._head_name, _Passage(outputs, dtype))
+        # the model then returns the head's inputs in the place of logits
+        self.model.set_submodule(self._head_name, _Identity(outputs, dtype))
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
             # not `.to`: buffers such as rotary frequencies keep their precision
@@ -101,18 +101,18 @@ class Student:
         self._tied: LatentEmbedding | None = None
 
     def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What the output head sees of windows (windows, length): (windows, predicted tokens, hidden)."""
+        """Inputs of the output head, (sequences, predicted tokens, hidden), for tokens (sequences, length)."""
         return self._task.answer(self.model(**self._task.inputs(tokens)))
 
     def become(self, packed: Any, originals: Any) -> None:
-        """Take over the packed model's weights: until now this was the teacher.
+        """Replace the weights by the packed model's.
 
         Args:
             packed: a packed model of the original.
             originals: the original model, prepared as this one's was.
 
         Raises:
-            UsageError: every weight of it has a width of its own.
+            UsageError: the packed model is at `parameter` granularity.
         """
         modules = {name: module for name, module in packed.named_modules() if isinstance(module, PackedWeight)}
         for matrix in find_matrices(originals):
@@ -120,20 +120,20 @@ class Student:
                 self._replace(matrix, modules[matrix.name])
         state = packed.state_dict()
         for name, parameter in self.model.named_parameters():
-            # norms' gains and biases; tables that are not packed are large, and few of their rows are ever seen
+            # norm gains and biases; unpacked tables are large, and few of their rows occur in the text
             if parameter.ndim == 1 and name in state:
                 self.masters[name] = state[name].detach().float().clone()
                 parameter.requires_grad_()
         self.refresh()
 
     def round_scales(self, whole: bool) -> None:
-        """Multiply with whole scale codes, or with scales between them."""
+        """Choose between rounded and real-valued scale codes, see `LatentMatrix.whole_scales`."""
         for matrix in self.matrices.values():
             matrix.whole_scales = whole
         self.refresh()
 
     def refresh(self) -> None:
-        """Make anew what is computed once a step from the latent matrices and the masters."""
+        """Recompute, after a step, everything that depends on the latent matrices and the masters."""
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 parameter.data.copy_(self.masters[name])
@@ -148,7 +148,7 @@ class Student:
         return self._latent_head is not None
 
     def add_head_gradient(self, gradient: torch.Tensor) -> None:
-        """Gradient of the loss by the output head, (vocabulary, hidden)."""
+        """Gradient with respect to the output head, (vocabulary, hidden)."""
         assert self._latent_head is not None
         self._latent_head.add_gradient(gradient)
 
@@ -161,7 +161,7 @@ class Student:
         trained = matrix.kind != "embedding"
         latent = LatentMatrix(module.tensor(), trainable=trained)
         if not trained:
-            # looked up only: its rows are seen too rarely to be trained on little text
+            # an embedding alone: too few of its rows occur in the text to train them
             table = self.model.get_submodule(matrix.name)
             table.weight.data = latent.weight().to(self.dtype)
             return

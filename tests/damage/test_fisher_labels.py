@@ -1,4 +1,4 @@
-"""Labels that the model draws: their squared gradients are the Fisher information, and they are a window's own."""
+"""Labels sampled from the model: squared gradients estimate the Fisher information; samples depend on the sequence."""
 
 from __future__ import annotations
 

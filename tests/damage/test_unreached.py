@@ -1,4 +1,4 @@
-"""Experts that the router never picks: judged by their weights, in the unit of those that it does pick."""
+"""Experts that the router never selects: damage from the weights, in the unit of the selected ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUSY = (0, 1, 3, 4)
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    """Five experts, two for each token; the router's logits of number 2 are always in the middle."""
+    """Five experts, two for each token; expert 2's logits are always the median, so it is never selected."""
     made = ARCHITECTURES["mixtral"].make(num_local_experts=5)
     for layer in made.model.layers:
         router = layer.mlp.gate.weight.data

@@ -1,4 +1,4 @@
-"""Text that a model writes: how tokens are chosen, where it ends, and how it is passed on."""
+"""Generation: sampling, stop strings, streaming and chat templates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nash_swarm.errors import UsageError
 from nash_swarm.evaluation.continuation import continue_text
-from nash_swarm.evaluation.listening import Listener, cut_at
+from nash_swarm.evaluation.text_stream import TextStream, cut_at
 from nash_swarm.sampling import Sampling
 
 PROMPT = "The import statement"
@@ -25,7 +25,7 @@ def loaded(bench: Bench) -> tuple[Any, Any]:
 
 @pytest.fixture
 def steps(loaded: tuple[Any, Any]) -> Iterator[list[int]]:
-    """A list with one entry for every pass of the model."""
+    """A list that gets one entry for every forward pass."""
     counted: list[int] = []
     handle = loaded[0].register_forward_hook(lambda *_: counted.append(1))
     yield counted
@@ -139,7 +139,7 @@ def test_the_first_stop_in_the_text_counts() -> None:
 
 
 class Bytes:
-    """One token a byte; 0 is a special one."""
+    """One token per byte; 0 is a special token."""
 
     clean_up_tokenization_spaces = False
 
@@ -149,7 +149,7 @@ class Bytes:
 
 
 class Tidy(Bytes):
-    """Takes the space before a full stop away."""
+    """Removes the space before a full stop."""
 
     clean_up_tokenization_spaces = True
 
@@ -158,9 +158,9 @@ class Tidy(Bytes):
 
 
 def _listen(tokenizer: Any, data: bytes, *stops: str) -> tuple[list[str], str, int]:
-    """The pieces, the text, and the bytes until the end."""
+    """The written pieces, the returned text, and the number of tokens until the end."""
     pieces: list[str] = []
-    listener = Listener(tokenizer, 2, stops, pieces.append)
+    listener = TextStream(tokenizer, 2, stops, pieces.append)
     ids = torch.tensor([[7, 7, *data]])
     for length in range(3, ids.shape[1] + 1):
         if bool(listener(ids[:, :length], None)):

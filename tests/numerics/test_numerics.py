@@ -1,4 +1,4 @@
-"""Weights, activations and texts at the edge of what there can be, through `compress`."""
+"""Extreme weights, activations and texts through `compress`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BITS = 5.0
 
 
 def compressed(bench: Bench, source: Any, out: Path, **settings: Any) -> tuple[ns.Compressed, Any]:
-    """The model through all stages, and reloaded; what holds of every model has been checked."""
+    """Compress and reload a model, with the checks that hold for all of them."""
     settings = {"bits": BITS, "text": str(bench.text), "windows": 3, "eval_windows": 1, "contest": False} | settings
     made = ns.compress(source, out=out, quiet=True, **settings)
     assert made.evaluation is not None and made.evaluation.loss is not None and made.evaluation.kl is not None
@@ -37,7 +37,7 @@ def compressed(bench: Bench, source: Any, out: Path, **settings: Any) -> tuple[n
 
 @torch.no_grad()
 def zero_layers(model: Any) -> None:
-    """Matrices, and a whole block, that are zero."""
+    """Zero matrices and a zero block."""
     for module in (model.model.layers[0].mlp, model.model.layers[1].self_attn):
         for parameter in module.parameters():
             parameter.zero_()
@@ -45,7 +45,7 @@ def zero_layers(model: Any) -> None:
 
 @torch.no_grad()
 def dead_inputs(model: Any) -> None:
-    """Input channels that are always zero: a whole group of them, and one beside."""
+    """Input channels that are always zero: a whole group and single ones."""
     for layer in model.model.layers:
         layer.input_layernorm.weight[:65] = 0
         layer.post_attention_layernorm.weight[7] = 0
@@ -55,7 +55,7 @@ def dead_inputs(model: Any) -> None:
 
 @torch.no_grad()
 def singular(model: Any) -> None:
-    """Inputs that are all multiples of one vector: the embedding has rank one."""
+    """An embedding of rank one: all inputs are multiples of one vector."""
     table = model.model.embed_tokens.weight
     table.copy_(table[:, :1] * table[:1])
     model.model.layers[0].self_attn.v_proj.weight.zero_()
@@ -63,7 +63,7 @@ def singular(model: Any) -> None:
 
 @torch.no_grad()
 def constant_groups(model: Any) -> None:
-    """Groups in which all weights are one number, positive, negative, tiny, or zero beside others that are not."""
+    """Groups of equal weights: positive, negative, tiny, and zero."""
     attention = model.model.layers[0].self_attn
     attention.q_proj.weight.fill_(0.37)
     attention.k_proj.weight.fill_(-0.011)
@@ -74,7 +74,7 @@ def constant_groups(model: Any) -> None:
 
 @torch.no_grad()
 def tiny_and_huge(model: Any) -> None:
-    """Weights many orders of magnitude apart in one matrix, and whole matrices of them."""
+    """Weights of very different magnitudes, within a matrix and between matrices."""
     attention = model.model.layers[0].self_attn
     attention.q_proj.weight[:, ::2] *= 1e-20
     attention.k_proj.weight.mul_(1e-30)

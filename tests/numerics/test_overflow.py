@@ -1,4 +1,4 @@
-"""Gains and weights so large that squares and gradients overflow: measured all the same, or named."""
+"""Gains and weights so large that squares and gradients overflow: measured nevertheless, or named in the error."""
 
 from __future__ import annotations
 

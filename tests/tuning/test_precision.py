@@ -1,4 +1,4 @@
-"""What tuning computes in."""
+"""The type of tuning's products."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nash_swarm.tuning import precision
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[torch.dtype], None]]:
-    """Makes products of a type take a twentieth of a second longer."""
+    """Slow products of a type down by a twentieth of a second."""
     multiply = torch.nn.functional.linear
 
     def choose(dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""The model that is trained: before the first step it says what the packed model says, whatever the architecture."""
+"""The student: equal to the packed model before the first step, for every architecture."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TUNED = [
 
 
 def head_inputs(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """What the output head sees."""
+    """Inputs of the output head."""
     seen: list[torch.Tensor] = []
     handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():

@@ -17,8 +17,8 @@ Scope = Literal["model", "linear"]
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
-EFFORTS = ("fast", "default", "best")
-"""How much time a compression may take, see `nash_swarm.pipeline.effort`."""
+Precision = Literal["auto", "bfloat16", "float32"]
+"""Type of tuning's activations and products; "auto" is the faster of the two on this machine."""
 
 PROTOCOLS = ("nash-swarm", "original")
 """What a benchmark runs."""
@@ -31,7 +31,12 @@ DEFAULT_SOLVER = "nash-swarm"
 DEFAULT_GRANULARITY: Granularity = "tile"
 DEFAULT_GROUP_SIZE = 32
 """Columns that share a scale and zero-point per row: 32 lose less at equal bytes, 64 multiply batches a bit faster."""
+PACKED = "nash_swarm_packed"
+"""The attribute of a packed model that holds its `PackedModel`."""
 DEFAULT_QUANTIZER = "descent"
+DEFAULT_DAMAGE = "fisher"
+BUILT_IN_TEXT = "python-docs"
+"""The text that is on every machine."""
 
 
 def default_levels(granularity: Granularity) -> Levels:

@@ -25,8 +25,7 @@ class Statistics:
         factor: what inputs are multiplied with for `projected`, float32 (columns, columns), in stored column order.
         projected: sum over windows of (dL/dW U^T)^2, float32 (rows, columns), U being the factor and the columns of W
             in stored order.
-        order: column order that an earlier measurement fixed, int64 (columns,); nothing that is collected.
-        drift: sum of (x' - x) x^T, float32 (columns, columns), x' being what the original model would have put in.
+        order: column order of an estimate that has its own, int64 (columns,); nothing that is collected.
     """
 
     tokens: int = 0
@@ -38,7 +37,6 @@ class Statistics:
     factor: npt.NDArray[np.float32] | None = None
     projected: torch.Tensor | None = None
     order: npt.NDArray[np.int64] | None = None
-    drift: torch.Tensor | None = None
 
     def add_inputs(self, x: torch.Tensor) -> None:
         """Inputs of a matrix that multiplies, (..., columns)."""
@@ -47,14 +45,6 @@ class Statistics:
             self.inputs = torch.zeros(flat.shape[1], flat.shape[1])
         add_products(self.inputs, flat, flat)
         self.tokens += len(flat)
-
-    def add_drift(self, original: torch.Tensor, x: torch.Tensor) -> None:
-        """Inputs of the original model beside those of the model that is looked at, both (..., columns)."""
-        flat = x.detach().reshape(-1, x.shape[-1]).float()
-        wanted = original.detach().reshape(-1, x.shape[-1]).float()
-        if self.drift is None:
-            self.drift = torch.zeros(flat.shape[1], flat.shape[1])
-        add_products(self.drift, wanted - flat, flat)
 
     def add_output_gradients(self, gradient: torch.Tensor) -> None:
         """Gradients of the summed loss at the outputs of a matrix that multiplies, (..., rows)."""
@@ -102,10 +92,6 @@ class Statistics:
     def hessian(self) -> npt.NDArray[np.float32] | None:
         """Mean of x x^T over tokens, (columns, columns)."""
         return None if self.inputs is None else (self.inputs / max(1, self.tokens)).numpy()
-
-    def mean_drift(self) -> npt.NDArray[np.float32] | None:
-        """Mean of (x' - x) x^T over tokens, (columns, columns)."""
-        return None if self.drift is None else (self.drift / max(1, self.tokens)).numpy()
 
     def activation_order(self) -> npt.NDArray[np.int64]:
         """Columns by falling mean square of their inputs, int64 (columns,); `order` if that is given."""

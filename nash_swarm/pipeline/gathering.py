@@ -30,7 +30,6 @@ def gather(
     estimator: DamageEstimator,
     loss: list[float],
     *,
-    orders: Mapping[str, npt.NDArray[np.int64]] | None = None,
     projects: bool = True,
 ) -> Iterator[tuple[Matrix, Statistics]]:
     """Every matrix with what was seen of it, freed before the next block is walked.
@@ -41,7 +40,6 @@ def gather(
         calibration: the windows; none for an estimator that needs weights only.
         estimator: says what it needs to know.
         loss: the mean loss on the windows is appended if there is a backward walk.
-        orders: column orders to keep, by matrix name.
         projects: whether the estimator may have its projected gradients; they say nothing of how neighbours interact.
     """
     if estimator.needs == "weights" or calibration is None:
@@ -53,7 +51,7 @@ def gather(
     placed = Placed.on(stream, matrices)
     backward, stream.sampled = estimator.needs == "gradients", estimator.samples_labels
     together = projects and estimator.projects
-    watching = partial(collecting, model, orders=orders)
+    watching = partial(collecting, model)
     found: dict[str, Statistics]
     with inference(model):
         if backward:

@@ -1,13 +1,11 @@
-"""Which part of the system brings what: every solver, with and without coupling, with and without re-measured rounds.
+"""Which part of the system brings what: every solver, with and without coupling.
 
 Usage::
 
     python benchmarks/ablation.py MODEL --bits 3.0 --scope linear --text CALIBRATION [--eval-text HELD_OUT] --json FILE
 
-Every solver allocates the same budget on the game without and with coupling. Each allocation is packed, and again
-after every round in which the damage was measured anew at the packed model (`nash_swarm.pipeline.playing.play`, whose
-choice is made on trial windows of the calibration text). The table has the KL to the original model on text that
-nothing has seen.
+Every solver allocates the same budget on the game without and with coupling. Each allocation is packed. The table has
+the KL to the original model on text that nothing has seen, and on trial windows of the calibration text.
 
 Solvers that ignore coupling play once. An allocation that gives another width to at most `--same` of the weights of an
 earlier one of the same game is not packed again: its row names the solver whose figures it shares. `--json FILE` is
@@ -31,11 +29,12 @@ from nash_swarm.calibration.text import choose_windows, cut_windows, load_text
 from nash_swarm.caveats import counted
 from nash_swarm.damage.fisher import Fisher
 from nash_swarm.models.source import load_source
-from nash_swarm.pipeline.playing import play, trial_windows
+from nash_swarm.pipeline.candidates import trial_windows, try_candidates
+from nash_swarm.pipeline.packing import finish
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 SOLVERS = ("lagrangian", "nash", "nash-swarm", "greedy", "dp", "milp", "swarm", "annealing", "quantile", "uniform")
-COLUMNS = ("solver", "coupling", "rounds", "bits", "predicted", "trial_kl", "kl", "loss", "played_as")
+COLUMNS = ("solver", "coupling", "bits", "predicted", "trial_kl", "kl", "loss", "played_as")
 
 Row = dict[str, Any]
 
@@ -99,26 +98,22 @@ class Ablation:
 
     def _play(self, name: str, coupling: str, game: ns.BitGame) -> None:
         started = time.perf_counter()
-        ranking = play(
+        (kept,) = try_candidates(
             self.source.model, game, ns.Budget.of_bits(self.budget_bits, game.parameters),
-            solver=registry.create("solvers", name), quantizer=self.arguments.quantizer, rounds=self.arguments.rounds,
+            solver=registry.create("solvers", name), rounding=registry.create("quantizers", self.arguments.quantizer),
             baselines=(), trial=self.trial, seed=self.arguments.seed, quiet=True,
         )  # fmt: skip
-        first, best = next(c for c in ranking if c.name == name), ranking[0]
-        models = {"reference": self.source.model, "first": first.packed, "best": best.packed}
-        for packed in (first.packed, best.packed):
-            ns.set_activations(packed, self.arguments.activations)
+        finish(kept.packed)
+        ns.set_activations(kept.packed, self.arguments.activations)
+        models = {"reference": self.source.model, "packed": kept.packed}
         found = ns.evaluate(models, self.windows, reference=self.source.model, quiet=True)
         self.values["reference_loss"] = found["reference"].loss
-        for rounds, kept, key in ((0, first, "first"), (self.arguments.rounds, best, "best")):
-            certificate = kept.allocation.certificate
-            self._add({
-                "solver": name, "coupling": coupling, "rounds": rounds, "bits": certificate.used_bits / game.parameters,
-                "predicted": certificate.predicted_damage, "trial_kl": kept.kl, "kl": found[key].kl,
-                "loss": found[key].loss, "played_as": kept.name,
-                "trials": {candidate.name: candidate.kl for candidate in ranking},
-                "seconds": time.perf_counter() - started,
-            })  # fmt: skip
+        certificate = kept.allocation.certificate
+        self._add({
+            "solver": name, "coupling": coupling, "bits": certificate.used_bits / game.parameters,
+            "predicted": certificate.predicted_damage, "trial_kl": kept.kl, "kl": found["packed"].kl,
+            "loss": found["packed"].loss, "played_as": kept.name, "seconds": time.perf_counter() - started,
+        })  # fmt: skip
 
     def _twin(self, allocation: ns.Allocation, tensors: tuple[TensorLayout, ...]) -> str | None:
         weights = weights_per_agent(tensors)
@@ -129,7 +124,7 @@ class Ablation:
 
     def _share(self, name: str, coupling: str, other: str, of: str) -> None:
         for row in self._find(other, of):
-            if not any(r["rounds"] == row["rounds"] for r in self._find(name, coupling)):
+            if not self._find(name, coupling):
                 self._add({**row, "solver": name, "coupling": coupling, "played_as": f"{other}, coupling {of}"})
 
     def _find(self, name: str, coupling: str) -> list[Row]:
@@ -183,7 +178,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--activations", default="int8", help="of packed models on the other text: int8, int16 or fp32")
     parser.add_argument("--solvers", default=",".join(SOLVERS))
     parser.add_argument("--coupling", nargs="+", default=["off", "on"], choices=("off", "on"))
-    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--eval-windows", type=int, default=16)
     parser.add_argument("--same", type=float, default=0.005)

@@ -1,7 +1,7 @@
 """Whether a sequence's logits depend on what else is computed: batch mates, padding, gradients, threads.
 
     nash-swarm compress smollm2 --bits 4.0 --solver lagrangian --damage magnitude --quantizer rtn --effort fast \
-        --no-contest -o smollm2-normal
+        --no-baselines -o smollm2-normal
     python benchmarks/batch_mates.py smollm2-normal --json benchmarks/results/batch_mates.json
 
 Sequences of held-out text are read as a prompt and then token by token, first each alone on one thread without

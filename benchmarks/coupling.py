@@ -46,10 +46,12 @@ def main() -> None:
     windows = choose_windows(held_out, arguments.eval_windows, rng)
     allocations = _random_allocations(game, arguments, rng)
     rows: list[dict[str, float]] = []
+    assert game.calibration is not None
+    calibration = dataclasses.replace(game.calibration, tokens=game.calibration.tokens[: arguments.pack_windows])
     for start in range(0, len(allocations), _AT_ONCE):
         part = allocations[start : start + _AT_ONCE]
-        models = {str(k): ns.pack(source.model, each, quantizer=arguments.quantizer, quiet=True)
-                  for k, each in enumerate(part)}  # fmt: skip
+        how = {"quantizer": arguments.quantizer, "calibration": calibration, "quiet": True}
+        models = {str(k): ns.pack(source.model, each, **how) for k, each in enumerate(part)}
         models["reference"] = source.model
         found = ns.evaluate(models, windows, reference=source.model, quiet=True)
         for k, allocation in enumerate(part):
@@ -81,9 +83,7 @@ def main() -> None:
 def _random_allocations(
     game: ns.BitGame, arguments: argparse.Namespace, rng: np.random.Generator
 ) -> list[ns.Allocation]:
-    """Random profiles between the two budgets, as allocations; rounded on the first windows of the calibration text."""
-    assert game.calibration is not None
-    calibration = dataclasses.replace(game.calibration, tokens=game.calibration.tokens[: arguments.pack_windows])
+    """Random profiles between the two budgets, as allocations."""
     found: list[ns.Allocation] = []
     while len(found) < arguments.allocations:
         choices = random_profile(game, rng)
@@ -92,7 +92,7 @@ def _random_allocations(
         budget = ns.Budget(game.used_bits(choices), "random")
         certificate = ns.Certificate(budget.total_bits, budget.total_bits, 0, 0, 0, 0, 0)
         allocation = ns.Allocation.of(game, budget, choices, certificate, solver="random", hyperparameters={})
-        found.append(dataclasses.replace(allocation, calibration=calibration))
+        found.append(allocation)
     return found
 
 

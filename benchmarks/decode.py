@@ -1,6 +1,6 @@
 """Text generation end to end: transformers in fp32 and bf16, a packed model, and llama.cpp, interleaved in one run.
 
-    nash-swarm compress smollm2 --bits 4.0 --solver lagrangian --no-contest -o smollm2-4bit
+    nash-swarm compress smollm2 --bits 4.0 --solver lagrangian --no-baselines -o smollm2-4bit
     python benchmarks/decode.py smollm2-4bit --json decode.json
 
 Every contestant runs in a process of its own; rounds go through them in turn, and the best time of each counts.

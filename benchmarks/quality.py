@@ -6,10 +6,9 @@ Every row is at the same budget, everything included. `uniform` and `bargain` me
 `--game-windows` windows of the calibration text, with blocks as agents, even levels and groups of 64; `tiles` with
 tiles, `levels` with normal levels, too, as (unless `--granularity` and `--levels` say otherwise) all rows after them;
 `more text` rounds on `--windows`; `descent` rounds by the method of that name; `narrow` does so with groups of
-`--group-size`; to that, `second look` measures the damage again at the packed model, `propagation` undoes drift, and
-`tuned` tunes on `--tuning-windows`. Figures are on windows that nothing has seen. With several seeds every row is made
-with each, on windows drawn anew but judged on the same ones, and a last table has their means. `--json FILE` is
-rewritten after every row, and a run that finds it goes on where it stopped.
+`--group-size`; to that, `tuned` tunes on `--tuning-windows`. Figures are on windows that nothing has seen. With several
+seeds every row is made with each, on windows drawn anew but judged on the same ones, and a last table has their means.
+`--json FILE` is rewritten after every row, and a run that finds it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -31,15 +30,12 @@ from nash_swarm.caveats import counted
 from nash_swarm.damage.fisher import Fisher
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.models.source import load_source
-from nash_swarm.names import LEVELS, Granularity, Levels
-from nash_swarm.pipeline.effort import EFFORTS
-from nash_swarm.pipeline.playing import measure_at
+from nash_swarm.names import DEFAULT_QUANTIZER, LEVELS, Granularity, Levels, default_levels
 from nash_swarm.pipeline.tuning import tune
+from nash_swarm.recipe import DEFAULT, EFFORTS
 from nash_swarm.suite.memory import forget_peak, peak_memory
 
-STEPS = (
-    "uniform", "bargain", "tiles", "levels", "more text", "descent", "narrow", "second look", "propagation", "tuned"
-)  # fmt: skip
+STEPS = ("uniform", "bargain", "tiles", "levels", "more text", "descent", "narrow", "tuned")
 COLUMNS = ("seed", "bits", "step", "used bits", "kl", "loss", "delta loss", "seconds", "processor seconds", "peak MB")
 
 WIDE = 64
@@ -104,7 +100,6 @@ class Ladder:
             self._draw(seed)
         blocks, tiles = partial(self.game, "block", "uniform"), partial(self.game, "tile", "uniform")
         wide = partial(self.game, self.arguments.granularity, self.arguments.levels)
-        game = partial(wide, self.arguments.group_size)
 
         @cache
         def descended(group_size: int) -> Any:
@@ -120,8 +115,6 @@ class Ladder:
             "more text": lambda: self._packed(wide(), bits, quantizer="gptq"),
             "descent": lambda: descended(WIDE),
             "narrow": narrow,
-            "second look": lambda: self._packed(measure_at(self.source.model, narrow(), game(), quiet=True), bits),
-            "propagation": lambda: self._packed(game(), bits, propagation=0.5),
             "tuned": lambda: self._tuned(narrow()),
         }
         for step in steps:
@@ -133,16 +126,15 @@ class Ladder:
         game: BitGame,
         bits: float,
         *,
-        quantizer: str = EFFORTS["best"].quantizer,
+        quantizer: str = DEFAULT_QUANTIZER,
         solver: str | None = None,
-        propagation: float = 0.0,
         few: bool = False,
     ) -> Any:
         budget = ns.Budget.of_bits(bits, game.parameters)
         rng = np.random.default_rng(self._seed)
         solved = registry.create("solvers", solver or self.arguments.solver).solve(game, budget, rng=rng)
-        allocation = solved if few else replace(solved, calibration=self._rounding)
-        return ns.pack(self.source.model, allocation, quantizer=quantizer, propagation=propagation, quiet=True)
+        calibration = None if few else self._rounding
+        return ns.pack(self.source.model, solved, quantizer=quantizer, calibration=calibration, quiet=True)
 
     def _tuned(self, packed: Any) -> Any:
         settings = EFFORTS["best"].tuning
@@ -167,10 +159,10 @@ class Ladder:
         }
         models = {"packed": packed, "reference": self.source.model}
         found = ns.evaluate(models, self.unseen, reference=self.source.model, quiet=True)
-        certificate = packed.nash_swarm_allocation.certificate
+        certificate = packed.nash_swarm_packed.allocation.certificate
         self.values["reference_loss"] = found["reference"].loss
         row |= {
-            "used bits": certificate.used_bits / packed.nash_swarm_facts.parameters, "kl": found["packed"].kl,
+            "used bits": certificate.used_bits / packed.nash_swarm_packed.parameters, "kl": found["packed"].kl,
             "loss": found["packed"].loss, "delta loss": found["packed"].loss - found["reference"].loss,
         }  # fmt: skip
         if made is not packed:
@@ -228,8 +220,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--solver", default="lagrangian")
     parser.add_argument("--step", nargs="+", default=list(STEPS), choices=STEPS)
     parser.add_argument("--granularity", default="tile", choices=("block", "tile"), help="agents from `more text` on")
-    parser.add_argument("--levels", default=EFFORTS["best"].levels, choices=LEVELS, help="from `more text` on")
-    parser.add_argument("--group-size", type=int, default=EFFORTS["best"].group_size, help="from `narrow` on")
+    parser.add_argument(
+        "--levels", default=default_levels(DEFAULT.cut.granularity), choices=LEVELS, help="from `more text` on"
+    )
+    parser.add_argument("--group-size", type=int, default=DEFAULT.cut.group_size, help="from `narrow` on")
     parser.add_argument("--game-windows", type=int, default=32)
     parser.add_argument("--windows", type=int, default=128)
     parser.add_argument("--tuning-windows", type=int, default=128)

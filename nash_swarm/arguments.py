@@ -112,7 +112,7 @@ def original(value: Any) -> None:
         UsageError: it is not a model, or is quantized.
     """
     model(value)
-    if getattr(value, "nash_swarm_facts", None) is not None:
+    if getattr(value, "nash_swarm_packed", None) is not None:
         raise UsageError("this model is already packed by nash-swarm; give the original model")
     if getattr(value, "is_quantized", False):
         config = getattr(value.config, "quantization_config", None)

@@ -17,8 +17,9 @@ Scope = Literal["model", "linear"]
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
-EFFORTS = ("fast", "default", "best")
-"""Settings that trade time for quality, see `nash_swarm.pipeline.effort`."""
+Precision = Literal["auto", "bfloat16", "float32"]
+"""Type of tuning's activations and products; "auto" is the faster of the two on this machine."""
+
 
 ACTIVATIONS = ("int8", "fp32")
 """Types of the inputs of packed matrices; the first is the default."""
@@ -28,7 +29,12 @@ DEFAULT_SOLVER = "nash-swarm"
 DEFAULT_GRANULARITY: Granularity = "tile"
 DEFAULT_GROUP_SIZE = 32
 """Columns per scale and zero-point of a row: 32 lose less at equal bytes, 64 multiply batches slightly faster."""
+PACKED = "nash_swarm_packed"
+"""The attribute of a packed model that holds its `PackedModel`."""
 DEFAULT_QUANTIZER = "descent"
+DEFAULT_DAMAGE = "fisher"
+BUILT_IN_TEXT = "python-docs"
+"""The text that is on every machine."""
 
 
 def default_levels(granularity: Granularity) -> Levels:

@@ -202,8 +202,7 @@ def test_files_and_objects_in_each_others_place(llama: Any, played: ns.BitGame, 
     ("arguments", "words"),
     [
         ({"quantizer": None}, "quantizer must be"), ({"quantizer": 3}, "quantizer must be"),
-        ({"propagation": "much"}, "propagation"), ({"propagation": 2}, "propagation"),
-        ({"propagation": float("nan")}, "propagation"),
+        ({"calibration": [[1, 2]]}, "calibration must be"),
     ],
 )  # fmt: skip
 def test_packing(arguments: dict[str, Any], words: str, llama: Any, played: ns.BitGame) -> None:
@@ -214,7 +213,7 @@ def test_packing(arguments: dict[str, Any], words: str, llama: Any, played: ns.B
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"effort": None}, {"effort": 3}, {"effort": "huge"}, {"rounds": -1}, {"rounds": 0.5}, {"eval_windows": -1},
+        {"effort": None}, {"effort": 3}, {"effort": "huge"}, {"eval_windows": -1},
         {"eval_windows": "all"}, {"windows": 0}, {"windows": "all"}, {"group_size": 0}, {"quantizer": 3},
         {"max_memory": "much"}, {"max_memory": True},
     ],

@@ -22,8 +22,8 @@ from nash_swarm.calibration.text import choose_windows, cut_windows, load_text
 from nash_swarm.errors import NashSwarmError, UsageError
 from nash_swarm.models.source import load_source
 from nash_swarm.models.walk import find_matrices
-from nash_swarm.pipeline.effort import find_effort
 from nash_swarm.quantizers.runtime.modules import PackedWeight
+from nash_swarm.recipe import find_effort
 from peer_tools.exchange import ToolError, run_tool, spread
 from peer_tools.ours import Ours, measured_game
 from peer_tools.table import Row

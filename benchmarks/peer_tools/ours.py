@@ -13,8 +13,9 @@ import numpy.typing as npt
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.bitgame import Calibration
-from nash_swarm.pipeline.effort import Effort
+from nash_swarm.names import default_levels
 from nash_swarm.pipeline.tuning import tune
+from nash_swarm.recipe import Recipe
 from peer_tools.exchange import spread
 
 _SAME = "the calibration or the settings have changed; give another --work folder"
@@ -35,7 +36,7 @@ class Ours:
     model: Any
     game: ns.BitGame
     tokens: npt.NDArray[np.int32]
-    effort: Effort
+    effort: Recipe
     solver: str
 
     def pack(self, settings: Mapping[str, str], widths: Mapping[str, int] | None = None) -> tuple[Any, int, str]:
@@ -45,16 +46,19 @@ class Ours:
             settings: `bits` (per weight) or `total` (bits in all); `solver`, `quantizer`, `windows` and `tune`.
             widths: other people's choice by matrix, instead of a solver's.
         """
-        solver, quantizer = settings.get("solver", self.solver), settings.get("quantizer", self.effort.quantizer)
+        solver, quantizer = (
+            settings.get("solver", self.solver),
+            settings.get("quantizer", str(self.effort.rounding.quantizer)),
+        )
         if widths is not None:
             allocation, solver = self._of_widths(widths), "their widths"
         elif "total" in settings:
             allocation = ns.solve(self.game, size=int(settings["total"]) // 8, solver=solver)
         else:
             allocation = ns.solve(self.game, bits=float(settings["bits"]), solver=solver)
-        count = int(settings.get("windows", max(self.effort.windows, self.effort.rounding_windows)))
+        count = int(settings.get("windows", max(self.effort.measuring.windows, self.effort.rounding.windows)))
         windows = spread(self.tokens, count)
-        allocation = replace(allocation, calibration=Calibration(np.ascontiguousarray(windows), "calibration"))
+        calibration = Calibration(np.ascontiguousarray(windows), "calibration")
         words = [
             solver,
             quantizer,
@@ -63,14 +67,13 @@ class Ours:
             f"{self.game.tensors[0].levels} levels",
             f"{len(windows)} windows",
         ]
-        propagation = self.effort.propagation if quantizer != "rtn" else 0.0
-        packed = ns.pack(self.model, allocation, quantizer=quantizer, propagation=propagation, quiet=True)
+        packed = ns.pack(self.model, allocation, quantizer=quantizer, calibration=calibration, quiet=True)
         tuning = self.effort.tuning
         steps = int(settings.get("tune", 0 if tuning is None else tuning.steps))
         if steps and tuning is None:
             raise UsageError("this effort does not tune; give another --effort")
         if steps and tuning is not None:
-            seen = np.ascontiguousarray(spread(self.tokens, self.effort.tuning_windows))
+            seen = np.ascontiguousarray(spread(self.tokens, tuning.windows))
             packed = tune(self.model, packed, seen, replace(tuning, steps=steps), quiet=True).packed
             words.append(f"tuned {steps} steps on {len(seen)} windows")
         return packed, self.game.used_bits(allocation.choices), ", ".join(words)
@@ -89,24 +92,25 @@ class Ours:
         )
 
 
-def measured_game(model: Any, tokens: npt.NDArray[np.int32], path: Path, name: str, effort: Effort) -> ns.BitGame:
+def measured_game(model: Any, tokens: npt.NDArray[np.int32], path: Path, name: str, effort: Recipe) -> ns.BitGame:
     """The game of scope `linear` with an effort's agents and levels, from `path` if it is there.
 
     Raises:
         DataError: that one was measured on other text, or with other agents or levels.
     """
+    levels = effort.cut.levels or default_levels(effort.cut.granularity)
     if path.exists():
         game = ns.load_game(path)
         if game.calibration is None or not np.array_equal(game.calibration.tokens, tokens):
             raise DataError(f"{path} was measured on other windows: {_SAME}")
-        if game.provenance.get("granularity") != effort.granularity:
-            raise DataError(f"{path} has other agents than {effort.granularity}s: {_SAME}")
-        if game.tensors[0].levels != effort.levels:
-            raise DataError(f"{path} has other levels than {effort.levels} ones: {_SAME}")
+        if game.provenance.get("granularity") != effort.cut.granularity:
+            raise DataError(f"{path} has other agents than {effort.cut.granularity}s: {_SAME}")
+        if game.tensors[0].levels != levels:
+            raise DataError(f"{path} has other levels than {levels} ones: {_SAME}")
         return game
     game = ns.measure(
-        model, tokens=np.ascontiguousarray(tokens), scope="linear", name=name, granularity=effort.granularity,
-        levels=effort.levels,
+        model, tokens=np.ascontiguousarray(tokens), scope="linear", name=name, granularity=effort.cut.granularity,
+        levels=levels,
     )  # fmt: skip
     ns.save_game(game, path)
     return game

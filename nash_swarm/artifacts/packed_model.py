@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from nash_swarm import arguments
 from nash_swarm.artifacts.accounting import REPORT_BYTES, config_text, dense_tensors, generation_text, half_dtype
+from nash_swarm.artifacts.facts import PackedModel
 from nash_swarm.artifacts.packed_config import PackedConfig, PackedEntry, check_digest, checksum
 from nash_swarm.artifacts.report import card_text, report_text
 from nash_swarm.errors import BudgetError, DataError, UsageError
@@ -66,9 +68,29 @@ def save(
     if tokenizer is not None and not callable(getattr(tokenizer, "save_pretrained", None)):
         raise UsageError(f"the tokenizer must be a loaded one that can be saved, not {arguments.shown(tokenizer)}")
     config = describe(model)
-    allocation = allocation or getattr(model, "nash_swarm_allocation", None)
+    return write(
+        model, config, path, tokenizer=tokenizer, allocation=allocation, measured=measured, files=files,
+        left_out=left_out, overwrite=overwrite,
+    )  # fmt: skip
+
+
+def write(
+    model: Any,
+    config: PackedConfig,
+    path: Path,
+    *,
+    tokenizer: Any,
+    allocation: Allocation | None,
+    measured: Mapping[str, Any] | None,
+    files: Sequence[Path],
+    left_out: tuple[str, ...],
+    overwrite: bool,
+) -> Path:
+    """Write a packed model whose tensors `describe` has just hashed; see `save`."""
+    known: PackedModel = model.nash_swarm_packed
+    allocation = allocation or known.allocation
     tensors = stored_tensors(model, config)
-    report = report_text(allocation, measured, getattr(model, "nash_swarm_report", None), REPORT_BYTES, left_out)
+    report = report_text(allocation, measured, known.report, REPORT_BYTES, left_out)
     with new_folder(path, overwrite=overwrite, sources=source_places(model)) as folder:
         _write_tensors(tensors, folder / WEIGHTS)
         (folder / "config.json").write_text(config_text(model, config), encoding="utf-8")
@@ -76,7 +98,7 @@ def save(
             (folder / "generation_config.json").write_text(generation, encoding="utf-8")
         (folder / REPORT).write_text(report, encoding="utf-8")
         room = REPORT_BYTES - len(report.encode())
-        card = card_text(report, config, Path(path).name, auto_class(model.config).__name__, room)
+        card = card_text(report, config, path.name, auto_class(model.config).__name__, room)
         (folder / CARD).write_text(card, encoding="utf-8")
         if allocation is not None and config.scope == "model":
             used = counted_bytes(folder) * 8
@@ -85,7 +107,7 @@ def save(
         copy_companions(files, folder)
         if tokenizer is not None and not tokenizer_files(files):
             _save_tokenizer(tokenizer, folder)
-    return Path(path)
+    return path
 
 
 def load(path: str | Path, *, activations: str = "int8") -> Any:
@@ -123,7 +145,7 @@ def load(path: str | Path, *, activations: str = "int8") -> Any:
         raise
     except Exception as error:  # the files passed our own checks: whatever transformers trips over is data too
         raise DataError(f"cannot load {folder}: {str(error).strip().splitlines()[:1]}") from error
-    model.nash_swarm_report = read_report(folder)
+    model.nash_swarm_packed = replace(model.nash_swarm_packed, report=read_report(folder))
     set_activations(model, activations)
     return model.eval()
 
@@ -181,7 +203,7 @@ def describe(model: Any) -> PackedConfig:
     from nash_swarm.quantizers.runtime.modules import PackedWeight
 
     modules = {name: module for name, module in model.named_modules() if isinstance(module, PackedWeight)}
-    facts = getattr(model, "nash_swarm_facts", None)
+    facts = getattr(model, "nash_swarm_packed", None)
     if not modules or facts is None:
         raise UsageError("this model is not packed; use nash_swarm.pack first")
     entries = {

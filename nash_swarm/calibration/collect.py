@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -24,7 +22,6 @@ def collecting(
     matrices: Sequence[Matrix],
     *,
     lookups: bool = False,
-    orders: Mapping[str, npt.NDArray[np.int64]] | None = None,
     observers: Sequence[Observer] = (),
 ) -> Iterator[dict[str, Statistics]]:
     """Statistics by matrix name, filled while the context is open; gradients too wherever a backward pass reaches.
@@ -33,10 +30,9 @@ def collecting(
         model: the model, for the path of a tied head.
         matrices: what to watch.
         lookups: watch embeddings' look-ups instead of multiplications; their outputs become leaves of the graph.
-        orders: `Statistics.order` by matrix name.
         observers: what else to sum up, of matrices that multiply.
     """
-    found = {matrix.name: Statistics(order=(orders or {}).get(matrix.name)) for matrix in matrices}
+    found = {matrix.name: Statistics() for matrix in matrices}
     inputs = _SharedInputs()
     if lookups:
         with watching_lookups(matrices, lambda matrix, index, rows: _look_up(found[matrix.name], matrix, index, rows)):
@@ -51,43 +47,6 @@ def collecting(
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def comparing(
-    original: Sequence[Matrix], rounded: Sequence[Matrix], model: nn.Module
-) -> Iterator[dict[str, Statistics]]:
-    """Statistics of matrices whose model is run right after the original on every batch, with the drift between them.
-
-    Args:
-        original: the original model's matrices.
-        rounded: the same ones of the model whose earlier matrices are rounded already.
-        model: that model, for the path of a tied head.
-    """
-    inputs: dict[str, torch.Tensor] = {}
-    drifts = _SharedInputs()
-
-    def keep(name: str) -> Any:
-        def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            inputs[name] = args[0]
-
-        return hook
-
-    with collecting(model, rounded) as found:
-
-        def compare(name: str) -> Any:
-            def hook(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-                drifts.compare(inputs.pop(name), args[0], found[name])
-
-            return hook
-
-        handles = [matrix.module.register_forward_pre_hook(keep(matrix.name)) for matrix in original]
-        handles += [matrix.module.register_forward_hook(compare(matrix.name)) for matrix in rounded]
-        try:
-            yield found
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 @contextmanager
@@ -142,7 +101,7 @@ class _SharedProjections:
 
 
 class _SharedInputs:
-    """Siblings that read the same tensor (q/k/v, gate/up) share one second-moment matrix, and one drift."""
+    """Siblings that read the same tensor (q/k/v, gate/up) share one second-moment matrix."""
 
     def __init__(self) -> None:
         self._last: torch.Tensor | None = None
@@ -153,13 +112,6 @@ class _SharedInputs:
             statistics.inputs, statistics.tokens = self._statistics.inputs, self._statistics.tokens
         else:
             statistics.add_inputs(x)
-            self._last, self._statistics = x, statistics
-
-    def compare(self, original: torch.Tensor, x: torch.Tensor, statistics: Statistics) -> None:
-        if self._statistics is not None and x is self._last:
-            statistics.drift = self._statistics.drift
-        else:
-            statistics.add_drift(original, x)
             self._last, self._statistics = x, statistics
 
 

@@ -43,8 +43,6 @@ class Statistics:
         gradients: sum of (dL/dy)^2 over looked-up rows, float32 (columns,).
         factor: U, the factor of inputs for `projected`, float32 (columns, columns), in stored column order.
         projected: sum over sequences of (dL/dW U^T)^2, float32 (rows, columns), the columns of W in stored order.
-        order: column order that an earlier measurement fixed, int64 (columns,); an argument of `activation_order`.
-        drift: sum of (x' - x) x^T, float32 (columns, columns), x' being the inputs in the original model.
         observed: sums of `Observer`s, by name.
     """
 
@@ -56,8 +54,6 @@ class Statistics:
     gradients: torch.Tensor | None = None
     factor: npt.NDArray[np.float32] | None = None
     projected: torch.Tensor | None = None
-    order: npt.NDArray[np.int64] | None = None
-    drift: torch.Tensor | None = None
     observed: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def add_inputs(self, x: torch.Tensor) -> None:
@@ -67,13 +63,6 @@ class Statistics:
             self.inputs = flat.new_zeros(flat.shape[1], flat.shape[1])
         add_products(self.inputs, flat, flat)
         self.tokens += len(flat)
-
-    def add_drift(self, original: torch.Tensor, x: torch.Tensor) -> None:
-        """Inputs of the original model and of the model under calibration, both (..., columns)."""
-        flat, wanted = _flat(x), _flat(original)
-        if self.drift is None:
-            self.drift = flat.new_zeros(flat.shape[1], flat.shape[1])
-        add_products(self.drift, wanted - flat, flat)
 
     def add_output_gradients(self, gradient: torch.Tensor) -> None:
         """Gradients of the summed loss at the outputs of a multiplying matrix, (..., rows)."""
@@ -128,14 +117,8 @@ class Statistics:
         """Mean of x x^T over tokens, (columns, columns)."""
         return None if self.inputs is None else array(self.inputs / max(1, self.tokens))
 
-    def mean_drift(self) -> npt.NDArray[np.float32] | None:
-        """Mean of (x' - x) x^T over tokens, (columns, columns)."""
-        return None if self.drift is None else array(self.drift / max(1, self.tokens))
-
     def activation_order(self) -> npt.NDArray[np.int64]:
-        """Columns by falling mean square of their inputs, int64 (columns,); `order` if that is given."""
-        if self.order is not None:
-            return self.order
+        """Columns by falling mean square of their inputs, int64 (columns,)."""
         assert self.inputs is not None
         return np.argsort(-array(self.inputs.diagonal()), kind="stable")
 

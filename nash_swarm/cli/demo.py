@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
@@ -37,85 +37,48 @@ def demo(
     import time
     from dataclasses import replace
 
-    import numpy as np
     from rich.text import Text
 
-    from nash_swarm import registry
-    from nash_swarm.artifacts.packed_model import counted_bytes, is_packed, load, read_report, save
-    from nash_swarm.calibration.text import BUILT_IN_TEXT, choose_windows, cut_windows, load_text
+    from nash_swarm.artifacts.packed_model import is_packed, load, read_report
     from nash_swarm.caveats import counted
     from nash_swarm.cli import show
     from nash_swarm.evaluation.continuation import continue_text
-    from nash_swarm.evaluation.measures import evaluate
     from nash_swarm.files.atomic import check_new_folder
     from nash_swarm.files.places import source_places
-    from nash_swarm.game.bitgame import Calibration
-    from nash_swarm.game.budget import Budget
     from nash_swarm.models.source import load_source
-    from nash_swarm.pipeline.agents import find_agents
-    from nash_swarm.pipeline.compressing import figures
-    from nash_swarm.pipeline.effort import EFFORTS
-    from nash_swarm.pipeline.measuring import measure
-    from nash_swarm.pipeline.packing import pack
-    from nash_swarm.pipeline.solving import solve
-    from nash_swarm.pipeline.tuning import tune
+    from nash_swarm.pipeline.compressing import compress
+    from nash_swarm.recipe import DEFAULT, EFFORTS, Rounding
 
     started = time.perf_counter()
     # what an earlier demo wrote is replaced without a word, what took more is not
     again = overwrite or (is_packed(output) and read_report(output).get("measured", {}).get("by") == _MARK)
     check_new_folder(output, overwrite=again, sources=source_places("smollm2"))
-    names = list(dict.fromkeys((solver, "quantile", "uniform")))
-    players = {name: registry.create("solvers", name) for name in names}
-    estimator = registry.create("damage", "fisher")
-    effort, tuning = EFFORTS["default"], EFFORTS["best"].tuning
+    best = EFFORTS["best"].tuning
+    tuning = replace(best, steps=steps, windows=3 * windows) if steps and best is not None else None
+    recipe = replace(DEFAULT, rounding=Rounding(windows=2 * windows), tuning=tuning)
+    recipe = replace(
+        recipe.changed({"bits": bits, "solver": solver, "baselines": False, "eval_windows": windows, "seed": seed}),
+        measuring=replace(DEFAULT.measuring, windows=windows),
+    )  # fmt: skip
     source = load_source("smollm2")
-    cut: Any = {"granularity": effort.granularity, "levels": effort.levels, "group_size": effort.group_size}
-    agents = find_agents(source.model, estimator, **cut)
-    agents.check(Budget.of_bits(bits, agents.parameters))
-    game = measure(
-        source.model, source.tokenizer, damage=estimator, windows=windows, seed=seed,
-        name=source.name, quiet=quiet, **cut,
+    done = compress(source, out=output, recipe=recipe, keep_baselines=True, by=_MARK, overwrite=again, quiet=quiet)
+    assert done.evaluation is not None and done.reference is not None
+    answer = continue_text(
+        load(output), source.tokenizer, _PROMPT, tokens=32, chat=bool(source.tokenizer.chat_template)
     )  # fmt: skip
-    text = load_text(BUILT_IN_TEXT)
 
-    def chosen(part: Literal["calibration", "held-out"], count: int) -> Any:
-        found = cut_windows(text, source.tokenizer, part=part)
-        return choose_windows(found, count, np.random.default_rng(seed))
-
-    rounding = Calibration(chosen("calibration", 2 * windows), text.source)
-    allocations = {
-        name: replace(solve(game, bits=bits, solver=player, seed=seed, quiet=quiet), calibration=rounding)
-        for name, player in players.items()
-    }
-    models: dict[str, Any] = {"original": source.model}
-    models |= {
-        name: pack(source.model, allocation, quantizer=effort.quantizer, quiet=quiet)
-        for name, allocation in allocations.items()
-    }
-    best = solver
-    if steps and tuning is not None:
-        best = f"{solver}, tuned"
-        seen = chosen("calibration", 3 * windows)
-        tuned = tune(source.model, models[solver], seen, replace(tuning, steps=steps), seed=seed, quiet=quiet)
-        models = {"original": source.model, best: tuned.packed, **models}
-        allocations[best] = allocations[solver]
-    found = evaluate(models, chosen("held-out", windows), reference=source.model, quiet=quiet)
-    save(
-        models[best], output, tokenizer=source.tokenizer, overwrite=again,
-        measured=figures(found[best], found["original"], BUILT_IN_TEXT) | {"by": _MARK},
-    )  # fmt: skip
-    chat = bool(source.tokenizer.chat_template)
-    answer = continue_text(load(output), source.tokenizer, _PROMPT, tokens=32, chat=chat)
-
-    parameters = game.parameters
-    sizes = {"original": 2 * parameters} | {name: a.certificate.used_bits // 8 for name, a in allocations.items()}
+    parameters = round(done.file_bytes * 8 / done.bits_per_parameter)
+    kept = f"{solver}, tuned" if done.tuning else solver
+    found = {"original": done.reference, kept: done.evaluation}
+    found |= {name: evaluation for name, (_, evaluation) in done.compared.items()}
     # the others are not saved: their size is the exact bound that the files of the saved one stay within
-    sizes[best] = counted_bytes(output)
-    shares = show.weight_shares(allocations[solver])
+    sizes = {name: each.certificate.used_bits // 8 for name, (each, _) in done.compared.items()}
+    sizes |= {"original": 2 * parameters, kept: done.file_bytes}
+    shares = show.weight_shares(done.allocation)
     if json:
         show.print_json(
             {
-                "text": BUILT_IN_TEXT,
+                "text": done.text,
                 "parameters": parameters,
                 "seconds": time.perf_counter() - started,
                 "note": source.note,
@@ -123,12 +86,12 @@ def demo(
                     name: {
                         "bytes": sizes[name],
                         "bits_per_parameter": sizes[name] * 8 / parameters,
-                        **show.evaluation_values(found[name]),
+                        **show.evaluation_values(evaluation),
                     }
-                    for name in models
+                    for name, evaluation in found.items()
                 },
                 "weights_by_width": shares,
-                "certificate": show.certificate_values(allocations[solver]),
+                "certificate": show.certificate_values(done.allocation),
                 "prompt": _PROMPT,
                 "generated": answer,
             }
@@ -143,7 +106,7 @@ def demo(
             f"{found[name].kl:.4f}",
             f"{found[name].top1:.1%}",
         )
-        for name in models
+        for name in found
     ]
     on = counted(found["original"].tokens, "CPython's documentation", "held-out tokens")
     title = f"SmolLM2-135M at {bits:g} bits/param, on {on}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nash_swarm import registry
-from nash_swarm.errors import UsageError
-from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, EFFORTS, Granularity, Levels, default_levels
+from nash_swarm.names import Granularity, Levels
+from nash_swarm.recipe import DEFAULT, Cut, find_effort
 
 
 def check_budget(bits: float | None, size: str | None) -> None:
@@ -62,8 +62,7 @@ def check_effort(name: str) -> None:
     Raises:
         UsageError: it is unknown.
     """
-    if name not in EFFORTS:
-        raise UsageError(f"unknown effort {name!r}; choose one of {', '.join(EFFORTS)}")
+    find_effort(name)
 
 
 def check_agents(
@@ -75,9 +74,11 @@ def check_agents(
         UsageError: widths that cannot be packed, levels that do not go with the granularity, or a group size that is
             no positive multiple of 32.
     """
-    from nash_swarm.game.strategies import check_strategies
-    from nash_swarm.quantizers.formats.native.layout import check_cut
-
-    grain = granularity or DEFAULT_GRANULARITY
-    check_strategies(strategies, grain)
-    check_cut(grain, levels or default_levels(grain), DEFAULT_GROUP_SIZE if group_size is None else group_size)
+    cut = DEFAULT.cut
+    Cut(
+        granularity or cut.granularity,
+        strategies,
+        cut.scope,
+        cut.group_size if group_size is None else group_size,
+        levels,
+    ).checked()

@@ -19,9 +19,7 @@ def inspect(
         ),
     ] = None,
     overwrite: options.Overwrite = False,
-    seed: options.Seed = 0,
     json: options.Json = False,
-    quiet: options.Quiet = False,
 ) -> None:
     """What is in a packed model: bytes, widths by layer and module, and certificate, read without loading the model."""
     from nash_swarm.files.named import require_packed
@@ -66,9 +64,7 @@ def inspect(
 
 
 def solvers(
-    seed: options.Seed = 0,
     json: options.Json = False,
-    quiet: options.Quiet = False,
 ) -> None:
     """Every solver, quantizer and damage estimator that is installed, ours and third parties'."""
     from nash_swarm import registry

@@ -10,10 +10,15 @@ import typer
 
 from nash_swarm.errors import UsageError
 from nash_swarm.names import GRANULARITIES, LEVELS, SCOPES, Granularity, Levels, Scope
+from nash_swarm.recipe import DEFAULT
 
 if TYPE_CHECKING:
     from nash_swarm.game.rules import Rules
     from nash_swarm.solvers.base import Solver
+
+WIDTHS = ",".join(str(bits) for bits in DEFAULT.cut.strategies)
+"""The default of `--strategies`."""
+WINDOW = f"windows of {DEFAULT.measuring.length} tokens"
 
 LOADING = "Loading the model"
 BUDGET = "Budget"
@@ -139,7 +144,7 @@ GROUPS = "Columns that share a scale and zero-point per row"
 GroupSize = Annotated[int, typer.Option("--group-size", metavar="N", help=f"{GROUPS}.", rich_help_panel=AGENTS)]
 Windows = Annotated[
     int,
-    typer.Option("--windows", min=1, metavar="N", help="Calibration windows of 512 tokens.", rich_help_panel=TEXT),
+    typer.Option("--windows", min=1, metavar="N", help=f"Calibration {WINDOW}.", rich_help_panel=TEXT),
 ]
 EvalWindows = Annotated[
     int,
@@ -147,7 +152,7 @@ EvalWindows = Annotated[
         "--eval-windows",
         min=0,
         metavar="N",
-        help="Held-out windows of 512 tokens to evaluate on; 0 for none.",
+        help=f"Held-out {WINDOW} to evaluate on; 0 for none.",
         rich_help_panel=TEXT,
     ),
 ]
@@ -168,30 +173,20 @@ Fuse = Annotated[
         rich_help_panel=AGENTS,
     ),
 ]
-Rounds = Annotated[
-    int,
-    typer.Option(
-        "--rounds",
-        min=0,
-        metavar="N",
-        help="Measure again at the packed model and play again, so often.",
-        rich_help_panel=QUALITY,
-    ),
-]
 Seed = Annotated[
     int,
     typer.Option(
         "--seed",
         min=0,
         metavar="N",
-        help="Seed of everything random; every command takes it.",
+        help="Seed of everything random.",
         rich_help_panel=QUALITY,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="No progress; every command takes it.", rich_help_panel=OUTPUT),
+    typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=OUTPUT),
 ]
 Overwrite = Annotated[
     bool,
@@ -229,7 +224,7 @@ def read_widths(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"cannot read the strategies {text!r}; write them like 2,3,4,5,6,8") from None
+        raise UsageError(f"cannot read the strategies {text!r}; write them like {WIDTHS}") from None
 
 
 def read_budgets(text: str) -> tuple[float, ...]:

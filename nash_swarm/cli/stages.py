@@ -9,21 +9,22 @@ import typer
 
 from nash_swarm.cli import early, options
 from nash_swarm.files.named import require_source
-from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, DEFAULT_SOLVER
+from nash_swarm.names import BUILT_IN_TEXT, DEFAULT_DAMAGE, DEFAULT_QUANTIZER, DEFAULT_SOLVER
+from nash_swarm.recipe import DEFAULT
 
 
 def measure(
     model: options.Model,
     *,
-    text: options.TextSource = "python-docs",
+    text: options.TextSource = BUILT_IN_TEXT,
     chat_template: options.ChatTemplate = False,
-    windows: options.Windows = 16,
-    scope: options.ScopeName = "model",
-    granularity: options.Grain = DEFAULT_GRANULARITY,
-    strategies: options.Widths = "2,3,4,5,6,8",
-    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
+    windows: options.Windows = DEFAULT.measuring.windows,
+    scope: options.ScopeName = DEFAULT.cut.scope,
+    granularity: options.Grain = DEFAULT.cut.granularity,
+    strategies: options.Widths = options.WIDTHS,
+    group_size: options.GroupSize = DEFAULT.cut.group_size,
     levels: options.Spacing = None,
-    damage: options.DamageName = "fisher",
+    damage: options.DamageName = DEFAULT_DAMAGE,
     coupling: Annotated[
         bool,
         typer.Option(
@@ -62,8 +63,8 @@ def measure(
     from nash_swarm.files.places import source_places
     from nash_swarm.models.offload import require_in_memory
     from nash_swarm.models.source import load_source
-    from nash_swarm.pipeline.keeping import kept_pieces
     from nash_swarm.pipeline.measuring import measure as run
+    from nash_swarm.pipeline.recovery import kept_pieces
 
     estimator = registry.create("damage", damage)
     check_coupled(coupling, grain)
@@ -147,9 +148,7 @@ def solve(
 def certify(
     game: Annotated[Path, typer.Argument(metavar="GAME.npz", help="From `nash-swarm measure`.")],
     allocation: Annotated[Path, typer.Argument(metavar="ALLOCATION.json", help="From `nash-swarm solve`.")],
-    seed: options.Seed = 0,
     json: options.Json = False,
-    quiet: options.Quiet = False,
 ) -> None:
     """Check an allocation's certificate against the game, whoever wrote it; fail if it was tampered with."""
     from nash_swarm.artifacts.allocation import load_allocation
@@ -161,7 +160,7 @@ def certify(
     check_certificate(load_game(game), claimed)
     if json:
         show.print_json({"allocation": str(allocation), "holds": True, "certificate": show.certificate_values(claimed)})
-    elif not quiet:
+    else:
         show.print_rich(show.table(f"{allocation}: the certificate holds", ("", ""), show.certificate_rows(claimed)))
 
 
@@ -173,7 +172,6 @@ def pack(
     overwrite: options.Overwrite = False,
     max_memory: options.MaxMemory = None,
     trust_remote_code: options.TrustRemoteCode = False,
-    seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

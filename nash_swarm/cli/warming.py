@@ -8,7 +8,6 @@ from nash_swarm.cli import options
 
 
 def warmup(
-    seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

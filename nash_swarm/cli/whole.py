@@ -7,22 +7,26 @@ from typing import Annotated, Any
 import typer
 
 from nash_swarm.cli import early, options
-from nash_swarm.names import DEFAULT_SOLVER
+from nash_swarm.names import BUILT_IN_TEXT, DEFAULT_DAMAGE, DEFAULT_SOLVER
+from nash_swarm.recipe import DEFAULT, EFFORTS
 
+_FAST, _DEFAULT, _BEST = EFFORTS["fast"], EFFORTS["default"], EFFORTS["best"]
 _Effort = Annotated[
     str,
     typer.Option(
         "--effort",
         metavar="NAME",
-        help="Minutes for quality: fast (8 windows, no contest), default (16, rounded with 32), or best (32, rounded "
-        "with 128, no contest, the packed model tuned against the original).",
+        help=f"Minutes for quality: fast ({_FAST.measuring.windows} windows, no baselines), default "
+        f"({_DEFAULT.measuring.windows}, rounded with {_DEFAULT.rounding.windows}), or best "
+        f"({_BEST.measuring.windows}, rounded with {_BEST.rounding.windows}, no baselines, the packed model tuned "
+        "against the original).",
         rich_help_panel=options.QUALITY,
     ),
 ]
-_Contest = Annotated[
+_Baselines = Annotated[
     bool | None,
     typer.Option(
-        "--contest/--no-contest",
+        "--baselines/--no-baselines",
         help="Also pack uniform and quantile, try all on calibration text held out from the game, keep the best; "
         "the effort's choice by default.",
         show_default=False,
@@ -36,8 +40,8 @@ def compress(
     *,
     bits: options.Bits = None,
     size: options.Size = None,
-    scope: options.ScopeName = "model",
-    text: options.TextSource = "python-docs",
+    scope: options.ScopeName = DEFAULT.cut.scope,
+    text: options.TextSource = BUILT_IN_TEXT,
     chat_template: options.ChatTemplate = False,
     windows: Annotated[
         int | None,
@@ -45,11 +49,11 @@ def compress(
             "--windows",
             min=1,
             metavar="N",
-            help="Calibration windows of 512 tokens; the effort's by default.",
+            help=f"Calibration {options.WINDOW}; the effort's by default.",
             rich_help_panel=options.TEXT,
         ),
     ] = None,
-    eval_windows: options.EvalWindows = 16,
+    eval_windows: options.EvalWindows = DEFAULT.eval_windows,
     granularity: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +63,7 @@ def compress(
             rich_help_panel=options.AGENTS,
         ),
     ] = None,
-    strategies: options.Widths = "2,3,4,5,6,8",
+    strategies: options.Widths = options.WIDTHS,
     group_size: Annotated[
         int | None,
         typer.Option(
@@ -93,9 +97,9 @@ def compress(
             rich_help_panel=options.QUALITY,
         ),
     ] = None,
-    damage: options.DamageName = "fisher",
-    rounds: options.Rounds = 0,
-    contest: _Contest = None,
+    damage: options.DamageName = DEFAULT_DAMAGE,
+    baselines: _Baselines = None,
+    contest: Annotated[bool | None, typer.Option("--contest/--no-contest", hidden=True)] = None,
     seed: options.Seed = 0,
     max_memory: options.MaxMemory = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -128,8 +132,8 @@ def compress(
         model, out=output, bits=bits, size=size, solver=chosen, quantizer=quantizer, damage=damage,
         granularity=grain, strategies=widths, text=text, chat_template=chat_template,
         scope=within, group_size=group_size, levels=spacing, effort=effort, windows=windows,
-        eval_windows=eval_windows, rules=rules, rounds=rounds,
-        contest=contest, seed=seed, overwrite=overwrite, max_memory=max_memory,
+        eval_windows=eval_windows, rules=rules,
+        baselines=contest if baselines is None else baselines, seed=seed, overwrite=overwrite, max_memory=max_memory,
         trust_remote_code=trust_remote_code, quiet=quiet,
     )  # fmt: skip
     values: dict[str, Any] = {

@@ -102,8 +102,7 @@ class DamageEstimator(ABC):
     def sensitivity(self, weight: npt.NDArray[np.float32], statistics: Statistics, kind: Kind) -> Sensitivity:
         """The cost of errors in a matrix.
 
-        An estimator that gives an order takes it from `statistics.activation_order()`, which returns the order of an
-        earlier measurement if there was one: agents then stay the same groups of weights.
+        An estimator that gives an order takes it from `statistics.activation_order()`.
 
         Args:
             weight: float32 (rows, columns), columns in the model's order.

@@ -17,7 +17,6 @@ _PARTS = {
     "outputs": "squared gradients of its outputs",
     "gradients": "squared gradients of its rows",
     "projected": "squared gradients of its weights",
-    "drift": "products of its inputs and their drift",
 }
 
 

@@ -29,8 +29,6 @@ def gather(
     calibration: Calibration | None,
     estimator: DamageEstimator,
     loss: list[float],
-    *,
-    orders: Mapping[str, npt.NDArray[np.int64]] | None = None,
 ) -> Iterator[tuple[Matrix, Statistics]]:
     """Every matrix with what was seen of it, freed before the next block is walked.
 
@@ -40,7 +38,6 @@ def gather(
         calibration: the windows; none for an estimator that needs weights only.
         estimator: says what it needs to know.
         loss: the mean loss on the windows is appended if there is a backward walk.
-        orders: column orders to keep, by matrix name.
     """
     if estimator.needs == "weights" or calibration is None:
         for matrix in matrices:
@@ -51,7 +48,7 @@ def gather(
     placed = Placed.on(stream, matrices)
     backward, stream.sampled = estimator.needs == "gradients", estimator.samples_labels
     together = estimator.projects
-    watching = partial(collecting, model, orders=orders, observers=estimator.observers)
+    watching = partial(collecting, model, observers=estimator.observers)
     found: dict[str, Statistics]
     with inference(model):
         if backward:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -31,19 +30,18 @@ from nash_swarm.damage.unreached import judge_unreached, warn_of_unreached
 from nash_swarm.errors import UsageError
 from nash_swarm.files.arrays import array_digest
 from nash_swarm.game.bitgame import BitGame, Calibration
-from nash_swarm.game.strategies import DEFAULT_STRATEGIES
-from nash_swarm.models.architectures import prepare
-from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.offload import resident
-from nash_swarm.models.tasks import Prediction, task_of
-from nash_swarm.models.walk import check_weights, find_matrices
-from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope
+from nash_swarm.models.reference import ReferenceModel
+from nash_swarm.models.tasks import Prediction
+from nash_swarm.models.walk import check_weights
+from nash_swarm.names import Granularity, Levels, Scope
 from nash_swarm.pipeline.agents import Agents, find_agents
 from nash_swarm.pipeline.gathering import gather
-from nash_swarm.pipeline.keeping import model_digest
 from nash_swarm.pipeline.pieces import Piece, Pieces
+from nash_swarm.pipeline.recovery import model_digest
 from nash_swarm.progress import working
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.recipe import DEFAULT
 
 
 def measure(
@@ -53,16 +51,14 @@ def measure(
     text: TextSource | None = BUILT_IN_TEXT,
     chat_template: bool = False,
     tokens: npt.NDArray[np.int32] | None = None,
-    point: Any = None,
-    orders: Mapping[str, npt.NDArray[np.int64]] | None = None,
-    damage: str | DamageEstimator = "fisher",
-    granularity: Granularity = DEFAULT_GRANULARITY,
-    strategies: tuple[int, ...] = DEFAULT_STRATEGIES,
-    scope: Scope = "model",
-    group_size: int = DEFAULT_GROUP_SIZE,
+    damage: str | DamageEstimator = DEFAULT.measuring.damage,
+    granularity: Granularity = DEFAULT.cut.granularity,
+    strategies: tuple[int, ...] = DEFAULT.cut.strategies,
+    scope: Scope = DEFAULT.cut.scope,
+    group_size: int = DEFAULT.cut.group_size,
     levels: Levels | None = None,
-    windows: int = 16,
-    length: int = 512,
+    windows: int = DEFAULT.measuring.windows,
+    length: int = DEFAULT.measuring.length,
     coupling: bool = False,
     seed: int = 0,
     name: str = "",
@@ -72,16 +68,12 @@ def measure(
     """Measure what every agent would suffer and cost with every width.
 
     Args:
-        model: a transformers causal language model in float32; not changed.
+        model: a transformers causal language model in float32, or its `ReferenceModel`; not changed.
         tokenizer: its tokenizer; not needed if `tokens` are given.
         text: a file, ``python-docs``, a data set, a list of documents, or a loaded text, see `load_text`; every fourth
             window of it is left for evaluation.
         chat_template: make plain text into dialogues, shown through the tokenizer's chat template.
         tokens: calibration token ids (windows, length) instead of `text`.
-        point: a model of the same shape, at whose weights activations and gradients are taken; `model` itself if not
-            given.
-        orders: column orders to keep, by tensor name (`BitGame.permutations` of an earlier measurement), so that
-            agents are the same columns as there.
         damage: name or instance of a damage estimator.
         granularity: what an agent is.
         strategies: bit-widths the agents may choose from.
@@ -110,7 +102,8 @@ def measure(
         LeftOutWarning: the text is too short for so many windows, or so long ones, or too large to be used whole.
         TextWarning: a model that talks is calibrated on the built-in text.
     """
-    arguments.original(model)
+    reference = ReferenceModel.of(model)
+    model = reference.model
     arguments.tokenizer(tokenizer)
     arguments.whole("the number of windows", windows, 1)
     arguments.whole("length", length, 1)
@@ -118,7 +111,6 @@ def measure(
     check_coupled(coupling, granularity)
     tokens = None if tokens is None else token_windows(tokens)
     estimator: DamageEstimator = registry.resolve("damage", damage, "sensitivity")
-    model = prepare(model)
     agents = find_agents(
         model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size,
         levels=levels,
@@ -145,17 +137,14 @@ def measure(
             f"damage {estimator.name!r} needs text and a tokenizer, or token ids; 'magnitude' needs neither"
         )
 
-    point = model if point is None else prepare(point)
-    looked_at = agents.matrices if point is model else find_matrices(point, scope)
     found = _Found(agents)
     finished = None
     if pieces is not None:
         values = [
             nash_swarm.__version__, estimator.name, registry.origin("damage", estimator.name), asdict(estimator),
-            agents.strategies, [asdict(tensor) for tensor in agents.tensors],
-            [model_digest(each) for each in dict.fromkeys((model, point))],
+            agents.strategies, [asdict(tensor) for tensor in agents.tensors], [model_digest(reference)],
             None if calibration is None else array_digest(calibration.tokens),
-            {name: array_digest(order) for name, order in (orders or {}).items()},
+            {},
         ]  # fmt: skip
         finished = pieces.of(values, found.table.nbytes)
     originals = {matrix.name: matrix for matrix in agents.matrices}
@@ -171,13 +160,13 @@ def measure(
         len(agents.matrices), label=f"measure {estimator.name}", unit="matrix", done=len(found.losses), quiet=quiet
     ) as work:
         for stable in (False, True):
-            left = [matrix for matrix in looked_at if found.misses(matrix.name)]
+            left = [matrix for matrix in agents.matrices if found.misses(matrix.name)]
             if not left:
                 break
             loss = []
             try:
                 with stable_attention() if stable else nullcontext():
-                    for matrix, statistics in gather(point, left, calibration, estimator, loss, orders=orders):
+                    for matrix, statistics in gather(model, left, calibration, estimator, loss):
                         layout, piece = found.layouts[matrix.name], Piece(None)
                         if statistics.reached(estimator.needs):
                             weight = originals[matrix.name].weight().contiguous().numpy()
@@ -205,13 +194,12 @@ def measure(
 
     unit = estimator.unit
     if estimator.needs == "gradients":
-        task = task_of(model)
-        unit = task.unit
-        if not isinstance(task, Prediction):
+        unit = reference.task.unit
+        if not isinstance(reference.task, Prediction):
             loss = []  # a random direction's, which says nothing
     provenance |= {
         "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
-        "model_digest": weights_digest(model),
+        "model_digest": reference.digest,
         "damage": estimator.name,
         "damage_unit": unit,
         "damage_settings": asdict(estimator),

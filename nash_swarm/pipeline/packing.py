@@ -12,26 +12,26 @@ from torch import nn
 
 from nash_swarm import arguments, registry
 from nash_swarm.artifacts.accounting import dense_tensors, half_dtype
-from nash_swarm.artifacts.facts import PackedFacts
-from nash_swarm.calibration.collect import collecting, comparing
+from nash_swarm.artifacts.facts import PackedModel
+from nash_swarm.artifacts.packed_config import PackedConfig
+from nash_swarm.calibration.collect import collecting
 from nash_swarm.calibration.passes import Placed, stream_of
 from nash_swarm.calibration.statistics import Statistics
-from nash_swarm.calibration.streaming import BlockStream, check_tokens
+from nash_swarm.calibration.streaming import check_tokens
 from nash_swarm.damage.overflow import check_statistics
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.allocation import Allocation
-from nash_swarm.models.architectures import prepare
-from nash_swarm.models.experts import has_experts
-from nash_swarm.models.identity import weights_digest
+from nash_swarm.game.bitgame import Calibration
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resident
+from nash_swarm.models.reference import ReferenceModel
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
-from nash_swarm.names import DEFAULT_QUANTIZER
+from nash_swarm.names import ACTIVATIONS, DEFAULT_QUANTIZER
 from nash_swarm.progress import Work, working
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.base import Quantizer
-from nash_swarm.quantizers.rounding.hessian import corrected_weight, reordered
+from nash_swarm.quantizers.rounding.hessian import reordered
 from nash_swarm.quantizers.runtime.modules import (
     PackedEmbedding,
     PackedLinear,
@@ -39,10 +39,8 @@ from nash_swarm.quantizers.runtime.modules import (
     TiedHead,
     TiedLookup,
     in_place_of,
+    set_activations,
 )
-
-_DRIFT_DAMPING = 0.01
-"""Of the Hessian in the correction of drift, relative to the mean of its diagonal; as in error-compensated rounding."""
 
 
 def pack(
@@ -50,7 +48,7 @@ def pack(
     allocation: Allocation,
     *,
     quantizer: str | Quantizer = DEFAULT_QUANTIZER,
-    propagation: float = 0.0,
+    calibration: Calibration | None = None,
     quiet: bool = False,
 ) -> Any:
     """Round and pack every matrix of the allocation; everything else is rounded to 16 bits.
@@ -59,45 +57,62 @@ def pack(
     up for what went wrong earlier (Frantar et al. 2023, section 4).
 
     Args:
-        model: the original model in float32; not changed.
+        model: the original model in float32, or its `ReferenceModel`; not changed.
         allocation: from `solve`, on a game measured on this model.
         quantizer: name or instance of a rounding method.
-        propagation: from 0 to 1, how far each matrix is moved, before it is rounded, to undo what the rounding of
-            those before it has done to its inputs (`hessian.corrected_weight`); takes a pass of the original model.
+        calibration: windows that matrices are rounded with; those that the game was measured on if not given.
         quiet: no progress bar.
 
     Raises:
-        UsageError: unknown quantizer, a propagation outside [0, 1] or that the architecture does not allow, or an
-            allocation of a synthetic game.
+        UsageError: unknown quantizer, or an allocation of a synthetic game.
         DataError: the allocation belongs to another model, or the weights are not finite.
         Overflow: the inputs of a matrix are too large for their squares to be finite.
     """
-    from nash_swarm.artifacts.packed_model import describe
-    from nash_swarm.integrations.transformers.quantizer import attach
-
-    arguments.original(model)
+    reference = ReferenceModel.of(model)
     arguments.instance("the allocation", allocation, Allocation, "from solve or load_allocation")
-    arguments.number("propagation", propagation)
+    if calibration is not None:
+        arguments.instance("calibration", calibration, Calibration, "tokens and where they are from")
     rounding: Quantizer = registry.resolve("quantizers", quantizer, "round")
+    packed = round_model(reference, allocation, rounding, calibration or allocation.calibration, quiet=quiet)
+    finish(packed)
+    return packed
+
+
+def round_model(
+    reference: ReferenceModel,
+    allocation: Allocation,
+    rounding: Quantizer,
+    calibration: Calibration | None,
+    *,
+    quiet: bool = False,
+) -> Any:
+    """A packed model that computes what the finished one does, but that `finish` has not made ready for generating.
+
+    Args:
+        reference: the original model; not changed.
+        allocation, quiet: see `pack`.
+        rounding: the rounding method.
+        calibration: windows that matrices are rounded with; without any, each is rounded for itself.
+
+    Raises:
+        UsageError, DataError, Overflow: see `pack`.
+    """
     if not allocation.tensors:
         raise UsageError("this allocation comes from a synthetic game: there is no model to pack")
-    if not 0 <= propagation <= 1:
-        raise UsageError(f"the propagation of errors must be between 0 and 1, not {propagation}")
-    model = prepare(model)
-    packed = copy.deepcopy(model).eval()
+    packed = copy.deepcopy(reference.model).eval()
     matrices = _matched(packed, allocation)
     check_weights(packed)
     measured = allocation.provenance.get("model_digest")
-    if isinstance(measured, str) and measured != weights_digest(model):
+    if isinstance(measured, str) and measured != reference.digest:
         raise DataError("the allocation was measured on another model of this shape: its weights are others")
-    parameters = count_parameters(packed, list(matrices.values()), allocation.provenance.get("scope", "model"))
+    scope = allocation.provenance.get("scope", "model")
+    parameters = count_parameters(packed, list(matrices.values()), scope)
     users = {path: matrix.name for matrix in matrices.values() for path in matrix.users}
     load_for_good(packed, list(dense_tensors(packed, matrices, users)))
     for tensor in dense_tensors(packed, matrices, users).values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.to(half_dtype(tensor)))
-    work = _Work(packed, allocation, rounding, propagation)
-    calibration = allocation.calibration
+    work = _Work(packed, allocation, rounding)
     with (
         working(len(matrices), label=f"pack {rounding.name}", unit="matrix", quiet=quiet) as work.progress,
         torch.no_grad(),
@@ -109,26 +124,26 @@ def pack(
                 work.put_aside([matrix])
         else:
             check_tokens(calibration.tokens, packed)
-            tokens = torch.from_numpy(calibration.tokens.astype(np.int64))
-            with inference(model):
-                _pack_streaming(work, matrices, tokens, model if propagation else None)
-    scope = allocation.provenance.get("scope", "model")
-    packed.nash_swarm_facts = PackedFacts(scope, parameters, users)
-    packed.nash_swarm_allocation = allocation
-    attach(packed, describe(packed), settled=checkpoint_of(packed) is None)
+            with inference(reference.model):
+                _pack_streaming(work, matrices, torch.from_numpy(calibration.tokens.astype(np.int64)))
+    packed.nash_swarm_packed = PackedModel(scope, parameters, users, allocation)
+    set_activations(packed, ACTIVATIONS[0])
     return packed
 
 
-def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tensor, model: Any) -> None:
-    """Round block after block; with the original model, on how far the inputs have drifted from that one's."""
+def finish(packed: Any) -> PackedConfig:
+    """Make a rounded model what a loaded one is, in place; every tensor is hashed for the configuration it returns."""
+    from nash_swarm.artifacts.packed_model import describe
+    from nash_swarm.integrations.transformers.quantizer import attach
+
+    config = describe(packed)
+    attach(packed, config, settled=checkpoint_of(packed) is None)
+    return config
+
+
+def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tensor) -> None:
+    """Round block after block, each on what the packed ones before it make of the text."""
     stream = stream_of(work.model, tokens)
-    original: BlockStream | None = None
-    if model is not None:
-        if not isinstance(stream, BlockStream):
-            raise UsageError(f"{type(model).__name__} does not come apart into blocks, so errors cannot be propagated")
-        if has_experts(model):
-            raise UsageError("errors cannot be propagated to experts: rounded, the model sends them other tokens")
-        original = BlockStream(model, tokens)
     placed = Placed.on(stream, matrices.values())
     tables = [matrix for matrix in placed.tables if matrix.kind == "embedding"]
     for matrix in tables:
@@ -136,23 +151,10 @@ def _pack_streaming(work: _Work, matrices: dict[str, Matrix], tokens: torch.Tens
             work.replace(matrix, None)
     work.put_aside(tables)
     stream.embed()
-    originals = {}
-    if original is not None:
-        original.embed()
-        originals = {matrix.name: matrix for matrix in find_matrices(original.model)}
     for index, inside in enumerate(placed.inside):
         with stream.resident(index):
-            if original is None or not isinstance(stream, BlockStream):
-                with collecting(work.model, inside) as found:
-                    stream.forward(index, advance=False)
-            else:
-                with (
-                    original.resident(index),
-                    comparing([originals[matrix.name] for matrix in inside], inside, work.model) as found,
-                ):
-                    for number in range(len(stream.batches)):
-                        original.forward_batch(index, number)
-                        stream.forward_batch(index, number, advance=False)
+            with collecting(work.model, inside) as found:
+                stream.forward(index, advance=False)
             for matrix in inside:
                 work.replace(matrix, found[matrix.name])
         stream.advance(index)
@@ -171,8 +173,8 @@ class _Work:
 
     progress: Work
 
-    def __init__(self, model: Any, allocation: Allocation, quantizer: Quantizer, propagation: float) -> None:
-        self.model, self.allocation, self.quantizer, self.propagation = model, allocation, quantizer, propagation
+    def __init__(self, model: Any, allocation: Allocation, quantizer: Quantizer) -> None:
+        self.model, self.allocation, self.quantizer = model, allocation, quantizer
         self.layouts = {layout.name: layout for layout in allocation.tensors}
 
     def replace(self, matrix: Matrix, statistics: Statistics | None) -> None:
@@ -182,9 +184,6 @@ class _Work:
         if statistics is not None:
             check_statistics(matrix.name, statistics)
         hessian = None if statistics is None else statistics.hessian()
-        drift = None if statistics is None else statistics.mean_drift()
-        if hessian is not None and drift is not None:
-            weight = corrected_weight(weight, hessian, drift, _DRIFT_DAMPING, self.propagation)
         if order is not None:
             weight = weight.take(order, 1)
             hessian = None if hessian is None else reordered(hessian, order)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,60 +14,19 @@ from nash_swarm import arguments
 from nash_swarm.artifacts.accounting import half_dtype
 from nash_swarm.calibration.streaming import check_tokens, token_windows
 from nash_swarm.caveats import counted
-from nash_swarm.errors import DataError, UsageError
-from nash_swarm.models.architectures import prepare
+from nash_swarm.errors import DataError
 from nash_swarm.models.memory import return_unused_memory
-from nash_swarm.models.offload import require_in_memory
+from nash_swarm.models.reference import ReferenceModel
 from nash_swarm.progress import Work, working
 from nash_swarm.quantizers.formats.native.layout import TILE_ROWS
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.base import Rounded
 from nash_swarm.quantizers.runtime.modules import PackedWeight
+from nash_swarm.recipe import Tuning
 from nash_swarm.tuning.divergence import divergence
 from nash_swarm.tuning.latent import Adam
-from nash_swarm.tuning.precision import Precision, compute_dtype
+from nash_swarm.tuning.precision import compute_dtype
 from nash_swarm.tuning.student import Student
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How a packed model is tuned.
-
-    Attributes:
-        steps: steps of Adam.
-        batch: windows a step.
-        scales: learning rate of scale codes, in sixteenths of an octave.
-        zeros: learning rate of zero-points, in steps of their grid.
-        dense: learning rate of norms' gains and of biases, in shares of the root mean square of each.
-        between: share of the steps in which scales may lie between the packed format's, which are 4.4 % apart.
-        warmup: steps over which the rates rise; they then fall along a cosine, to a twentieth.
-        held_out: share of the windows that are not trained on and decide which state is kept.
-        check: steps between two looks at the held-out windows.
-        precision: what activations and products are computed in; scales, zero-points and what else is trained are
-            float32 in any case.
-    """
-
-    steps: int = 100
-    batch: int = 4
-    scales: float = 0.06
-    zeros: float = 0.005
-    dense: float = 5e-4
-    between: float = 0.6
-    warmup: int = 5
-    held_out: float = 0.125
-    check: int = 25
-    precision: Precision = "auto"
-
-    def __post_init__(self) -> None:
-        if self.steps < 0 or self.batch < 1 or self.check < 1 or not 0 < self.held_out < 1:
-            raise UsageError("tuning needs steps >= 0, batch >= 1, check >= 1 and a held-out share between 0 and 1")
-        if self.precision not in get_args(Precision):
-            raise UsageError(f"unknown precision {self.precision!r}; choose one of {', '.join(get_args(Precision))}")
-
-    def rate(self, step: int) -> float:
-        """What the learning rates are multiplied with at a step."""
-        cosine = 0.5 * (1 + math.cos(math.pi * step / max(1, self.steps)))
-        return min(1.0, (step + 1) / self.warmup) * (0.05 + 0.95 * cosine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +64,7 @@ def tune(
     those windows tuning never makes a model worse.
 
     Args:
-        model: the original model, float32; not changed.
+        model: the original model, float32, or its `ReferenceModel`; not changed.
         packed: a packed model of it, from `pack` or `load`; not changed.
         tokens: calibration token ids (windows, length).
         settings: how; `Tuning()` if not given.
@@ -118,22 +76,21 @@ def tune(
             own.
         DataError: fewer than two windows, or tokens outside the vocabulary.
     """
-    arguments.model(model)
+    reference = ReferenceModel.of(model)
     arguments.model(packed)
     arguments.whole("seed", seed, 0)
     tokens = token_windows(tokens)
     settings = settings or Tuning()
-    require_in_memory(model, "tuning")
+    reference.require_in_memory("tuning")
     return_unused_memory()
-    model = prepare(model)
-    check_tokens(tokens, model)
+    check_tokens(tokens, reference.model)
     if len(tokens) < 2:
         raise DataError("tuning needs at least two calibration windows: one to train on, one to judge by")
     rng = np.random.default_rng(seed)
     windows = torch.from_numpy(tokens.astype(np.int64))[torch.from_numpy(rng.permutation(len(tokens)))]
     aside = max(1, round(settings.held_out * len(windows)))
     with working(settings.steps, label="tune", unit="step", quiet=quiet) as work:
-        run = _Run(model, packed, windows[aside:], windows[:aside], settings, rng)
+        run = _Run(reference.model, packed, windows[aside:], windows[:aside], settings, rng)
         run.train(work)
     precision = str(run.student.dtype).removeprefix("torch.")
     return Tuned(run.result(packed), run.history, run.kept, precision, run.held_out.numel())

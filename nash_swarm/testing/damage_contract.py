@@ -71,7 +71,6 @@ def check_damage(estimator: DamageEstimator, *, examples: int = 50, seed: int = 
         if case.plain and total[0]:
             falls.append(total / total[0])
         _check_row_order(estimator, case, found, rng)
-        _check_fixed_order(estimator, case)
         _check_refusals(estimator, case)
     if falls:
         mean = np.mean(falls, axis=0)
@@ -107,15 +106,6 @@ def _check_row_order(estimator: DamageEstimator, case: _Case, found: Sensitivity
     after = estimator.checked(weight, other, case.layout)
     same = np.allclose(found.loss_of_all(case.weight), after.loss_of_all(weight), rtol=1e-4)
     case.require(same, "outputs in another order have another damage")
-
-
-def _check_fixed_order(estimator: DamageEstimator, case: _Case) -> None:
-    if not case.layout.ordered:
-        return
-    order = np.arange(case.layout.columns)[::-1].copy()
-    found = estimator.checked(case.weight, replace(case.statistics, order=order), case.layout)
-    kept = found.order is not None and np.array_equal(found.order, order)
-    case.require(kept, "the order of an earlier measurement is not kept")
 
 
 def _check_refusals(estimator: DamageEstimator, case: _Case) -> None:

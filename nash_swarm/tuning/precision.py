@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "bfloat16", "float32"]
-"""Type of activations and products; "auto" is the faster of the two on this machine."""
+from nash_swarm.names import Precision
 
 _ROUNDS = 5
 _CLEARLY = 1.1

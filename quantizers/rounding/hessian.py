@@ -41,35 +41,6 @@ def inverse_factor(hessian: npt.NDArray[np.float32], damping: float) -> npt.NDAr
     return inverse.numpy()
 
 
-def corrected_weight(
-    weight: npt.NDArray[np.float32],
-    hessian: npt.NDArray[np.float32],
-    drift: npt.NDArray[np.float32],
-    damping: float,
-    share: float,
-) -> npt.NDArray[np.float32]:
-    """Weights that do to the inputs they get what the original weights do to the original inputs, as nearly as can be.
-
-    With x' the original model's inputs and x those of a model whose earlier matrices are rounded, W + W D (H + d I)^-1,
-    H = E[x x^T] and D = E[(x' - x) x^T], is the least-squares solution of W x' = V x: rounding it under H minimises
-    the error against the original outputs (the asymmetric objective of GPTAQ, Li et al. 2025, arXiv 2504.02692, and of
-    Qronos, Zhang et al. 2025, arXiv 2505.11695).
-
-    Args:
-        weight: (rows, columns).
-        hessian, drift: H and D, (columns, columns), in the order of the weights' columns.
-        damping: d relative to the mean of H's diagonal.
-        share: of the correction that is applied; the whole of it follows the noise of little text.
-
-    Raises:
-        DataError: as `inverse_factor`.
-    """
-    factor = torch.from_numpy(inverse_factor(hessian, damping))
-    change = torch.from_numpy(weight) @ torch.from_numpy(drift)
-    # (H + d I)^-1 = U^T U
-    return (torch.from_numpy(weight) + share * (change @ factor.T @ factor)).numpy()
-
-
 def column_weights(hessian: npt.NDArray[np.float32], damping: float) -> npt.NDArray[np.float32]:
     """What an error in each column costs after the later columns have taken up what they can: 1 / U_jj^2.
 

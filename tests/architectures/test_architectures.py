@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from support.architectures import ARCHITECTURES, VOCABULARY, Small
+from support.dense import dense_copy
 
 import nash_swarm as ns
 from nash_swarm.artifacts.accounting import REPORT_BYTES
@@ -20,7 +21,6 @@ from nash_swarm.models.architectures import prepare
 from nash_swarm.models.kinds import auto_class
 from nash_swarm.models.tasks import task_of
 from nash_swarm.models.walk import find_matrices
-from nash_swarm.pipeline.playing import dense_copy
 from nash_swarm.quantizers.runtime.modules import PackedWeight
 
 BITS = 3.5

@@ -111,7 +111,6 @@ def test_a_row_is_true(small: Small, tmp_path: Path) -> None:
         "yes" if model.can_generate() else "no",
         works(lambda: check_head(model)),
         works(from_disk),
-        works(lambda: ns.pack(model, allocation, propagation=0.5, quiet=True)),
         ", ".join(kinds) or "none",
     ]
     assert rows()[small.model] == found

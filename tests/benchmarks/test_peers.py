@@ -10,8 +10,8 @@ from support.benchmarks import script
 from support.models import VOCABULARY, tiny_llama
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.pipeline.effort import Effort
 from nash_swarm.quantizers.runtime.modules import PackedWeight
+from nash_swarm.recipe import Cut, Measuring, Recipe
 
 script("peers")  # its tools can be imported from here on
 
@@ -149,15 +149,15 @@ def test_the_line_joins_what_nothing_smaller_beats() -> None:
 def test_widths_of_others_are_rounded_by_us_and_counted(tmp_path: Path) -> None:
     model, rng = tiny_llama(tied=True), np.random.default_rng(0)
     tokens = rng.integers(0, VOCABULARY, (4, 32)).astype(np.int32)
-    effort, path = Effort(windows=2), tmp_path / "game.npz"
+    effort, path = Recipe(measuring=Measuring(windows=2)), tmp_path / "game.npz"
     game = measured_game(model, tokens, path, "tiny", effort)
     assert np.array_equal(measured_game(model, tokens, path, "tiny", effort).damage, game.damage)
     with pytest.raises(DataError, match="other windows"):
         measured_game(model, tokens[:2], path, "tiny", effort)
     with pytest.raises(DataError, match="other agents"):
-        measured_game(model, tokens, path, "tiny", Effort(windows=2, granularity="block"))
+        measured_game(model, tokens, path, "tiny", Recipe(Cut(granularity="block")))
     with pytest.raises(DataError, match="other levels"):
-        measured_game(model, tokens, path, "tiny", Effort(windows=2, levels="uniform"))
+        measured_game(model, tokens, path, "tiny", Recipe(Cut(levels="uniform")))
     ours = Ours(model, game, tokens, effort, "greedy")
     widths = {tensor.name: (2, 3, 4)[number % 3] for number, tensor in enumerate(game.tensors)}
     packed, bits, said = ours.pack({}, widths)

@@ -20,7 +20,7 @@ def test_the_ablation_keeps_its_rows_and_knows_its_damage(bench: Bench, tmp_path
     path = tmp_path / "rows.json"
     words = (
         bench.model, "--bits", 4.5, "--text", bench.text, "--eval-text", bench.text, "--windows", 2,
-        "--eval-windows", 2, "--rounds", 0, "--coupling", "off", "--json", path,
+        "--eval-windows", 2, "--coupling", "off", "--json", path,
     )  # fmt: skip
     run("ablation", *words, "--solvers", "uniform", "--labels", "text")
     first = _values(path)

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from nash_swarm.pipeline.effort import EFFORTS
-
 pytestmark = pytest.mark.usefixtures("unchanged")
 
 _MISSING = "./no-such-model"
@@ -86,19 +84,22 @@ def test_a_budget_that_cannot_be_met_is_refused_before_anything_is_measured(
     name: str, bench: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nash_swarm.models import source
-    from nash_swarm.pipeline import compressing, measuring
+    from nash_swarm.pipeline import job, measuring
 
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("measured although the budget cannot be met")
 
-    loaded, effort = source.load_source(str(bench.model)), EFFORTS["default"]
+    loaded = source.load_source(str(bench.model))
     game = measuring.measure(
-        loaded.model, loaded.tokenizer, text=str(bench.text), windows=1, granularity=effort.granularity,
-        levels=effort.levels, quiet=True,
-    )  # fmt: skip
+        loaded.model,
+        loaded.tokenizer,
+        text=str(bench.text),
+        windows=1,
+        quiet=True,
+    )
     smallest = game.smallest_bits() / game.parameters
     monkeypatch.setattr(measuring, "measure", fail)
-    monkeypatch.setattr(compressing, "measure", fail)
+    monkeypatch.setattr(job, "measure", fail)
     monkeypatch.setattr(source, "load_source", lambda name: loaded)
     model = [bench.model] if name == "compress" else []
     told = command(name, *model, "--bits", 1.2, "-o", tmp_path / "out")

@@ -16,10 +16,8 @@ import pytest
 import typer
 
 import nash_swarm
-from nash_swarm import names
 from nash_swarm.cli.main import app
 from nash_swarm.errors import TimeLimitWarning
-from nash_swarm.pipeline.effort import EFFORTS
 from nash_swarm.solvers import milp
 from nash_swarm.solvers._branching import Answer
 
@@ -119,10 +117,6 @@ print(json.dumps(told))
         assert err.startswith("nash-swarm: ") and err.count("\n") == 1 and word in err, (arguments, err)
         assert not heavy, arguments
     assert not list(tmp_path.iterdir())
-
-
-def test_names_known_early_are_the_real_ones() -> None:
-    assert tuple(EFFORTS) == names.EFFORTS
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])

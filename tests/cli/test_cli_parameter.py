@@ -98,7 +98,7 @@ def test_a_tampered_game_or_certificate_does_not_pass(rows: Rows, command: Any, 
 def test_rounds_keep_the_real_loss_of_each_and_the_best_wins(bench: Any, command: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     told = command(
-        "compress", bench.model, "--bits", 5, "-o", out, "--text", bench.text, "--windows", 2, "--rounds", 1,
+        "compress", bench.model, "--bits", 5, "-o", out, "--text", bench.text, "--windows", 2,
         "--solver", "nash", "--json", "-q",
     ).values  # fmt: skip
     report = json.loads((out / "nash_swarm.json").read_text(encoding="utf-8"))["measured"]

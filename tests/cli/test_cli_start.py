@@ -52,10 +52,10 @@ def test_the_installed_command_starts() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself_and_takes_the_common_options(name: str, command: Any) -> None:
+def test_every_command_explains_itself_and_prints_json(name: str, command: Any) -> None:
     told = command(name, "--help")
     assert told.code == 0
-    assert all(option in told.out for option in ("--json", "--seed", "--quiet"))
+    assert "--json" in told.out
 
 
 def test_no_arguments_show_the_help(command: Any) -> None:

@@ -20,10 +20,9 @@ import torch
 threads, model, out, settings = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
 torch.set_num_threads(threads)
 import nash_swarm as ns
-from nash_swarm.pipeline.effort import Effort
-from nash_swarm.pipeline.tuning import Tuning
+from nash_swarm.recipe import Recipe, Tuning
 if (tuning := settings.pop("tuning", None)) is not None:
-    settings["effort"] = Effort(windows=4, contest=False, propagation=0.5, tuning=Tuning(**tuning), tuning_windows=6)
+    settings |= {"windows": 4, "baselines": False, "recipe": Recipe(tuning=Tuning(**tuning, windows=6))}
 made = ns.compress(model, out=out, quiet=True, **settings)
 print(json.dumps({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(out.iterdir())}))
 """
@@ -44,7 +43,7 @@ def digests(folder: Path, threads: int, model: str, **settings: object) -> dict[
 
 
 def test_bytes_do_not_depend_on_the_run_or_the_threads(bench: Bench, tmp_path: Path) -> None:
-    settings = {"bits": 4.5, "text": str(bench.text), "windows": 4, "eval_windows": 2, "rounds": 1}
+    settings = {"bits": 4.5, "text": str(bench.text), "windows": 4, "eval_windows": 2}
     first = digests(tmp_path / "1", 1, str(bench.model), **settings)
     assert digests(tmp_path / "2", 2, str(bench.model), **settings) == first
 

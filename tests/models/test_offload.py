@@ -133,7 +133,7 @@ def test_what_needs_the_weights_in_memory_is_refused(
     source = load_source(str(bench.model))
     held = type(source)(disk, source.tokenizer, "x")
     with pytest.raises(UsageError, match="block by block"):
-        ns.compress(held, bits=6, rounds=1, out=tmp_path / "out", text=short_text)
+        ns.compress(held, bits=6, effort="best", out=tmp_path / "out", text=short_text)
     assert list(tmp_path.iterdir()) == []
 
 

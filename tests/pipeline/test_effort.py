@@ -16,19 +16,20 @@ from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import Calibration
 from nash_swarm.models.source import load_source
 from nash_swarm.names import GRANULARITIES, Granularity
-from nash_swarm.pipeline.effort import EFFORTS, Effort, find_effort
-from nash_swarm.pipeline.playing import trial_windows
-from nash_swarm.pipeline.tuning import Tuning
+from nash_swarm.pipeline.candidates import trial_windows
+from nash_swarm.recipe import EFFORTS, Cut, Measuring, Recipe, Rounding, Solving, Tuning, find_effort
 
-QUICK = Effort(
-    windows=2, contest=False, group_size=96, propagation=0.5, tuning=Tuning(steps=4, batch=1, check=2), tuning_windows=4
-)
+QUICK = Recipe(
+    Cut(group_size=96), Measuring(windows=2), Solving(baselines=False),
+    tuning=Tuning(steps=4, batch=1, check=2, windows=4),
+)  # fmt: skip
 
 
 def test_each_effort_asks_for_no_less_than_the_one_before() -> None:
     efforts = list(EFFORTS.values())
-    assert [effort.windows for effort in efforts] == sorted(effort.windows for effort in efforts)
-    assert efforts[-1].tuning is not None and efforts[-1].tuning_windows >= efforts[-1].windows
+    windows = [effort.measuring.windows for effort in efforts]
+    assert windows == sorted(windows)
+    assert efforts[-1].tuning is not None and efforts[-1].tuning.windows >= windows[-1]
     assert find_effort("best") is EFFORTS["best"]
     with pytest.raises(UsageError, match="choose one of fast, default, best"):
         find_effort("extreme")
@@ -36,7 +37,7 @@ def test_each_effort_asks_for_no_less_than_the_one_before() -> None:
 
 def test_a_tuned_model_is_saved_with_what_tuning_did(bench: Bench, tmp_path: Path) -> None:
     done = ns.compress(
-        str(bench.model), bits=5.0, text=str(bench.text), out=tmp_path / "out", effort=QUICK, eval_windows=1, quiet=True
+        str(bench.model), bits=5.0, text=str(bench.text), out=tmp_path / "out", recipe=QUICK, eval_windows=1, quiet=True
     )
     assert list(done.tuning) == [0, 2, 4]
     assert {tensor.group_size for tensor in done.allocation.tensors} == {96}
@@ -45,7 +46,7 @@ def test_a_tuned_model_is_saved_with_what_tuning_did(bench: Bench, tmp_path: Pat
     assert 0.99 * 5.0 <= done.bits_per_parameter <= 5.0
     plain = ns.compress(
         str(bench.model), bits=5.0, text=str(bench.text), out=tmp_path / "plain",
-        effort=replace(QUICK, tuning=None), eval_windows=0, quiet=True,
+        recipe=replace(QUICK, tuning=None), eval_windows=0, quiet=True,
     )  # fmt: skip
     assert not plain.tuning
     assert done.allocation.choices.tolist() == plain.allocation.choices.tolist()
@@ -65,23 +66,24 @@ def test_every_granularity_can_be_had(granularity: Granularity, bench: Bench, tm
 def test_tuning_is_refused_before_anything_is_measured(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="parameter granularity"):
         ns.compress(
-            str(bench.model), bits=8.0, text=str(bench.text), out=tmp_path / "out", effort=QUICK,
+            str(bench.model), bits=8.0, text=str(bench.text), out=tmp_path / "out", recipe=QUICK,
             granularity="parameter", quiet=True,
         )  # fmt: skip
     assert not (tmp_path / "out").exists()
 
 
 def test_rounding_takes_more_text_than_the_damage(bench: Bench, tmp_path: Path) -> None:
-    few = replace(QUICK, propagation=0.0, tuning=None)
+    few = replace(QUICK, tuning=None)
+    more = replace(few, rounding=Rounding(windows=6))
     made = {
         name: ns.compress(
-            str(bench.model), bits=5.0, text=str(bench.text), out=tmp_path / name, effort=effort, contest=contest,
+            str(bench.model), bits=5.0, text=str(bench.text), out=tmp_path / name, recipe=recipe, baselines=baselines,
             eval_windows=1, quiet=True,
         )
-        for name, effort, contest in (
+        for name, recipe, baselines in (
             ("few", few, False),
-            ("more", replace(few, rounding_windows=6), False),
-            ("tried", replace(few, rounding_windows=6), True),
+            ("more", more, False),
+            ("tried", more, True),
         )
     }  # fmt: skip
     choices = {name: done.allocation.choices.tolist() for name, done in made.items()}
@@ -91,7 +93,7 @@ def test_rounding_takes_more_text_than_the_damage(bench: Bench, tmp_path: Path) 
     # the game is the same, what is made of its allocation is not
     assert choices["few"] == choices["more"]
     assert codes["few"] != codes["more"]
-    # whoever wins the contest is rounded with the same text as one that nobody contested
+    # the winner of the baseline check is rounded with the same text as an allocation without one
     assert (codes["tried"] == codes["more"]) == (choices["tried"] == choices["more"])
 
 

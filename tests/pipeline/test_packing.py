@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +159,9 @@ def test_allocations_that_do_not_belong_to_the_model(model: Any, allocation: All
     other = next(make() for make in MODELS.values() if type(make()) is not type(model))
     with pytest.raises(DataError, match="for another model"):
         ns.pack(other, allocation, quiet=True)
-    foreign = replace(allocation, calibration=Calibration(np.full((2, 8), 10**6, np.int32), "other"))
+    foreign = Calibration(np.full((2, 8), 10**6, np.int32), "other")
     with pytest.raises(DataError, match="vocabulary"):
-        ns.pack(model, foreign, quiet=True)
+        ns.pack(model, allocation, calibration=foreign, quiet=True)
     with pytest.raises(UsageError, match="no quantizer named 'none'"):
         ns.pack(model, allocation, quantizer="none", quiet=True)
     game = BitGame((2, 4), np.ones((3, 2), np.float32), np.tile(np.array([2, 4]), (3, 1)), parameters=3)

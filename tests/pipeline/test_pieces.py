@@ -24,8 +24,8 @@ from nash_swarm.errors import CalibrationWarning, DataError, OutputError
 from nash_swarm.game import BitGame
 from nash_swarm.models.source import load_source
 from nash_swarm.pipeline import measuring
-from nash_swarm.pipeline.keeping import kept_game, kept_pieces
 from nash_swarm.pipeline.pieces import Finished, Pieces
+from nash_swarm.pipeline.recovery import kept_game, kept_pieces
 
 Tokens = npt.NDArray[np.int32]
 

@@ -15,8 +15,9 @@ from support.models import VOCABULARY, allocate, logits, tiny_llama
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game import BitGame
-from nash_swarm.pipeline.tuning import Tuning, tune
+from nash_swarm.pipeline.tuning import tune
 from nash_swarm.quantizers.runtime.modules import PackedWeight
+from nash_swarm.recipe import Tuning
 
 QUICK = Tuning(steps=30, batch=8, check=10, scales=0.1, zeros=0.02)
 
@@ -106,31 +107,3 @@ class _Capped(transformers.LlamaForCausalLM):
         output = super().forward(*args, **kwargs)
         output.logits = torch.tanh(output.logits / 3) * 3
         return output
-
-
-def test_errors_are_propagated_by_the_least_squares_correction() -> None:
-    from nash_swarm.quantizers.rounding.hessian import corrected_weight
-
-    rng = np.random.default_rng(0)
-    original, seen = rng.standard_normal((2, 400, 12)).astype(np.float32)
-    seen = original + 0.3 * seen
-    weight = rng.standard_normal((5, 12)).astype(np.float32)
-    hessian, drift = seen.T @ seen / 400, (original - seen).T @ seen / 400
-    best, *_ = np.linalg.lstsq(seen, original @ weight.T, rcond=None)
-    got = corrected_weight(weight, hessian, drift, 1e-7, 1.0)
-    np.testing.assert_allclose(got, best.T, atol=1e-4)
-    half = corrected_weight(weight, hessian, drift, 1e-7, 0.5)
-    np.testing.assert_allclose(half, (weight + best.T) / 2, atol=1e-4)
-
-
-def test_propagation_brings_hidden_states_closer(model: Any, windows: npt.NDArray[np.int32]) -> None:
-    allocation = allocate(ns.measure(model, tokens=windows, quiet=True), share=0.1)
-    plain = ns.pack(model, allocation, quiet=True)
-    corrected = ns.pack(model, allocation, propagation=1.0, quiet=True)
-    assert any(
-        not torch.equal(module.packed, corrected.get_submodule(name).packed)
-        for name, module in plain.named_modules()
-        if isinstance(module, PackedWeight)
-    )
-    with pytest.raises(UsageError, match="between 0 and 1"):
-        ns.pack(model, allocation, propagation=1.5, quiet=True)

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from support.dense import dense_copy
 from support.models import allocate, logits, tiny_llama
 from transformers import AutoModelForCausalLM
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.names import LEVELS, Levels
-from nash_swarm.pipeline.playing import dense_copy
 from nash_swarm.quantizers.formats.native import description
 from nash_swarm.quantizers.formats.native.codebooks import (
     NORMAL_WIDTHS,

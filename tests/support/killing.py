@@ -124,7 +124,7 @@ def kill_compress(folder: Path, times: int, rng: random.Random) -> dict[str, int
 def kill_measure(folder: Path, times: int, rng: random.Random) -> dict[str, int]:
     """Whatever moment a measuring is killed at, its file is not there or is whole, and what it finished is not lost."""
     from nash_swarm.pipeline import measuring
-    from nash_swarm.pipeline.keeping import kept_pieces
+    from nash_swarm.pipeline.recovery import kept_pieces
 
     (folder / "measure").mkdir()
     bench = make_bench(folder / "measure")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nash_swarm.errors import UsageError
-from nash_swarm.pipeline.tuning import Tuning
+from nash_swarm.recipe import Tuning
 from nash_swarm.tuning import precision
 
 

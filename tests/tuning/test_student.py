@@ -17,9 +17,9 @@ from nash_swarm.errors import CalibrationWarning, UsageError
 from nash_swarm.models.architectures import prepare
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.models.tasks import task_of
-from nash_swarm.pipeline.effort import Effort
-from nash_swarm.pipeline.tuning import Tuning, tune
+from nash_swarm.pipeline.tuning import tune
 from nash_swarm.quantizers.runtime.modules import set_activations
+from nash_swarm.recipe import Recipe, Tuning
 from nash_swarm.tuning.student import Student, check_head
 
 REFUSED = {
@@ -88,9 +88,10 @@ def test_models_with_another_end_are_refused(name: str) -> None:
 def test_tuning_reads_windows_as_long_as_the_model_can(bench: Bench, tmp_path: Path) -> None:
     model = ARCHITECTURES["gpt2"].make()
     tokenizer = load_source(str(bench.model)).tokenizer
-    effort = Effort(windows=2, contest=False, tuning=Tuning(steps=2, batch=1, check=1), tuning_windows=3)
+    recipe = Recipe(tuning=Tuning(steps=2, batch=1, check=1, windows=3))
     done = ns.compress(
-        Source(model, tokenizer, "short"), bits=3.5, effort=effort, text=str(bench.text), eval_windows=1,
+        Source(model, tokenizer, "short"), bits=3.5, recipe=recipe, windows=2, baselines=False,
+        text=str(bench.text), eval_windows=1,
         damage="magnitude", quantizer="rtn", group_size=32, out=tmp_path / "out", quiet=True,
     )  # fmt: skip
     assert model.config.n_positions < 512 and set(done.tuning) == {0, 1, 2}

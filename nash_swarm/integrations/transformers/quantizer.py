@@ -16,7 +16,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from nash_swarm.artifacts.accounting import config_values
 from nash_swarm.artifacts.checks import check_files
-from nash_swarm.artifacts.facts import PackedFacts
+from nash_swarm.artifacts.facts import PackedModel
 from nash_swarm.artifacts.packed_config import METHOD, PackedConfig, config_digest
 from nash_swarm.engine.swap import quicken
 from nash_swarm.errors import DataError, SlowerWarning, UsageError
@@ -117,7 +117,7 @@ class NashSwarmQuantizer(HfQuantizer):
                 SlowerWarning,
                 stacklevel=2,
             )
-        model.nash_swarm_facts = PackedFacts(packed.scope, packed.parameters, dict(packed.heads))
+        model.nash_swarm_packed = PackedModel(packed.scope, packed.parameters, dict(packed.heads))
         model.config.quantization_config.owner = model.config
         return model
 

@@ -15,7 +15,7 @@ from nash_swarm.artifacts.packed_config import checksum
 from nash_swarm.errors import DataError, OutputError, UsageError
 from nash_swarm.files.atomic import clean_up, short_name
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.models.offload import checkpoint_of
+from nash_swarm.models.reference import ReferenceModel
 from nash_swarm.pipeline.pieces import SUFFIX, Pieces, remove_pieces
 
 
@@ -28,14 +28,14 @@ def kept_game(
     Args:
         out: the output; the game is a hidden file beside it.
         settings: all that determines the game but the model, JSON values.
-        model: what is measured.
+        model: what is measured, or its `ReferenceModel`.
         largest: bytes; a game with larger tables is not kept.
         measured: measures it; gets `pieces`, see `measure`.
 
     Raises:
         DataError: the file cannot be written.
     """
-    kept = out.parent / f".{short_name(out.name)}.{_key(settings, model)}.npz"
+    kept = out.parent / f".{short_name(out.name)}.{_key(settings, ReferenceModel.of(model))}.npz"
     game = None
     if kept.is_file():
         with suppress(DataError):
@@ -86,21 +86,21 @@ def _forget(out: Path, but: Path | None = None) -> None:
 _DIGITS = 16
 
 
-def _key(settings: Mapping[str, Any], model: Any) -> str:
+def _key(settings: Mapping[str, Any], reference: ReferenceModel) -> str:
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=_DIGITS // 2)
-    digest.update(model_digest(model).encode())
+    digest.update(model_digest(reference).encode())
     return digest.hexdigest()
 
 
-def model_digest(model: Any) -> str:
+def model_digest(reference: ReferenceModel) -> str:
     """Sixteen hexadecimal digits that change with a model's configuration and weights; of weights on disk, with their
     files' names, sizes and times.
     """
     digest = hashlib.blake2b(digest_size=_DIGITS // 2)
-    digest.update(str(model.config.to_json_string(use_diff=True)).encode())
-    checkpoint = checkpoint_of(model)
+    digest.update(str(reference.model.config.to_json_string(use_diff=True)).encode())
+    checkpoint = reference.checkpoint
     if checkpoint is None:
-        for name, tensor in model.state_dict().items():
+        for name, tensor in reference.model.state_dict().items():
             digest.update(f"{name} {checksum(tensor)} ".encode())
     else:
         # as much of them as `make` looks at: reading them all takes as long as measuring may

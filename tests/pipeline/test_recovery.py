@@ -11,8 +11,8 @@ from support.models import tiny_llama
 import nash_swarm as ns
 from nash_swarm.errors import UsageError
 from nash_swarm.game import BitGame
-from nash_swarm.pipeline.keeping import kept_game
 from nash_swarm.pipeline.pieces import Pieces
+from nash_swarm.pipeline.recovery import kept_game
 
 
 def measured(pieces: Pieces) -> BitGame:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nash_swarm.compat.versions import check_api
 from nash_swarm.errors import DataError
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -37,6 +38,7 @@ def stored_tensors(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
             with safe_open(folder / file, framework="pt") as opened:
                 found |= {name: (folder / file, tuple(opened.get_slice(name).get_shape())) for name in opened.keys()}  # noqa: SIM118
         except Exception as error:  # safetensors raises its own kind
+            check_api(error)
             raise DataError(f"{folder / file} is damaged or cut short: {error}") from error
     return found
 

@@ -33,7 +33,7 @@ from nash_swarm.files.arrays import array_digest
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.stencil import Stencil
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES
-from nash_swarm.models.architectures import prepare
+from nash_swarm.models.experts import prepare
 from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.offload import resident
 from nash_swarm.models.tasks import Prediction, task_of

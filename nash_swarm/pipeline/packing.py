@@ -20,26 +20,17 @@ from nash_swarm.calibration.streaming import BlockStream, check_tokens
 from nash_swarm.damage.overflow import check_statistics
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.allocation import Allocation
-from nash_swarm.models.architectures import prepare
-from nash_swarm.models.experts import has_experts
+from nash_swarm.models.experts import has_experts, prepare
 from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resident
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.names import DEFAULT_QUANTIZER
 from nash_swarm.progress import Work, working
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.quantizers.rounding.hessian import corrected_weight, reordered
-from nash_swarm.quantizers.runtime.modules import (
-    PackedEmbedding,
-    PackedLinear,
-    PackedWeight,
-    TiedHead,
-    TiedLookup,
-    in_place_of,
-)
+from nash_swarm.quantizers.runtime.assemble import build_module, build_tied
 
 _DRIFT_DAMPING = 0.01
 """Of the Hessian in the correction of drift, relative to the mean of its diagonal; as in error-compensated rounding."""
@@ -212,36 +203,6 @@ class _Work:
         for matrix in matrices:
             module = self.model.get_submodule(matrix.name)
             module.packed = mapped(module.packed, checkpoint.scratch)
-
-
-def build_module(
-    layout: TensorLayout, strategies: tuple[int, ...], size: int, original: nn.Module, *, bias: bool | None = None
-) -> PackedWeight:
-    """The empty packed module for a layout.
-
-    Args:
-        layout, strategies, size: see `PackedWeight`.
-        original: the module it replaces.
-        bias: whether there is one; as in `original` by default.
-    """
-    if layout.kind in ("embedding", "tied"):
-        return in_place_of(original, PackedEmbedding(layout, strategies, size))
-    return PackedLinear(layout, strategies, size, _has_bias(original) if bias is None else bias)
-
-
-def build_tied(embedding: nn.Module, original: nn.Module) -> nn.Module:
-    """What takes the place of a module that shares the weight of a packed embedding."""
-    assert isinstance(embedding, PackedEmbedding)
-    if isinstance(original, nn.Embedding):
-        return in_place_of(original, TiedLookup(embedding))
-    head = TiedHead(embedding, bias=_has_bias(original))
-    if head.bias is not None:
-        head.bias = original.bias  # type: ignore[assignment]
-    return head
-
-
-def _has_bias(module: nn.Module) -> bool:
-    return getattr(module, "bias", None) is not None
 
 
 def _matched(model: Any, allocation: Allocation) -> dict[str, Matrix]:

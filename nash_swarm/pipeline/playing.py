@@ -22,7 +22,7 @@ from nash_swarm.game.budget import Budget
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.rules import Rules
 from nash_swarm.game.stencil import Stencil
-from nash_swarm.models.architectures import prepare
+from nash_swarm.models.experts import prepare
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.walk import find_matrices
 from nash_swarm.names import DEFAULT_QUANTIZER

@@ -16,7 +16,7 @@ from nash_swarm.artifacts.accounting import half_dtype
 from nash_swarm.calibration.streaming import check_tokens, token_windows
 from nash_swarm.caveats import counted
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.models.architectures import prepare
+from nash_swarm.models.experts import prepare
 from nash_swarm.models.memory import return_unused_memory
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.progress import Work, working

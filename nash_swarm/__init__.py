@@ -20,8 +20,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nash_swarm.compat.on_import import register_when_imported
-
-__version__ = "0.1.0"
+from nash_swarm.names import VERSION as __version__
 
 _HOMES = {
     "measure": "nash_swarm.pipeline.measuring",

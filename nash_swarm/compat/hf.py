@@ -80,3 +80,17 @@ def rescale_rwkv(model: Any) -> None:
     with using("transformers"):
         rescale = model._rescale_layers
     rescale()
+
+
+def cached_in_hub(name: str, file: str, **options: Any) -> str | None:
+    """Path of a file of a model on the hub, see `transformers.utils.cached_file`."""
+    with using("transformers"):
+        from transformers.utils import cached_file
+    path: str | None = cached_file(name, file, **options)
+    return path
+
+
+def register_custom_modules(config: Any, mapping: Mapping[Any, Any]) -> None:
+    """Tell a configuration of peft which class of adapters goes with which class of layers."""
+    with using("peft"):
+        config._register_custom_module(mapping)

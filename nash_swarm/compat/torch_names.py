@@ -39,3 +39,23 @@ def copy_buffers(original: nn.Module, module: nn.Module) -> None:
     with using("torch"):
         for name, buffer in original._buffers.items():
             module.register_buffer(name, buffer, persistent=name not in original._non_persistent_buffers_set)
+
+
+def tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The tables in which a module keeps its parameters, buffers and children; what is put there is the module's.
+
+    Raises:
+        ApiChangedError: torch keeps them elsewhere.
+    """
+    with using("torch"):
+        return module._parameters, module._buffers, module._modules
+
+
+def blank_tables(module: nn.Module) -> None:
+    """Give a module tables of its own without parameters, and with the children that it has.
+
+    Raises:
+        ApiChangedError: as `tables`.
+    """
+    _, _, children = tables(module)
+    module._parameters, module._modules = {}, dict(children)

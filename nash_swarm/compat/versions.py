@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nash_swarm.errors import ApiChangedError
 
-_LIBRARIES = ("transformers", "torch")
+_LIBRARIES = ("transformers", "torch", "peft")
 _PACKAGE = str(Path(__file__).parents[1])
 _SIGNATURE = re.compile(r"unexpected keyword argument|positional argument|missing \d+ required|multiple values")
 

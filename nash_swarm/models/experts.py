@@ -15,6 +15,7 @@ from torch import nn
 
 from nash_swarm.compat.classes import combined
 from nash_swarm.compat.hf import follows_experts_protocol, gated, mark_initialized
+from nash_swarm.compat.torch_names import blank_tables, tables
 from nash_swarm.errors import UsageError
 from nash_swarm.models.architectures import settle_weights
 from nash_swarm.models.offload import require_in_memory
@@ -72,7 +73,7 @@ def _structure_of(model: nn.Module) -> nn.Module:
 
 
 def _is_fused(module: nn.Module) -> bool:
-    return any(parameter is not None and parameter.ndim == 3 for parameter in module._parameters.values()) and (
+    return any(parameter is not None and parameter.ndim == 3 for parameter in tables(module)[0].values()) and (
         type(module).__name__.endswith("Experts") or follows_experts_protocol(module)
     )
 
@@ -83,15 +84,16 @@ def _split(experts: Any, name: str) -> nn.Module:
         raise UsageError(f"{name}: nash-swarm cannot cut the fused experts of a {theirs.__name__}")
     split: Any = theirs.__new__(theirs)
     vars(split).update(vars(experts))
-    split._parameters, split._modules = {}, dict(experts._modules)
+    blank_tables(split)
     split.__class__ = combined(_Opened, theirs, _facts)
     mark_initialized(split)  # or its numbers are random, by names that are gone
+    parameters, children = tables(experts)[0], tables(split)[2]
     for projection in _PROJECTIONS:
-        weights = experts._parameters.get(projection)
+        weights = parameters.get(projection)
         if weights is None:
             continue
-        biases = experts._parameters.get(f"{projection}_bias")
-        split._modules[projection] = nn.ModuleList(
+        biases = parameters.get(f"{projection}_bias")
+        children[projection] = nn.ModuleList(
             _linear(weight.T if experts.is_transposed else weight, None if biases is None else biases[place])
             for place, weight in enumerate(weights.detach())
         )

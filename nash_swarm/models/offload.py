@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from nash_swarm.compat.hf import renamer
+from nash_swarm.compat.torch_names import tables
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.models.decoding import Coded, find_coded, forget_quantization, read_plain
 from nash_swarm.models.folders import stored_tensors
@@ -242,8 +243,8 @@ def _own(module: nn.Module) -> list[torch.Tensor]:
 def _without_memory(top: nn.Module) -> Iterator[tuple[dict[str, Any], str, torch.Tensor]]:
     """Table and key of every tensor at `top` and below it that has no memory."""
     for module in top.modules():
-        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for table in tables:
+        parameters, buffers, _ = tables(module)
+        for table in (parameters, buffers):
             for key, tensor in list(table.items()):
                 if tensor is not None and tensor.is_meta:
                     yield table, key, tensor

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import nash_swarm
 from nash_swarm import arguments, registry
 from nash_swarm.artifacts.packed_model import counted_bytes, save
 from nash_swarm.calibration.text import (
@@ -38,7 +37,7 @@ from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.models.tasks import task_of
-from nash_swarm.names import DEFAULT_SOLVER, SCOPES, Granularity, Levels, Scope
+from nash_swarm.names import DEFAULT_SOLVER, SCOPES, VERSION, Granularity, Levels, Scope
 from nash_swarm.pipeline.agents import find_agents
 from nash_swarm.pipeline.effort import Effort, find_effort
 from nash_swarm.pipeline.keeping import kept_game
@@ -217,7 +216,7 @@ def compress(
     if scope == "model":
         check_space(out, min(budget.total_bits, largest) // 8)
     settings = {
-        "version": nash_swarm.__version__, "damage": [estimator.name, asdict(estimator)], "granularity": granularity,
+        "version": VERSION, "damage": [estimator.name, asdict(estimator)], "granularity": granularity,
         "strategies": strategies, "text": [loaded.source, loaded.digest], "scope": scope, "group_size": group_size,
         "levels": levels, "windows": windows, "seed": seed, "name": source.name,
         "files": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in source.files],

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import nash_swarm
 from nash_swarm import arguments, registry
 from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.calibration.streaming import check_tokens, token_windows
@@ -38,7 +37,7 @@ from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.offload import resident
 from nash_swarm.models.tasks import Prediction, task_of
 from nash_swarm.models.walk import check_weights, find_matrices
-from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, Granularity, Levels, Scope
+from nash_swarm.names import DEFAULT_GRANULARITY, DEFAULT_GROUP_SIZE, VERSION, Granularity, Levels, Scope
 from nash_swarm.pipeline.agents import Agents, find_agents
 from nash_swarm.pipeline.gathering import gather
 from nash_swarm.pipeline.keeping import model_digest
@@ -154,7 +153,7 @@ def measure(
     finished = None
     if pieces is not None:
         values = [
-            nash_swarm.__version__, estimator.name, registry.origin("damage", estimator.name), asdict(estimator),
+            VERSION, estimator.name, registry.origin("damage", estimator.name), asdict(estimator),
             agents.strategies, [asdict(tensor) for tensor in agents.tensors], coupled,
             [model_digest(each) for each in dict.fromkeys((model, point))],
             None if calibration is None else array_digest(calibration.tokens),

@@ -19,9 +19,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nash_swarm.integrations.transformers.on_import import register_when_imported
-
-__version__ = "0.1.0"
+from nash_swarm.compat.on_import import register_when_imported
+from nash_swarm.names import VERSION as __version__
 
 _HOMES = {
     "measure": "nash_swarm.pipeline.measuring",

@@ -25,6 +25,10 @@ class DataError(NashSwarmError, ValueError):
     """A model, text or file is missing, damaged, or not what it claims to be."""
 
 
+class ApiChangedError(NashSwarmError):
+    """A library no longer has a name or signature that is used; the message names the versions that were tried."""
+
+
 class NashSwarmWarning(UserWarning):
     """Base of all deliberate warnings, printed on standard error."""
 

@@ -6,6 +6,9 @@ from typing import Literal, get_args
 
 Granularity = Literal["layer", "block", "tile", "parameter"]
 """Size of an agent."""
+VERSION = "0.1.0"
+"""Of nash-swarm, as in `nash_swarm.__version__`."""
+
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 
 Levels = Literal["uniform", "normal"]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nash_swarm.artifacts.packed_config import PackedConfig, checksum
+from nash_swarm.compat.versions import check_api
 from nash_swarm.errors import DataError
 
 
@@ -33,6 +34,7 @@ def check_files(files: Iterable[str | Path], packed: PackedConfig) -> None:
         except DataError:
             raise
         except Exception as error:  # safetensors raises its own kind
+            check_api(error)
             raise DataError(f"{file} is damaged or cut short: {error}") from error
     if expected:
         raise DataError(f"{next(iter(expected))!r} is missing from the packed model's files")

@@ -15,6 +15,7 @@ from nash_swarm.artifacts.accounting import REPORT_BYTES, config_text, dense_ten
 from nash_swarm.artifacts.facts import PackedModel
 from nash_swarm.artifacts.packed_config import PackedConfig, PackedEntry, check_digest, checksum
 from nash_swarm.artifacts.report import card_text, report_text
+from nash_swarm.compat.versions import check_api
 from nash_swarm.errors import BudgetError, DataError, UsageError
 from nash_swarm.files.atomic import new_folder
 from nash_swarm.files.companions import copy_companions, tokenizer_files
@@ -125,8 +126,7 @@ def load(path: str | Path, *, activations: str = "int8") -> Any:
     """
     import transformers
 
-    import nash_swarm.integrations.transformers.quantizer  # noqa: F401 - registers the quantizer
-    from nash_swarm.models.source import quiet_transformers
+    from nash_swarm.models.quiet import quiet_transformers
     from nash_swarm.quantizers.runtime.modules import check_activations, set_activations
 
     check_activations(activations)
@@ -144,6 +144,7 @@ def load(path: str | Path, *, activations: str = "int8") -> Any:
     except DataError:
         raise
     except Exception as error:  # the files passed our own checks: whatever transformers trips over is data too
+        check_api(error)
         raise DataError(f"cannot load {folder}: {str(error).strip().splitlines()[:1]}") from error
     model.nash_swarm_packed = replace(model.nash_swarm_packed, report=read_report(folder))
     set_activations(model, activations)
@@ -234,6 +235,7 @@ def _write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     try:
         save_file(tensors, path, metadata={"format": "pt"})
     except Exception as error:  # safetensors raises its own kind for a full disk
+        check_api(error)
         raise DataError(f"cannot write {path.name}: {error}") from error
     path.chmod(0o644)
 
@@ -242,6 +244,7 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
     try:
         tokenizer.save_pretrained(folder)
     except Exception as error:  # tokenizers raises its own kinds, plain Exception among them, for a full disk
+        check_api(error)
         raise DataError(f"cannot write the tokenizer: {error}") from error
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import nash_swarm
 from nash_swarm.artifacts.packed_config import PackedConfig
 from nash_swarm.caveats import counted
 from nash_swarm.game.allocation import Allocation
+from nash_swarm.names import VERSION
 
 _LONGEST = 100
 _LONGEST_LINE, _LEFT_OUT_BYTES, _LEFT_OUT_CARD_BYTES = 160, 480, 240
@@ -31,7 +31,7 @@ def report_text(
     values: dict[str, Any] = dict(earlier or {})
     if allocation is not None:
         values = {
-            "version": nash_swarm.__version__,
+            "version": VERSION,
             "solver": allocation.solver,
             "hyperparameters": dict(allocation.hyperparameters),
             "budget": allocation.budget.label,

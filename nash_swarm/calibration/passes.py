@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -11,13 +12,16 @@ import torch
 from torch import nn
 
 from nash_swarm.calibration.streaming import BlockStream
-from nash_swarm.errors import DataError, NashSwarmError, UsageError
+from nash_swarm.compat.versions import check_api
+from nash_swarm.errors import DataError, NashSwarmError, SlowerWarning, UsageError
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import checkpoint_of, resident
 from nash_swarm.models.tasks import task_of
 from nash_swarm.models.walk import Matrix, find_stacks
 
 _PROBE = 16
+_OTHER_BLOCKS = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, AssertionError)
+"""What blocks with another signature raise, or with other values in their arguments than the model passes on."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,24 @@ def stream_of(model: Any, tokens: torch.Tensor, batch: int = 2) -> BlockStream |
         DataError: what the model gives are no numbers.
         UsageError: the model's weights stay on disk, and it does not come apart.
     """
-    if _comes_apart(model, tokens[:2, :_PROBE]):
+    reason = _mismatch(model, tokens[:2, :_PROBE])
+    if reason is None:
         return BlockStream(model, tokens, batch)
     if checkpoint_of(model) is not None:
         raise UsageError(
             f"{type(model).__name__} does not come apart into blocks that can be run alone, so it cannot be read block "
-            "by block: it must fit into memory (--max-memory)"
+            f"by block: it must fit into memory (--max-memory). {reason}"
         )
+    warnings.warn(
+        f"{type(model).__name__} is run as a whole once for every block, which is slower than block by block: {reason}",
+        SlowerWarning,
+        stacklevel=2,
+    )
     return WholeModel(model, tokens, batch)
 
 
-def _comes_apart(model: Any, tokens: torch.Tensor) -> bool:
+def _mismatch(model: Any, tokens: torch.Tensor) -> str | None:
+    """Why blocks run alone do not give what the model gives; `None` if they do."""
     task = task_of(model)
     with torch.no_grad(), inference(model):
         try:
@@ -84,26 +95,28 @@ def _comes_apart(model: Any, tokens: torch.Tensor) -> bool:
         except RuntimeError:
             if checkpoint_of(model) is None:
                 raise
-            return False  # it uses weights of modules that it does not run, which nobody reads then
+            return "it uses weights of modules that it does not run"  # and which are not read then
         if not torch.isfinite(expected).all():
             raise DataError(
                 f"{type(model).__name__} answers with NaN or infinite values: its weights or configuration are damaged"
             )
         if len(find_stacks(model)) > 1:
-            return False
+            return "it has several stacks of blocks"
         try:
             stream = BlockStream(model, tokens)
             got = stream.answer()
         except NashSwarmError:  # weights that cannot be read, or are no numbers
             raise
-        except Exception:  # whatever a block makes of being run alone
-            return False
+        except _OTHER_BLOCKS as error:
+            check_api(error)
+            lines = str(error).strip().splitlines()
+            return f"a block cannot be run alone ({type(error).__name__}: {lines[0] if lines else ''})"
     scale = float(expected.abs().max())
-    return (
-        stream.window_by_window()
-        and got.shape == expected.shape
-        and torch.allclose(got, expected, rtol=1e-3, atol=1e-4 * scale)
-    )
+    if not stream.window_by_window():
+        return "windows cannot be told apart in what its blocks are given"
+    if got.shape != expected.shape or not torch.allclose(got, expected, rtol=1e-3, atol=1e-4 * scale):
+        return "its blocks alone give other results than the model"
+    return None
 
 
 class _Stop(Exception):

@@ -13,19 +13,19 @@ from typing import Annotated, Any
 
 import typer
 
-from nash_swarm import __version__
 from nash_swarm.cli import bench, demo, evaluating, generating, inspection, solver_bench, stages, warming, whole
 from nash_swarm.cli.failing import fail, say
 from nash_swarm.cli.start import HALTED, INTERRUPTED
 from nash_swarm.cli.streams import give_up_output, mend_streams
 from nash_swarm.errors import NashSwarmWarning
 from nash_swarm.files.temporary import settle_temporary_folder
+from nash_swarm.names import VERSION
 from nash_swarm.progress import plain_downloads
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"nash-swarm {__version__}")
+        print(f"nash-swarm {VERSION}")
         raise typer.Exit
 
 

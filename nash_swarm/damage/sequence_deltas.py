@@ -16,7 +16,7 @@ from nash_swarm.compiling import njit
 from nash_swarm.damage.table import in_stored_order
 from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
-from nash_swarm.models.architectures import prepare
+from nash_swarm.models.experts import prepare
 from nash_swarm.models.modes import inference
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.walk import Matrix, find_matrices

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
 
+from nash_swarm.compat.classes import combined
+from nash_swarm.compat.torch_names import has_global_hook
 from nash_swarm.engine.recognise import Pattern, cache_argument
 from nash_swarm.quantizers.runtime.modules import PackedLinear
 from nash_swarm.quantizers.runtime.ops import nobody_watches
@@ -46,29 +46,17 @@ class Quick(nn.Module):
         """
         raise NotImplementedError
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        quick, own = type(self).__bases__
-        # no module has the class by its name
-        return _revive, (quick, own), self.__getstate__()  # type: ignore[no-untyped-call]
 
-
-@cache
-def _combined(quick: Any, own: Any) -> Any:
+def _facts(_: Any, own: Any) -> tuple[str, dict[str, Any]]:
     # the name stays, for code that goes by names
     names = {"__module__": own.__module__, "__qualname__": own.__qualname__}
-    return type(own.__name__, (quick, own), {**names, "cache_argument": cache_argument(own.forward)})
-
-
-def _revive(quick: Any, own: Any) -> nn.Module:
-    kind = _combined(quick, own)
-    module: nn.Module = kind.__new__(kind)
-    return module
+    return own.__name__, {**names, "cache_argument": cache_argument(own.forward)}
 
 
 def put_in_front(quick: Any, module: Any) -> None:
     """Have the module take the quick way where it may."""
     own: Any = type(module)
-    module.__class__ = _combined(quick, own)
+    module.__class__ = combined(quick, own, _facts)
 
 
 def take_away(module: Any) -> None:
@@ -83,7 +71,7 @@ def unseen(x: torch.Tensor) -> bool:
 
 def unnoticed(x: torch.Tensor) -> bool:
     """Whether x is contiguous float32 on the CPU, and nobody would notice what is not called on the way."""
-    return nobody_watches(x, x) and x.dtype is torch.float32 and x.is_contiguous() and not _has_any_global_hook()
+    return nobody_watches(x, x) and x.dtype is torch.float32 and x.is_contiguous() and not has_global_hook()
 
 
 def bare(*layers: Any) -> bool:

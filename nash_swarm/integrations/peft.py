@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from torch import nn
 
 from nash_swarm import extras
+from nash_swarm.compat.hf import register_custom_modules
 from nash_swarm.errors import UsageError
 from nash_swarm.quantizers.runtime.modules import PackedEmbedding, PackedLinear, TiedHead, TiedLookup
 
@@ -73,7 +74,7 @@ def _know_packed(config: Any) -> None:
             "adapters on packed matrices are plain LoRA's, whose start does not depend on weights: leave out use_dora, "
             "and let init_lora_weights be True, False or 'gaussian'"
         )
-    config._register_custom_module({PackedLinear: _lora_layer()} | dict.fromkeys(_TABLES, _refuse))
+    register_custom_modules(config, {PackedLinear: _lora_layer()} | dict.fromkeys(_TABLES, _refuse))
 
 
 def _refuse(table: nn.Module, *_: Any, **__: Any) -> NoReturn:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nash_swarm.compat.hf import rescale_rwkv
+
 LEFT_IN_HALF: Mapping[str, tuple[str, ...]] = {
     # their mixers multiply with the weight itself, not with the module: nothing can be watched or packed
     "MambaMixer": ("dt_proj",),
@@ -17,12 +19,7 @@ PLAIN_LINEARS = frozenset({"Linear", "FalconLinear"})
 """Kinds of `nn.Linear` that multiply and add a bias. Others do something of their own (Phimoe's router) and stay."""
 
 
-def _rescale(model: Any) -> None:
-    # what its first forward pass does to the weights, unless they are packed by then
-    model._rescale_layers()
-
-
-SETTLE: Mapping[str, Callable[[Any], None]] = {"RwkvModel": _rescale}
+SETTLE: Mapping[str, Callable[[Any], None]] = {"RwkvModel": rescale_rwkv}
 """What puts a module, by its class, into the state in which its weights are what it multiplies with; in place."""
 
 
@@ -31,15 +28,3 @@ def settle_weights(model: Any) -> None:
     for module in model.modules():
         if (settle := SETTLE.get(type(module).__name__)) is not None:
             settle(module)
-
-
-def prepare(model: Any) -> Any:
-    """The model as the stages of the pipeline want it: weights settled, experts opened; itself where nothing is to do.
-
-    Raises:
-        UsageError: see `nash_swarm.models.experts.opened`.
-    """
-    from nash_swarm.models.experts import opened
-
-    settle_weights(model)
-    return opened(model)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
+from nash_swarm.compat.hf import computed_weights
 from nash_swarm.errors import DataError
 
 _COUNT = re.compile(r"layer|block|expert|stage|depth", re.IGNORECASE)
@@ -82,8 +83,7 @@ def check_weights_stored(model: nn.Module, elements: int, names: Collection[str]
     Raises:
         DataError: it has.
     """
-    # positions that are computed, though they are held like weights (Marian)
-    patterns = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()]
+    patterns = computed_weights(model)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     computed = sum(size for name, size in sizes.items() if any(pattern.search(name) for pattern in patterns))
     needed = sum(sizes.values()) - computed

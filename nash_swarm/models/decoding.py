@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from nash_swarm.compat.versions import check_api
 from nash_swarm.errors import DataError, UsageError
 
 DECODED = ("fp8", "mxfp4")
@@ -162,6 +163,7 @@ def read_stored(file: Path, name: str, rows: list[int] | None = None) -> torch.T
             part = opened.get_slice(name)
             return torch.cat([part[row : row + 1] for row in rows])
     except Exception as error:  # safetensors raises its own kind
+        check_api(error)
         raise DataError(f"{file} is damaged or cut short: {error}") from error
 
 

@@ -8,18 +8,29 @@ like any other.
 from __future__ import annotations
 
 import copy
-from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
+from nash_swarm.compat.classes import combined
+from nash_swarm.compat.hf import follows_experts_protocol, gated, mark_initialized
+from nash_swarm.compat.torch_names import blank_tables, tables
 from nash_swarm.errors import UsageError
+from nash_swarm.models.architectures import settle_weights
 from nash_swarm.models.offload import require_in_memory
 
 _PROJECTIONS = ("gate_up_proj", "up_proj", "down_proj")
-_PROTOCOL = ("has_gate", "has_bias", "is_transposed", "_apply_gate")
-"""What transformers' `use_experts_implementation` gives every class of experts that follows its conventions."""
+
+
+def prepare(model: Any) -> Any:
+    """The model as the stages of the pipeline want it: weights settled, experts opened; itself where nothing is to do.
+
+    Raises:
+        UsageError: see `opened`.
+    """
+    settle_weights(model)
+    return opened(model)
 
 
 def opened(model: Any) -> Any:
@@ -62,27 +73,27 @@ def _structure_of(model: nn.Module) -> nn.Module:
 
 
 def _is_fused(module: nn.Module) -> bool:
-    return any(parameter is not None and parameter.ndim == 3 for parameter in module._parameters.values()) and (
-        type(module).__name__.endswith("Experts") or all(hasattr(module, fact) for fact in _PROTOCOL)
+    return any(parameter is not None and parameter.ndim == 3 for parameter in tables(module)[0].values()) and (
+        type(module).__name__.endswith("Experts") or follows_experts_protocol(module)
     )
 
 
 def _split(experts: Any, name: str) -> nn.Module:
     theirs: Any = type(experts)
-    if not all(hasattr(experts, fact) for fact in _PROTOCOL) or getattr(experts, "has_post_expert_norm", False):
+    if not follows_experts_protocol(experts) or getattr(experts, "has_post_expert_norm", False):
         raise UsageError(f"{name}: nash-swarm cannot cut the fused experts of a {theirs.__name__}")
     split: Any = theirs.__new__(theirs)
     vars(split).update(vars(experts))
-    split._parameters, split._modules = {}, dict(experts._modules)
-    split.__class__ = _opened_class(theirs)
-    # transformers fills experts that lack this mark with random numbers, by names that are gone
-    split._is_hf_initialized = True
+    blank_tables(split)
+    split.__class__ = combined(_Opened, theirs, _facts)
+    mark_initialized(split)  # or its numbers are random, by names that are gone
+    parameters, children = tables(experts)[0], tables(split)[2]
     for projection in _PROJECTIONS:
-        weights = experts._parameters.get(projection)
+        weights = parameters.get(projection)
         if weights is None:
             continue
-        biases = experts._parameters.get(f"{projection}_bias")
-        split._modules[projection] = nn.ModuleList(
+        biases = parameters.get(f"{projection}_bias")
+        children[projection] = nn.ModuleList(
             _linear(weight.T if experts.is_transposed else weight, None if biases is None else biases[place])
             for place, weight in enumerate(weights.detach())
         )
@@ -102,10 +113,6 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
 class _Opened:
     """Experts as linear layers: `gate_up_proj` (or `up_proj`) and `down_proj` are lists with one for each."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # the class itself has no name that could be pickled
-        return _blank, (type(self).__bases__[1],), vars(self)
-
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Weighted sum of what the chosen experts make of each token.
 
@@ -123,17 +130,11 @@ class _Opened:
                 continue
             tokens, choice = torch.where(chosen == expert)
             inner = first[expert](hidden[tokens])
-            inner = experts._apply_gate(inner) if experts.has_gate else experts.act_fn(inner)
+            inner = gated(experts, inner) if experts.has_gate else experts.act_fn(inner)
             made = experts.down_proj[expert](inner) * shares[tokens, choice, None]
             out.index_add_(0, tokens, made.to(out.dtype))
         return out
 
 
-@cache
-def _opened_class(theirs: Any) -> Any:
-    return type(f"Opened{theirs.__name__}", (_Opened, theirs), {})
-
-
-def _blank(theirs: Any) -> Any:
-    made = _opened_class(theirs)
-    return made.__new__(made)
+def _facts(_: Any, theirs: Any) -> tuple[str, dict[str, Any]]:
+    return f"Opened{theirs.__name__}", {}

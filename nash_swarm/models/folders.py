@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nash_swarm.compat.hf import cached_in_hub
+from nash_swarm.compat.versions import check_api
 from nash_swarm.errors import DataError
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -37,6 +38,7 @@ def stored_tensors(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
             with safe_open(folder / file, framework="pt") as opened:
                 found |= {name: (folder / file, tuple(opened.get_slice(name).get_shape())) for name in opened.keys()}  # noqa: SIM118
         except Exception as error:  # safetensors raises its own kind
+            check_api(error)
             raise DataError(f"{folder / file} is damaged or cut short: {error}") from error
     return found
 
@@ -60,10 +62,10 @@ def folder_of(name: str) -> Path:
 
 def stored_names(name: str, info: Mapping[str, Any]) -> Iterable[str]:
     """Names of the tensors a model was loaded from; of one from the hub at least those that had no place."""
-    from transformers.utils import cached_file
-
     if (Path(name) / "config.json").is_file():
         return stored_tensors(Path(name))
-    with contextlib.suppress(Exception):  # files may be kept elsewhere
-        return stored_tensors(Path(cached_file(name, "config.json")).parent)
+    try:
+        return stored_tensors(Path(cached_in_hub(name, "config.json") or name).parent)
+    except Exception as error:  # files may be kept elsewhere
+        check_api(error)
     return sorted(info["unexpected_keys"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nash_swarm.models.architectures import prepare
+from nash_swarm.models.experts import prepare
 from nash_swarm.models.offload import checkpoint_of
 
 _ROWS = 8

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from nash_swarm.compat.hf import class_names
 from nash_swarm.errors import UsageError
 
 _ANSWERS = ("Classification", "QuestionAnswering", "MultipleChoice", "NextSentencePrediction")
@@ -22,17 +23,16 @@ def auto_class(config: Any) -> Any:
         UsageError: it was saved with a head that answers questions of its own.
     """
     import transformers
-    from transformers.models.auto import modeling_auto as auto
 
     if getattr(config, "is_encoder_decoder", False):
         return transformers.AutoModelForSeq2SeqLM
     saved = (getattr(config, "architectures", None) or [""])[0]
     if saved.endswith(_ANSWERS):
         raise UsageError(f"a {saved} neither writes text nor is an encoder alone")
-    if saved.endswith("ForPreTraining") and saved not in _classes(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+    if saved.endswith("ForPreTraining") and saved not in _classes(class_names("CAUSAL_LM")):
         return transformers.AutoModel
-    encoders = _classes(auto.MODEL_MAPPING_NAMES) | _classes(auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-    if saved in encoders - _classes(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+    encoders = _classes(class_names("")) | _classes(class_names("MASKED_LM"))
+    if saved in encoders - _classes(class_names("CAUSAL_LM")):
         return transformers.AutoModel
     return transformers.AutoModelForCausalLM
 
@@ -43,9 +43,7 @@ def text_part(config: Any) -> Any:
     Text reaches nothing else of such a model. Those whose causal class in transformers is that of their language model
     already, or that transformers has no class of a language model alone for, are among the others.
     """
-    from transformers.models.auto import modeling_auto as auto
-
-    causal = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    causal = class_names("CAUSAL_LM")
     try:
         text = config.get_text_config()
     except (AttributeError, ValueError):  # it has several

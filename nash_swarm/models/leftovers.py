@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from nash_swarm.compat.hf import renamer
+
 _REMADE = re.compile(r"(inv_freq|position_ids|token_type_ids|masked_bias|(attn|attention)\.bias|num_batches_tracked)$")
 """Buffers that older checkpoints hold and that every model computes for itself."""
 _OF_TEXT = re.compile(r"^(?:model\.)?(?:language_model|text_model)\.(?:model\.)?")
@@ -19,16 +21,6 @@ def text_name(key: str) -> str:
     return _OF_TEXT.sub("", key)
 
 
-def conversions(model: Any) -> tuple[list[Any], list[Any]]:
-    """transformers' rules for a model's stored names: those that only rename, and those that compute something."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming
-
-    transforms = get_model_conversion_mapping(model)
-    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
-    return renamings, [transform for transform in transforms if not isinstance(transform, WeightRenaming)]
-
-
 def left_behind(model: Any, stored: Iterable[str], *, text_only: bool = False) -> tuple[str, ...]:
     """Groups of stored tensors that a model has no place for, each with their number, as a reader is told.
 
@@ -37,15 +29,13 @@ def left_behind(model: Any, stored: Iterable[str], *, text_only: bool = False) -
         stored: names of the tensors in its files.
         text_only: the model is the part for text of what is stored, see `text_name`.
     """
-    from transformers.core_model_loading import rename_source_key
-
-    renamings, converters = conversions(model)
+    renamed = renamer(model)
     own = set(model.state_dict())
     prefix = f"{model.base_model_prefix}."
     unused: list[str] = []
     used_prefixes = {part for name in own for part in _prefixes(name)}
     for key in stored:
-        name, _ = rename_source_key(text_name(key) if text_only else key, renamings, converters)
+        name, _ = renamed(text_name(key) if text_only else key)
         if any(variant in own for variant in (name, name.removeprefix(prefix), prefix + name)):
             used_prefixes |= set(_prefixes(key))
         elif not _REMADE.search(key):

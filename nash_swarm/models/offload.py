@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from nash_swarm.compat.hf import renamer
+from nash_swarm.compat.torch_names import tables
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.models.decoding import Coded, find_coded, forget_quantization, read_plain
 from nash_swarm.models.folders import stored_tensors
 from nash_swarm.models.kinds import text_part
-from nash_swarm.models.leftovers import conversions, text_name
+from nash_swarm.models.leftovers import text_name
 from nash_swarm.models.skeletons import skeleton
 from nash_swarm.models.walk import find_blocks
 
@@ -194,13 +196,11 @@ def _under_their_names(
     model: Any, stored: Mapping[str, tuple[Path, tuple[int, ...]]], text_only: bool
 ) -> dict[str, tuple[Path, tuple[int, ...], str]]:
     """File, shape and stored name of tensors, by what transformers calls them; without those that it would compute."""
-    from transformers.core_model_loading import rename_source_key
-
-    renamings, converters = conversions(model)
+    renamed = renamer(model)
     found = {}
     for key, (file, shape) in stored.items():
-        name, converted = rename_source_key(text_name(key) if text_only else key, renamings, converters)
-        if converted is None:
+        name, converted = renamed(text_name(key) if text_only else key)
+        if not converted:
             found[name] = (file, shape, key)
     return found
 
@@ -243,8 +243,8 @@ def _own(module: nn.Module) -> list[torch.Tensor]:
 def _without_memory(top: nn.Module) -> Iterator[tuple[dict[str, Any], str, torch.Tensor]]:
     """Table and key of every tensor at `top` and below it that has no memory."""
     for module in top.modules():
-        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for table in tables:
+        parameters, buffers, _ = tables(module)
+        for table in (parameters, buffers):
             for key, tensor in list(table.items()):
                 if tensor is not None and tensor.is_meta:
                     yield table, key, tensor

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from nash_swarm import arguments
-from nash_swarm.models.architectures import prepare
+from nash_swarm.models.experts import prepare
 from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.offload import Checkpoint, checkpoint_of, require_in_memory
 from nash_swarm.models.tasks import Task, task_of

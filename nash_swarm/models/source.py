@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import os
 import warnings
 from dataclasses import dataclass, replace
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nash_swarm import extras
+from nash_swarm.compat.versions import check_api
 from nash_swarm.errors import DataError, LeftOutWarning, UsageError
 from nash_swarm.files.companions import Companions, companions_of
 from nash_swarm.files.folders import Kind
@@ -21,6 +20,7 @@ from nash_swarm.game.budget import parse_size
 from nash_swarm.models.hub import fetch_companions, find_on_hub
 from nash_swarm.models.kinds import auto_class, text_part
 from nash_swarm.models.memory import WORKING_MEMORY, available_memory, memory_needed
+from nash_swarm.models.quiet import quiet_transformers
 from nash_swarm.models.tokenizing import folder_tokenizer
 from nash_swarm.names import BUILT_IN as BUILT_IN
 
@@ -143,6 +143,7 @@ def _from_gguf(folder: Path, file: str, name: str, note: str) -> Source:
     except DataError:
         raise
     except Exception as error:  # the GGUF reader raises whatever its bytes make it trip over
+        check_api(error)
         raise DataError(f"cannot read {name} as GGUF: {_first_line(error)}") from error
     # transformers marks a dequantized GGUF model as quantized and then refuses to save it
     model.hf_quantizer = None
@@ -173,6 +174,7 @@ def _from_disk(path: Path, name: str, trust_remote_code: bool, limit: int | None
     except (UsageError, DataError):
         raise
     except Exception as error:  # transformers raises many kinds for what is one thing to a user
+        check_api(error)
         raise DataError(f"cannot read {name} block by block: {_first_line(error)}") from error
     floor = WORKING_MEMORY + 2 * largest_part(model)
     if limit is not None and limit < floor:
@@ -233,6 +235,7 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
     except (UsageError, DataError):
         raise
     except Exception as error:  # transformers raises many kinds for what is one thing to a user
+        check_api(error)
         raise DataError(
             f"cannot load a language model from {name!r} (a directory or hub id with safetensors weights): "
             f"{_first_line(error)}"
@@ -245,34 +248,6 @@ def _from_transformers(name: str, trust_remote_code: bool) -> Source:
     beside = Companions() if folder is None else companions_of(folder)
     tokenizer = None if folder is None else folder_tokenizer(folder, trust_remote_code=trust_remote_code)
     return Source(model.eval(), tokenizer, _public(name), note, beside.files, (*left_out, *beside.told()))
-
-
-class quiet_transformers:
-    """Context that keeps transformers' bars and warnings out of ours, and puts its settings back.
-
-    Args:
-        gguf: a GGUF file is read, whose bar ignores transformers' switch: nothing is printed on standard error. Errors
-            are raised, not printed, so nothing is lost; warnings are.
-    """
-
-    def __init__(self, *, gguf: bool = False) -> None:
-        self._stderr = contextlib.redirect_stderr(io.StringIO()) if gguf else contextlib.nullcontext()
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self._verbosity, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        self._stderr.__enter__()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        self._stderr.__exit__(None, None, None)
-        logging.set_verbosity(self._verbosity)
-        if self._bars:
-            logging.enable_progress_bar()
 
 
 def _public(name: str) -> str:

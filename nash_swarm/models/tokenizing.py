@@ -8,9 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nash_swarm.compat.versions import check_api
 from nash_swarm.errors import DataError
 from nash_swarm.files.companions import VOCABULARY, companions_of, tokenizer_files
 from nash_swarm.files.folders import is_pointer, pointer_problem
+from nash_swarm.models.quiet import quiet_transformers
 
 _LIBRARIES = (("sentencepiece", "sentencepiece"), ("tiktoken", "tiktoken"), ("protobuf", "google.protobuf"))
 """What transformers needs for some tokenizers and does not bring: the package, and the module it has."""
@@ -25,8 +27,6 @@ def folder_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
-    from nash_swarm.models.source import quiet_transformers
-
     files = tokenizer_files(companions_of(folder).files)
     try:
         with quiet_transformers():
@@ -34,6 +34,7 @@ def folder_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
                 folder, local_files_only=True, trust_remote_code=trust_remote_code
             )
     except Exception as error:  # transformers and tokenizers raise whatever the files make them trip over
+        check_api(error)
         if not files:  # a model without a tokenizer is fine as long as token ids are given
             return None
         raise DataError(_cause(folder, files, error)) from error
@@ -105,6 +106,7 @@ def _damage(file: Path) -> str:
     try:
         Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises plain exceptions
+        check_api(error)
         return f"{file} is damaged or of a newer release of tokenizers: {str(error).strip().splitlines()[0]}"
     return ""
 

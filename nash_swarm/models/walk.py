@@ -100,7 +100,7 @@ def find_matrices(model: Any, scope: Scope = "model") -> list[Matrix]:
     Raises:
         UsageError: unknown scope, or nothing is in it.
     """
-    from transformers.pytorch_utils import Conv1D
+    from transformers import Conv1D
 
     if scope not in SCOPES:
         raise UsageError(f"unknown scope {scope!r}; choose one of {', '.join(SCOPES)}")

@@ -16,7 +16,7 @@ from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
 from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
-from nash_swarm.models.architectures import prepare
+from nash_swarm.models.experts import prepare
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
 from nash_swarm.names import (
     DEFAULT_GRANULARITY,

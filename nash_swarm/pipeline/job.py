@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import nash_swarm
 from nash_swarm import arguments, registry
 from nash_swarm.calibration.text import Part, Text, hint_at_text, load_text, sample_windows, shortage, warn_left_out
 from nash_swarm.damage.base import DamageEstimator
@@ -110,7 +109,7 @@ class Job:
         """All that determines the game but the model, JSON values."""
         measuring = self.recipe.measuring
         return {
-            "version": nash_swarm.__version__, "damage": [self.estimator.name, asdict(self.estimator)],
+            "version": VERSION, "damage": [self.estimator.name, asdict(self.estimator)],
             **asdict(self.recipe.cut), "text": [self.text.source, self.text.digest], "windows": measuring.windows,
             "length": measuring.length, "seed": self.recipe.seed, "name": self.source.name,
             "files": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in self.source.files],

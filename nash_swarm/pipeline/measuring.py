@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import nash_swarm
 from nash_swarm import arguments, registry
 from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.calibration.streaming import check_tokens, token_windows
@@ -34,7 +33,7 @@ from nash_swarm.models.offload import resident
 from nash_swarm.models.reference import ReferenceModel
 from nash_swarm.models.tasks import Prediction
 from nash_swarm.models.walk import check_weights
-from nash_swarm.names import Granularity, Levels, Scope
+from nash_swarm.names import VERSION, Granularity, Levels, Scope
 from nash_swarm.pipeline.agents import Agents, find_agents
 from nash_swarm.pipeline.gathering import gather
 from nash_swarm.pipeline.pieces import Piece, Pieces
@@ -141,7 +140,7 @@ def measure(
     finished = None
     if pieces is not None:
         values = [
-            nash_swarm.__version__, estimator.name, registry.origin("damage", estimator.name), asdict(estimator),
+            VERSION, estimator.name, registry.origin("damage", estimator.name), asdict(estimator),
             agents.strategies, [asdict(tensor) for tensor in agents.tensors], [model_digest(reference)],
             None if calibration is None else array_digest(calibration.tokens),
             {},

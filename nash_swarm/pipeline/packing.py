@@ -28,19 +28,11 @@ from nash_swarm.models.reference import ReferenceModel
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.names import ACTIVATIONS, DEFAULT_QUANTIZER
 from nash_swarm.progress import Work, working
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.quantizers.rounding.hessian import reordered
-from nash_swarm.quantizers.runtime.modules import (
-    PackedEmbedding,
-    PackedLinear,
-    PackedWeight,
-    TiedHead,
-    TiedLookup,
-    in_place_of,
-    set_activations,
-)
+from nash_swarm.quantizers.runtime.assemble import build_module, build_tied
+from nash_swarm.quantizers.runtime.modules import set_activations
 
 
 def pack(
@@ -211,36 +203,6 @@ class _Work:
         for matrix in matrices:
             module = self.model.get_submodule(matrix.name)
             module.packed = mapped(module.packed, checkpoint.scratch)
-
-
-def build_module(
-    layout: TensorLayout, strategies: tuple[int, ...], size: int, original: nn.Module, *, bias: bool | None = None
-) -> PackedWeight:
-    """The empty packed module for a layout.
-
-    Args:
-        layout, strategies, size: see `PackedWeight`.
-        original: the module it replaces.
-        bias: whether there is one; as in `original` by default.
-    """
-    if layout.kind in ("embedding", "tied"):
-        return in_place_of(original, PackedEmbedding(layout, strategies, size))
-    return PackedLinear(layout, strategies, size, _has_bias(original) if bias is None else bias)
-
-
-def build_tied(embedding: nn.Module, original: nn.Module) -> nn.Module:
-    """What takes the place of a module that shares the weight of a packed embedding."""
-    assert isinstance(embedding, PackedEmbedding)
-    if isinstance(original, nn.Embedding):
-        return in_place_of(original, TiedLookup(embedding))
-    head = TiedHead(embedding, bias=_has_bias(original))
-    if head.bias is not None:
-        head.bias = original.bias  # type: ignore[assignment]
-    return head
-
-
-def _has_bias(module: nn.Module) -> bool:
-    return getattr(module, "bias", None) is not None
 
 
 def _matched(model: Any, allocation: Allocation) -> dict[str, Matrix]:

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+from nash_swarm.compat.hf import mark_initialized
+from nash_swarm.compat.torch_names import without_subclasses, wrapper_subclass
+
 _plain: Any = torch.Tensor
 _FACTS = {
     fact.__get__
@@ -29,17 +32,16 @@ class DenseOnDemand(torch.Tensor):
     @classmethod
     def of(cls, dense: Callable[[], torch.Tensor], shape: tuple[int, int], like: torch.Tensor) -> DenseOnDemand:
         """The matrix that `dense` returns: float32 of `shape` (rows, columns), on the device of `like`."""
-        made: DenseOnDemand = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=like.device)
+        made: DenseOnDemand = wrapper_subclass(cls, shape, dtype=torch.float32, device=like.device)
         made._dense = dense
-        # transformers fills what lacks this mark with random numbers, here those of a copy
-        made._is_hf_initialized = True  # type: ignore[attr-defined]
+        mark_initialized(made)  # or a copy is filled
         return made
 
     @classmethod
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        with torch._C.DisableTorchFunctionSubclass():
+        with without_subclasses():
             if func in _FACTS:
                 return func(*args, **(kwargs or {}))
             return func(*_unpacked(args), **_unpacked(kwargs or {}))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
+from nash_swarm.compat.classes import combined
+from nash_swarm.compat.torch_names import copy_buffers
 from nash_swarm.errors import UsageError
 from nash_swarm.names import ACTIVATIONS
 from nash_swarm.quantizers.formats.native import description
@@ -210,28 +211,16 @@ def in_place_of(original: nn.Module, module: Lookup) -> Lookup:
     ours: Any = type(module)
     if theirs is nn.Embedding or not isinstance(original, nn.Embedding):
         return module
-    module.__class__ = _between(theirs, ours)
+    module.__class__ = combined(theirs, ours, _facts)
     kept = vars(module)
     for name, value in vars(original).items():
         kept.setdefault(name, value)
-    for name, buffer in original._buffers.items():
-        module.register_buffer(name, buffer, persistent=name not in original._non_persistent_buffers_set)
+    copy_buffers(original, module)
     return module
 
 
-@cache
-def _between(theirs: Any, ours: Any) -> Any:
-    return type(f"Packed{theirs.__name__}", (theirs, ours), {"weight": ours.weight, "__reduce__": _reduce})
-
-
-def _reduce(module: nn.Module) -> tuple[Any, ...]:
-    # the class has no name that could be pickled
-    return _blank, type(module).__bases__, vars(module)
-
-
-def _blank(theirs: Any, ours: Any) -> Any:
-    made = _between(theirs, ours)
-    return made.__new__(made)
+def _facts(theirs: Any, ours: Any) -> tuple[str, dict[str, Any]]:
+    return f"Packed{theirs.__name__}", {"weight": ours.weight}
 
 
 class TiedHead(nn.Module):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from nash_swarm.compat.torch_names import dispatch_modes, profiling, tracing, transforms
 from nash_swarm.quantizers.formats.native import description
 from nash_swarm.quantizers.runtime import dense as unpacked
 from nash_swarm.quantizers.runtime import products
@@ -81,12 +82,6 @@ def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ..
 
 torch.library.register_autograd(f"{_NAMESPACE}::linear", _backward, setup_context=_remember)
 
-_torch: Any = torch._C
-_dispatch_modes = _torch._len_torch_dispatch_stack
-_transforms = _torch._functorch.peek_interpreter_stack
-_tracing = _torch._is_tracing
-_profiling = _torch._autograd._profiler_enabled
-
 _linear = torch.ops.nash_swarm.linear.default
 _multiply = torch.ops.nash_swarm.multiply.default
 dense = torch.ops.nash_swarm.dense.default
@@ -125,8 +120,8 @@ def nobody_watches(x: torch.Tensor, packed: torch.Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and x.is_cpu
         and packed.is_cpu
-        and not _dispatch_modes()
-        and _transforms() is None
-        and not _tracing()
-        and not _profiling()
+        and not dispatch_modes()
+        and transforms() is None
+        and not tracing()
+        and not profiling()
     )

@@ -17,7 +17,7 @@ import nash_swarm as ns
 from nash_swarm.artifacts.accounting import REPORT_BYTES
 from nash_swarm.artifacts.packed_model import counted_bytes
 from nash_swarm.errors import CalibrationWarning, UsageError
-from nash_swarm.models.architectures import prepare
+from nash_swarm.models.experts import prepare
 from nash_swarm.models.kinds import auto_class
 from nash_swarm.models.tasks import task_of
 from nash_swarm.models.walk import find_matrices

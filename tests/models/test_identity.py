@@ -21,7 +21,7 @@ import nash_swarm as ns
 from nash_swarm.artifacts.packed_model import read_report
 from nash_swarm.cli.evaluating import check_reference
 from nash_swarm.errors import NashSwarmWarning, UsageError
-from nash_swarm.models.architectures import prepare
+from nash_swarm.models.experts import prepare
 from nash_swarm.models.identity import weights_digest
 from nash_swarm.models.offload import offloaded
 from nash_swarm.models.source import load_source

@@ -14,7 +14,7 @@ from support.bench import Bench
 
 import nash_swarm as ns
 from nash_swarm.errors import CalibrationWarning, UsageError
-from nash_swarm.models.architectures import prepare
+from nash_swarm.models.experts import prepare
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.models.tasks import task_of
 from nash_swarm.pipeline.tuning import tune

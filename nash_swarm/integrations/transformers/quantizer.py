@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-# not from transformers.quantizers: that package is still being imported when this module is
-from transformers.quantizers.auto import register_quantization_config, register_quantizer
-from transformers.quantizers.base import HfQuantizer
-from transformers.utils.quantization_config import QuantizationConfigMixin
-
 from nash_swarm.artifacts.accounting import config_values
 from nash_swarm.artifacts.checks import check_files
 from nash_swarm.artifacts.facts import PackedModel
 from nash_swarm.artifacts.packed_config import METHOD, PackedConfig, config_digest
+from nash_swarm.compat.hf import keep_tied, tied_weights
+from nash_swarm.compat.hf_quantizer import (
+    ModelQuantizer,
+    QuantizationConfigMixin,
+    register_quantization_config,
+    register_quantizer,
+)
 from nash_swarm.engine.swap import quicken
 from nash_swarm.errors import DataError, SlowerWarning, UsageError
 from nash_swarm.models.bounds import check_buffers
@@ -25,8 +28,8 @@ from nash_swarm.models.experts import open_experts
 from nash_swarm.models.folders import stored_tensors
 from nash_swarm.models.kinds import auto_class
 from nash_swarm.names import ACTIVATIONS
-from nash_swarm.pipeline.packing import build_module, build_tied
 from nash_swarm.quantizers.runtime.arena import settle
+from nash_swarm.quantizers.runtime.assemble import build_module, build_tied
 from nash_swarm.quantizers.runtime.modules import PackedWeight, set_activations
 
 
@@ -56,7 +59,7 @@ class NashSwarmConfig(QuantizationConfigMixin):
 
 
 @register_quantizer(METHOD)
-class NashSwarmQuantizer(HfQuantizer):
+class NashSwarmQuantizer(ModelQuantizer):
     """Builds the packed modules before the weights are read, and reads only files whose every byte checks out."""
 
     requires_calibration = True
@@ -70,19 +73,24 @@ class NashSwarmQuantizer(HfQuantizer):
         """Packed weights do not train, but adapters beside them do (`nash_swarm.integrations.peft`)."""
         return True
 
-    def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    def tensors(self, model: Any) -> dict[str, torch.Tensor]:
         """What `save_pretrained` writes: 16-bit tensors as 16 bits, although the model computes in float32."""
         from nash_swarm.artifacts.packed_model import stored_tensors
 
-        return stored_tensors(model, self.quantization_config.packed), {}
+        return stored_tensors(model, self.quantization_config.packed)
 
-    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+    def before_weights(self, model: Any, files: Sequence[Path]) -> None:
+        """Put packed modules where config.json has them.
+
+        Raises:
+            DataError: they do not fit the architecture or the files.
+            UsageError: see `_check_class`.
+        """
         packed: PackedConfig = self.quantization_config.packed
-        files = kwargs.get("checkpoint_files")
         if files:
-            check_folder(Path(files[0]).parent)
+            check_folder(files[0].parent)
             check_files(files, packed)
-            check_buffers(model, sum(Path(file).stat().st_size for file in files))
+            check_buffers(model, sum(file.stat().st_size for file in files))
         dtype = next(iter(model.parameters())).dtype
         open_experts(model)
         _check_class(model, packed)
@@ -99,11 +107,15 @@ class NashSwarmQuantizer(HfQuantizer):
                 model.set_submodule(path, build_tied(model.get_submodule(embedding), original))
         _check_complete(model, packed)
         if files:
-            _check_shapes(model, packed, Path(files[0]).parent)
+            _check_shapes(model, packed, files[0].parent)
         _untie(model)
-        return model
 
-    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+    def after_weights(self, model: Any) -> None:
+        """Check the packed bytes, and make the model quick.
+
+        Raises:
+            DataError: the bytes are damaged.
+        """
         packed: PackedConfig = self.quantization_config.packed
         settle(model)
         for module in model.modules():
@@ -119,7 +131,6 @@ class NashSwarmQuantizer(HfQuantizer):
             )
         model.nash_swarm_packed = PackedModel(packed.scope, packed.parameters, dict(packed.heads))
         model.config.quantization_config.owner = model.config
-        return model
 
 
 def _has(packed: PackedConfig, child: str) -> bool:
@@ -158,7 +169,7 @@ def _check_place(model: Any, name: str, rows: int, columns: int) -> Any:
 def _check_complete(model: Any, packed: PackedConfig) -> None:
     stored = {f"{name}.packed" for name in packed.tensors} | set(packed.dense)
     # of weights that are tied to each other only one is on disk
-    tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
+    tied = tied_weights(model)
     tied |= {source: target for target, source in tied.items()}
     for name in model.state_dict():
         if name not in stored and tied.get(name) not in stored:
@@ -187,16 +198,14 @@ def _check_shapes(model: Any, packed: PackedConfig, folder: Path) -> None:
 def _untie(model: Any) -> None:
     """Have transformers tie nothing that is packed: what was tied to a packed matrix uses that one already."""
     for name, module in model.named_modules():
-        if keys := getattr(module, "all_tied_weights_keys", None):
+        if keys := tied_weights(module):
             prefix = f"{name}." * bool(name)
-            module.all_tied_weights_keys = {
+            own = {
                 target: source
                 for target, source in keys.items()
                 if _is_own(model, prefix + target) and _is_own(model, prefix + source)
             }
-            if not module.all_tied_weights_keys:
-                # what a later `tie_weights()` goes by; the class's table stays as it is
-                module._tied_weights_keys = {}
+            keep_tied(module, own)
 
 
 def _is_own(model: Any, path: str) -> bool:

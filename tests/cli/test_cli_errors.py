@@ -120,9 +120,9 @@ def test_a_budget_that_cannot_be_met_is_refused_before_anything_is_measured(
 def test_rules_that_cannot_hold_are_refused_before_anything_is_measured(
     options: list[Any], words: list[str], bench: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nash_swarm.pipeline import compressing
+    from nash_swarm.pipeline import job
 
-    monkeypatch.delattr(compressing, "measure")
+    monkeypatch.delattr(job, "measure")
     told = command("compress", bench.model, *options, "--granularity", "tile", "-o", tmp_path / "out")
     _fails(told, 2, *words)
 

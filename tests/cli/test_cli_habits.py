@@ -147,6 +147,9 @@ def test_help_is_whole_in_80_columns(name: str, command: Any, monkeypatch: pytes
     assert "…" not in told, "something is cut off"
     shown = set(re.split(r"[\s│╭╮╰╯─]+", told))
     for option in COMMANDS[name].params:
+        if getattr(option, "hidden", False):  # the former name of another one
+            assert not set(option.opts) & shown
+            continue
         assert {part for part in [*option.opts, *option.secondary_opts] if part.startswith("-")} <= shown
         broken = set((getattr(option, "help", None) or "").split()) - shown
         assert not broken, f"{option.name}: broken words {broken}"
@@ -245,3 +248,12 @@ def test_what_is_printed_as_it_is_written_is_the_text(stages: Any, command: Any)
     assert command(*asked).out == text + "\n"
     stop = text[5:8]
     assert command(*asked, "--stop", stop, "--stop", "never").out == text[: text.find(stop)] + "\n"
+
+
+def test_the_former_name_of_baselines_is_taken(bench: Any, command: Any, tmp_path: Path) -> None:
+    how = ("compress", bench.model, "--bits", 6, "--text", bench.text, "--windows", 2, "--eval-windows", 0, "-o")
+    for option in ("--no-contest", "--no-baselines"):
+        told = command(
+            *how, tmp_path / option.strip("-"), "--damage", "magnitude", "--quantizer", "rtn", option, "--json"
+        )
+        assert told.code == 0 and json.loads(told.out)["trial_kl"] == {}, told.err

@@ -40,7 +40,8 @@ from nash_swarm.quantizers.runtime.cpu.matmul import Runner
 from nash_swarm.quantizers.runtime.cpu.prepared import prepare
 from nash_swarm.quantizers.runtime.cpu.simd import paths
 from nash_swarm.quantizers.runtime.cpu.simd.vectors import add_floats, load_floats, prefetch, store_floats
-from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled, share_rows
+from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled
+from nash_swarm.sharing import share_rows
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 SHARES = (0.20, 0.35, 0.25, 0.10, 0.06, 0.04)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nash_swarm.compiling import njit
 from nash_swarm.game.arena import Arena, Sums, dot
-from nash_swarm.game.spans import over_spans
+from nash_swarm.sharing import over_spans
 
 _NOISE = 2.0**-40
 """A gain below this share of the terms it is the difference of is rounding of the fields."""

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from nash_swarm.compiling import njit
 from nash_swarm.game.demand import totals
 from nash_swarm.game.exchange import best_exchange
-from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables
+from nash_swarm.sharing import over_spans
 
 _POOL = 1 << 14
 """Agents a round of trades is played among."""

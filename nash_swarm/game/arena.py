@@ -21,8 +21,8 @@ from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.demand import Point, totals
-from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables, readonly
+from nash_swarm.sharing import over_spans
 
 Sums = npt.NDArray[np.float64]
 """One vector of the coupling's rank for each community."""

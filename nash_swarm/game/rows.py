@@ -15,9 +15,9 @@ from nash_swarm.errors import UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.demand import Point, totals
 from nash_swarm.game.interaction import Choices
-from nash_swarm.game.spans import SPAN, over_spans
 from nash_swarm.game.stencil import Stencil
 from nash_swarm.game.tables import Tables, readonly
+from nash_swarm.sharing import SPAN, over_spans
 
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from nash_swarm.quantizers.formats.native import description
 from nash_swarm.quantizers.runtime import buffers
-from nash_swarm.quantizers.runtime.cpu.workers.threads import Work, share_rows
+from nash_swarm.sharing import share_rows
 
 
 def dense(packed: torch.Tensor, matrix: str) -> torch.Tensor:
@@ -50,7 +51,7 @@ def _unpack(packed: torch.Tensor, matrix: str, wanted: npt.NDArray[np.int64]) ->
     memory = packed.detach().cpu()
     found = buffers.find(memory, matrix)
     out = torch.empty(len(wanted), found.columns)
-    kernel: Work
+    kernel: Any
     if found.prepared is not None:
         from nash_swarm.quantizers.runtime.cpu.gathering import gather
 

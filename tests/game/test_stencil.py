@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from support.games import make_game
 from support.stencils import as_coupling, coupled_rows, every_profile
 
+from nash_swarm import sharing
 from nash_swarm.damage.neighbours import chain_order, neighbour_correlation
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.game import BitGame, Budget, Stencil, rows, spans
+from nash_swarm.game import BitGame, Budget, Stencil, rows
 from nash_swarm.game.arena import Arena
 from nash_swarm.game.certificate import certify
 from nash_swarm.game.chains import best_profile
@@ -105,7 +106,7 @@ def test_results_do_not_depend_on_patches(monkeypatch: pytest.MonkeyPatch) -> No
     price = float(game.damage.mean() / 3)
     whole = best_profile(Rows.of(game), price, choices)
     monkeypatch.setattr(rows, "SPAN", 7)
-    monkeypatch.setattr(spans, "SPAN", 7)
+    monkeypatch.setattr(sharing, "SPAN", 7)
     assert len(Rows.of(game).patches()) == 8
     parts = best_profile(Rows.of(game), price, other)
     assert np.array_equal(choices, other)

@@ -26,6 +26,10 @@ PROTOCOLS = ("nash-swarm", "original")
 ACTIVATIONS = ("int8", "fp32")
 """How inputs of packed matrices are rounded; the first unless told otherwise."""
 
+Mode = Literal["int8", "int16", "fp32"]
+"""How a packed matrix takes its inputs: rounded to int8 per group of columns and token; as the sum of two such
+roundings, of the input and of what the first leaves over; or as they are."""
+
 DEFAULT_SOLVER = "nash-swarm"
 """Who allocates unless somebody else is asked for."""
 DEFAULT_GRANULARITY: Granularity = "tile"

@@ -1,4 +1,4 @@
-"""Names to classes: solvers, quantizers and damage estimators, ours and third parties', all through entry points."""
+"""Names to classes: solvers, quantizers, damage estimators and backends, ours and third parties', by entry points."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from nash_swarm.errors import UsageError
 
-Room = Literal["solvers", "quantizers", "damage"]
+Room = Literal["solvers", "quantizers", "damage", "backends"]
 _registered: dict[tuple[Room, str], type[Any]] = {}
 
 

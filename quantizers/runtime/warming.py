@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 import torch
 
-from nash_swarm.names import Granularity
+from nash_swarm.names import Granularity, Mode
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
@@ -20,7 +20,6 @@ from nash_swarm.quantizers.runtime.cpu.fused import decoder_layer, decoder_stack
 from nash_swarm.quantizers.runtime.cpu.simd import paths
 from nash_swarm.quantizers.runtime.cpu.workers import openmp
 from nash_swarm.quantizers.runtime.modules import PackedEmbedding, PackedLinear
-from nash_swarm.quantizers.runtime.multiplier import Mode
 
 _ROWS, _COLUMNS, _WIDTH = 32, 64, 4
 

@@ -8,16 +8,12 @@ from functools import cache
 from nash_swarm.compiling import njit
 from nash_swarm.quantizers.runtime.cpu.activation_rounding import quantize
 from nash_swarm.quantizers.runtime.cpu.descriptor import CODES, TILES
-from nash_swarm.quantizers.runtime.cpu.simd.paths import AVX2, AVX512VNNI, GENERIC
 from nash_swarm.quantizers.runtime.cpu.simd.vectors import load_long
 from nash_swarm.quantizers.runtime.cpu.sixteen_tokens import TOKENS
 from nash_swarm.quantizers.runtime.cpu.tiles import multiply
+from nash_swarm.quantizers.runtime.cpu.tuning import FLOAT_TOKENS_AT_ONCE, TOKENS_AT_ONCE
 
 Kernel = Callable[[int, int, int, int, int, int, int, int, int], None]
-
-TOKENS_AT_ONCE = {AVX512VNNI: 16, AVX2: 4, GENERIC: 2}
-"""Tokens whose integer sums fit the registers of a path."""
-_FLOAT_TOKENS_AT_ONCE = {AVX512VNNI: 4, AVX2: 1, GENERIC: 1}
 
 
 @cache
@@ -28,7 +24,7 @@ def kernel(path: int, exact: bool) -> Kernel:
     writes rows of tiles `first:past` of out, float32 (tokens, rows). If out is 0, rounds runs `first:past` of 16 tokens
     and does no more. Releases the GIL; ranges may be done by different threads, each with a `work` of its own.
     """
-    lanes, float_lanes = TOKENS_AT_ONCE[path], _FLOAT_TOKENS_AT_ONCE[path]
+    lanes, float_lanes = TOKENS_AT_ONCE[path], FLOAT_TOKENS_AT_ONCE[path]
     as_they_are = int(exact)
 
     # these four are cells of the closure, which Numba's disk cache tells apart

@@ -1,12 +1,16 @@
 """Numba's `njit` with a cache that works where neither the package's folder nor the user's home can be written.
 
-Numba gives up on a function, at import, if it finds no folder that it could write compiled code to.
+Numba gives up on a function, at import, if it finds no folder that it could write compiled code to. And its cache
+watches only the file that a function stands in, while functions and constants of other files are compiled into it: here
+compiled code is valid as long as the file is unchanged, and all files of its package that it imports, directly or not.
+Only imports at the top of a file count, and only absolute ones.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -19,6 +23,9 @@ from numba.core import caching, config
 
 from nash_swarm.compiled_places import places_of
 from nash_swarm.errors import SlowerWarning, UsageError
+
+_OURS = __name__.partition(".")[0]
+_IMPORT = re.compile(r"^(?:from ([\w.]+) import (\([^)]*\)|.*)|import ([\w.]+))", re.MULTILINE)
 
 
 def njit(*signature: Any, **options: Any) -> Any:
@@ -57,15 +64,14 @@ class _Locator:
     def __init__(self, function: Any, source: Path) -> None:
         self._py_file = inspect.getfile(function)  # under Numba's name, for its warnings
         self._line = function.__code__.co_firstlineno
-        self._source = source
+        self._source, self._package = source, (function.__module__ or "").partition(".")[0]
         self.places = places_of(Path(self._py_file).absolute().parent, config.CACHE_DIR)
 
     def get_cache_path(self) -> str:
         return str(self.places.read[-1].folder)
 
     def get_source_stamp(self) -> str:
-        status = self._source.stat()
-        return _digest(self._source, status.st_mtime_ns, status.st_size)
+        return source_stamp(self._source, self._package)
 
     def get_disambiguator(self) -> str:
         return str(self._line)
@@ -151,9 +157,27 @@ def _source(function: Any) -> Path | None:
 
 
 @once
-def _digest(path: Path, changed: int, size: int) -> str:
-    """Of a file's bytes; the other two, its status, only tell files of different times apart."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def source_stamp(source: Path, package: str) -> str:
+    """Digest of a file and of the loaded modules of these packages, `package` and ours, that it imports, and so on."""
+    todo, digests = [source], dict[Path, str]()
+    while todo:
+        path = todo.pop()
+        if path not in digests:
+            digests[path], imported = _read_source(path)
+            names = [name for name in imported if name.partition(".")[0] in (package, _OURS)]
+            todo += [Path(file) for name in names if (file := getattr(sys.modules.get(name), "__file__", None))]
+    return hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()
+
+
+@once
+def _read_source(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Digest of a file's bytes, and the modules it may import: of `from a import b` these are a and a.b."""
+    content = path.read_bytes()
+    names = []
+    if path.suffix == ".py":
+        for module, taken, plain in _IMPORT.findall(content.decode(errors="replace")):
+            names += [plain] if plain else [module, *(f"{module}.{name}" for name in re.findall(r"\w+", taken))]
+    return hashlib.sha256(content).hexdigest(), tuple(names)
 
 
 @once

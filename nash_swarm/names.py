@@ -27,6 +27,10 @@ Precision = Literal["auto", "bfloat16", "float32"]
 ACTIVATIONS = ("int8", "fp32")
 """Types of the inputs of packed matrices; the first is the default."""
 
+Mode = Literal["int8", "int16", "fp32"]
+"""How a packed matrix takes its inputs: rounded to int8 per group of columns and token; as the sum of two such
+roundings, of the input and of what the first leaves over; or as they are."""
+
 DEFAULT_SOLVER = "nash-swarm"
 """Default of every `solver` argument and option."""
 DEFAULT_GRANULARITY: Granularity = "tile"

@@ -1,4 +1,4 @@
-"""Registry of plug-ins: classes of solvers, quantizers and damage estimators by name, from entry points."""
+"""Registry of plug-ins: classes of solvers, quantizers, damage estimators and backends by name, from entry points."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from nash_swarm.errors import UsageError
 
-Room = Literal["solvers", "quantizers", "damage"]
+Room = Literal["solvers", "quantizers", "damage", "backends"]
 _registered: dict[tuple[Room, str], type[Any]] = {}
 
 

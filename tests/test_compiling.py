@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -60,6 +61,8 @@ def close(*folders: Path) -> None:
 
 def load(source: Path) -> Any:
     """The module's function, as a new process would have it."""
+    for known in (compiling.source_stamp, compiling._read_source):
+        known.cache_clear()
     spec = importlib.util.spec_from_file_location("module", source / "module.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -189,6 +192,55 @@ def test_code_of_another_source_is_not_taken(source: Path) -> None:
     load(source)
     (source / "module.py").write_text(f"{MODULE}# what it calls has changed, say\n")
     assert not hits(load(source))
+
+
+USER = """
+from nash_swarm.compiling import njit
+from package.inner import (
+    middle as m,
+)
+
+@njit("int64(int64)", cache=True)
+def double(x):
+    return m.FACTOR * x
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "taken"), [("middle.py", False), ("far.py", False), ("other.py", True), ("lazy.py", True)]
+)
+def test_code_is_as_old_as_what_is_inlined(
+    changed: str, taken: bool, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a file imports at its top is, directly or not; what stands beside it or is imported later is not."""
+    inner = source / "package/inner"
+    inner.mkdir(parents=True)
+    (inner / "middle.py").write_text(
+        "from package.inner.far import FACTOR\n\ndef f():\n    import package.inner.lazy\n"
+    )
+    (inner / "far.py").write_text("FACTOR = 2\n")
+    for name in ("other", "lazy"):
+        (inner / f"{name}.py").write_text("")
+    (source / "package/user.py").write_text(USER)
+    monkeypatch.syspath_prepend(str(source))
+
+    def load_user() -> Any:
+        for name in [name for name in sys.modules if name.startswith("package")]:
+            del sys.modules[name]
+        for known in (compiling.source_stamp, compiling._read_source):
+            known.cache_clear()
+        importlib.import_module("package.inner.other")
+        importlib.import_module("package.inner.lazy")
+        return importlib.import_module("package.user").double
+
+    load_user()
+    assert hits(load_user()) == 1
+    with (inner / changed).open("a") as file:
+        file.write("# changed\n")
+    assert hits(load_user()) == taken
+    if changed == "far.py":
+        (inner / "far.py").write_text("FACTOR = 3\n# and of another size\n")
+        assert load_user()(5) == 15
 
 
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])

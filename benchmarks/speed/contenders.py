@@ -19,10 +19,11 @@ from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.base import Rounded
 from nash_swarm.quantizers.runtime.cpu.aligned import aligned_empty, whole_lines
-from nash_swarm.quantizers.runtime.cpu.matmul import Runner
-from nash_swarm.quantizers.runtime.cpu.prepared import prepare
+from nash_swarm.quantizers.runtime.cpu.matrix import prepare
+from nash_swarm.quantizers.runtime.cpu.product import Product
 from nash_swarm.quantizers.runtime.cpu.simd.vectors import add_floats, load_floats, prefetch, store_floats
-from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled, share_rows
+from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled
+from nash_swarm.sharing import share_rows
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 SHARES = (0.20, 0.35, 0.25, 0.10, 0.06, 0.04)
@@ -32,7 +33,7 @@ Task = Callable[[], object]
 
 
 class Weights:
-    """Copies of one matrix, each in memory of its own, and a runner for each."""
+    """Copies of one matrix, each in memory of its own, and a product for each."""
 
     def __init__(
         self, rows: int, columns: int, widths: int | str, room: int, path: str | None, mode: Any,
@@ -58,8 +59,8 @@ class Weights:
         size = whole_lines(len(tensor.buffer))
         copies = aligned_empty(-(-room // size) * size).reshape(-1, size)[:, : len(tensor.buffer)]  # as in a model
         copies[:] = tensor.buffer
-        self.runners = [Runner(prepare(dataclasses.replace(tensor, buffer=copy)), mode, path) for copy in copies]
-        prepared = self.runners[0].prepared
+        self.runners = [Product(prepare(dataclasses.replace(tensor, buffer=copy)), mode, path) for copy in copies]
+        prepared = self.runners[0].matrix
         self._turn = itertools.cycle(self.runners)
         self.read_bytes = tensor.code_bytes + prepared.table_bytes
         self.tiles = layout.row_tiles
@@ -67,7 +68,7 @@ class Weights:
     def task(self, x: torch.Tensor) -> Task:
         """Product with x, the next copy at every call."""
         runner, tokens = self.runners[0], len(x)
-        out = torch.empty(tokens, runner.prepared.layout.rows)
+        out = torch.empty(tokens, runner.matrix.layout.rows)
         room = [torch.empty(size(tokens), dtype=torch.uint8) for size in (runner.activation_bytes, runner.work_bytes)]
         addresses = (x.data_ptr(), out.data_ptr(), tokens, *(part.data_ptr() for part in room))
 
@@ -85,7 +86,7 @@ class Weights:
     def shared_task(self, x: torch.Tensor, python: bool = False) -> Task:
         """The same with the tiles shared out over torch's threads, if wanted by threads that need the GIL."""
         runner, tokens = self.runners[0], len(x)
-        out = torch.empty(tokens, runner.prepared.layout.rows)
+        out = torch.empty(tokens, runner.matrix.layout.rows)
         inputs = torch.empty(runner.activation_bytes(tokens), dtype=torch.uint8)
         work = torch.empty(runner.work_bytes(tokens), dtype=torch.uint8)
         smallest = 16

@@ -24,7 +24,7 @@ from nash_swarm.progress import working
 from nash_swarm.quantizers.formats.native.grid import dequantize, row_widths
 from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
-from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
+from nash_swarm.sharing import share_rows
 
 Floats = npt.NDArray[np.float32]
 

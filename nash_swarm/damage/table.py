@@ -28,7 +28,7 @@ def damage_table(
     from nash_swarm.quantizers.formats.native.codebooks import level_tables
     from nash_swarm.quantizers.formats.native.grid import SHRINKS, layout_base, scale_table
     from nash_swarm.quantizers.rounding.kernels import per_weight, rounding
-    from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
+    from nash_swarm.sharing import share_rows
 
     stored = in_stored_order(weight, sensitivity.order)
     base = layout_base(weight, layout)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from nash_swarm.engine.padding import Padding
 from nash_swarm.quantizers.runtime.cpu.fused.single_token import attention_room, kernels
-from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
+from nash_swarm.sharing import share_rows
 
 _SHARE = 1 << 18
 """Products of queries with keys that are worth another thread."""

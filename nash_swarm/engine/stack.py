@@ -13,12 +13,12 @@ import torch
 from nash_swarm.engine.attention import interface_is_known
 from nash_swarm.engine.growing import GrowingCache
 from nash_swarm.engine.norm import QuickNorm
-from nash_swarm.game.spans import cores
 from nash_swarm.quantizers.runtime.cpu.aligned import aligned_empty
 from nash_swarm.quantizers.runtime.cpu.fused.decoder_stack import gather_helpers, kernel, stack_room
 from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled
 from nash_swarm.quantizers.runtime.layer_plan import LayerPlan
 from nash_swarm.quantizers.runtime.modules import PackedLinear
+from nash_swarm.sharing import cores
 
 _VERSION, _ACTIVATIONS, _EPSILON = map(attrgetter, ("_version", "activations", "variance_epsilon"))
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables
+from nash_swarm.sharing import over_spans
 
 _ROUNDING = 2.0**-50
 """A gain below this share of the few terms it is the difference of is rounding, not a reason to deviate."""

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables
+from nash_swarm.sharing import over_spans
 
 
 class Exchange(NamedTuple):

@@ -19,8 +19,8 @@ from nash_swarm.game.demand import Point, demand, regret, totals
 from nash_swarm.game.exchange import Offers, best_of, span_offers
 from nash_swarm.game.market import dual_bound
 from nash_swarm.game.profiles import pick
-from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables, readonly
+from nash_swarm.sharing import over_spans
 
 T = TypeVar("T")
 

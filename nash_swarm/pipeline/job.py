@@ -21,6 +21,7 @@ from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.budget import Budget, parse_size
 from nash_swarm.models.reference import ReferenceModel
 from nash_swarm.models.source import Source, load_source
+from nash_swarm.names import VERSION
 from nash_swarm.pipeline.agents import find_agents
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.pieces import Pieces

@@ -17,7 +17,7 @@ from nash_swarm.quantizers.formats.native.layout import HALF
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.base import Rounded
-from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
+from nash_swarm.sharing import share_rows
 
 Floats = npt.NDArray[np.float32]
 

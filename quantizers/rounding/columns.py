@@ -15,7 +15,7 @@ from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
 from nash_swarm.quantizers.rounding.base import Rounded
 from nash_swarm.quantizers.rounding.kernels import per_weight, rounding
 from nash_swarm.quantizers.rounding.range_search import search_windows
-from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
+from nash_swarm.sharing import share_rows
 
 
 def round_columns(

@@ -16,7 +16,7 @@ from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
 from nash_swarm.quantizers.rounding.base import Rounded
 from nash_swarm.quantizers.rounding.gptq import Gptq
 from nash_swarm.quantizers.rounding.kernels import descent
-from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
+from nash_swarm.sharing import share_rows
 
 
 @dataclass(frozen=True)

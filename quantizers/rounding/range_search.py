@@ -12,7 +12,7 @@ from nash_swarm.quantizers.formats.native.grid import SHRINKS, scale_table
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, EVEN, PLACES, ScaleWindows, scale_offsets
 from nash_swarm.quantizers.rounding.kernels import scale_ranges as windows
-from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
+from nash_swarm.sharing import share_rows
 
 
 def search_windows(

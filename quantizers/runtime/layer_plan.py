@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nash_swarm.quantizers.runtime import buffers
 from nash_swarm.quantizers.runtime.cpu.fused.decoder_layer import PRODUCTS, layer_table
 from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES
+from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix
+from nash_swarm.quantizers.runtime.cpu.product import product_of
+from nash_swarm.quantizers.runtime.products import matrix_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +66,18 @@ def plan_layer(
         DataError: a layer's buffer is not what its layout says.
         UsageError: a layer's mode of activations is none.
     """
-    found = [buffers.find(layer._buffers["packed"], layer.matrix) for layer in layers]
+    matrices = [matrix_of(layer) for layer in layers]
     biases = [layer._parameters["bias"] for layer in layers]
     places = [None if bias is None else (bias.data_ptr(), bias.dtype, bias.shape) for bias in biases]
     gains = [(gain.data_ptr(), epsilon) for gain, epsilon in norms]
-    key = (*found, *[layer.activations for layer in layers], *places, *gains, scale, size)
+    key = (*matrices, *[layer.activations for layer in layers], *places, *gains, scale, size)
     if known is not None and known.key == key:
         return known
+    found = [matrix for matrix in matrices if matrix is not None]
+    if len(found) < len(layers):
+        return LayerPlan(key, np.empty(0, np.int64))
     plain = all(bias is None or is_vector(bias, each.rows) for bias, each in zip(biases, found, strict=True))
-    multipliers = [each.multiplier(layer.activations) for each, layer in zip(found, layers, strict=True)]
+    multipliers = [product_of(each, layer.activations) for each, layer in zip(found, layers, strict=True)]
     products = {
         name: multiplier.compiled(0 if place is None else place[0])
         for name, multiplier, place in zip(PRODUCTS, multipliers, places, strict=True)
@@ -94,7 +99,7 @@ def is_vector(values: torch.Tensor, size: int) -> bool:
     return values.dtype is torch.float32 and values.is_cpu and values.is_contiguous() and values.shape == (size,)
 
 
-def _fit(found: Sequence[buffers.Buffer], hidden: int, size: int) -> bool:
+def _fit(found: Sequence[PackedMatrix], hidden: int, size: int) -> bool:
     """Whether outputs are inputs of the next, and whole vectors, as the kernels believe."""
     q, k, v, o, gate, up, down = found
     return (

@@ -15,14 +15,11 @@ from nash_swarm.names import ACTIVATIONS
 from nash_swarm.quantizers.formats.native import description
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
-from nash_swarm.quantizers.runtime import buffers, ops
+from nash_swarm.quantizers.runtime import dispatch, ops
 from nash_swarm.quantizers.runtime.lazy import DenseOnDemand
 
 if TYPE_CHECKING:
     from nash_swarm.tuning.latent_modules import LatentEmbedding
-
-"""What users choose from, see `set_activations`."""
-
 
 Lookup = TypeVar("Lookup", "PackedEmbedding", "TiedLookup", "LatentEmbedding")
 
@@ -52,7 +49,7 @@ class PackedWeight(nn.Module):
         Raises:
             DataError: the buffer is not what the layout says.
         """
-        return buffers.parse(self.packed, self.matrix)
+        return dispatch.parse(self.packed, self.matrix)
 
     def check(self) -> None:
         """Hold the buffer against the layout now, not when it is first used.
@@ -60,10 +57,7 @@ class PackedWeight(nn.Module):
         Raises:
             DataError: the buffer is not what the layout says.
         """
-        if self.packed.device.type == "cpu":
-            buffers.find(self.packed, self.matrix)
-        else:
-            self.tensor()
+        dispatch.find(self.packed, self.matrix)
 
     def dense(self) -> torch.Tensor:
         """The matrix, float32 (rows, columns), on the buffer's device."""

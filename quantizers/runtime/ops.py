@@ -3,7 +3,8 @@
 An op gets the bytes and one line that describes them (`formats.native.description`), so an exported program is
 complete in itself. `linear` is differentiable with respect to its input and bias. `multiply` is the same without that:
 what registers a derivative costs microseconds per call, which is why `ops.linear` takes it only where gradients are
-recorded; and in plain eager code, without compiling, tracing, transforms or profiling, it calls the kernel itself.
+recorded; and in plain eager code, without compiling, tracing, transforms or profiling, it calls what implements the op.
+All steps from here to a kernel are listed in `runtime.dispatch`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ import torch
 
 from nash_swarm.compat.torch_names import dispatch_modes, profiling, tracing, transforms
 from nash_swarm.quantizers.formats.native import description
-from nash_swarm.quantizers.runtime import dense as unpacked
-from nash_swarm.quantizers.runtime import products
+from nash_swarm.quantizers.runtime import dispatch
 
 _NAMESPACE = "nash_swarm"
-_OTHER_DEVICES = ("CUDA", "MPS", "XPU")
+_DEVICES = ("CPU", "CUDA", "MPS", "XPU")
 _library = torch.library.Library(_NAMESPACE, "DEF")
 _MULTIPLY = "(Tensor x, Tensor packed, Tensor? bias, str matrix, str activations) -> Tensor"
 _library.define("multiply" + _MULTIPLY, tags=torch.Tag.pt2_compliant_tag)
@@ -29,17 +29,11 @@ _library.define(
 _library.define("dense(Tensor packed, str matrix) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
 
 
-def _rows(index: torch.Tensor, packed: torch.Tensor, matrix: str, dtype: torch.dtype) -> torch.Tensor:
-    return unpacked.rows(index, packed, matrix).to(dtype)
-
-
-for _name in ("multiply", "linear"):
-    _library.impl(_name, products.multiply, "CPU")
-    for _device in _OTHER_DEVICES:
-        _library.impl(_name, unpacked.multiply, _device)
-for _device in ("CPU", *_OTHER_DEVICES):
-    _library.impl("rows", _rows, _device)
-    _library.impl("dense", unpacked.dense, _device)
+for _name, _function in {
+    "multiply": dispatch.linear, "linear": dispatch.linear, "rows": dispatch.rows, "dense": dispatch.dense
+}.items():  # fmt: skip
+    for _device in _DEVICES:
+        _library.impl(_name, _function, _device)
 
 
 @torch.library.register_fake(f"{_NAMESPACE}::multiply")
@@ -48,7 +42,7 @@ def _fake_multiply(
     x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, matrix: str, activations: str
 ) -> torch.Tensor:
     layout, _ = description.read(matrix)
-    products.check_columns(x, layout.name, layout.columns)
+    dispatch.check_columns(x, layout)
     return x.new_empty((*x.shape[:-1], layout.rows))
 
 
@@ -109,12 +103,12 @@ def linear(
     if torch.is_grad_enabled():
         return _linear(x, packed, bias, matrix, activations)
     if nobody_watches(x, packed):
-        return products.multiply(x, packed, bias, matrix, activations)
+        return dispatch.linear(x, packed, bias, matrix, activations)
     return _multiply(x, packed, bias, matrix, activations)
 
 
 def nobody_watches(x: torch.Tensor, packed: torch.Tensor) -> bool:
-    """Whether the dispatcher, which costs microseconds per call, would do nothing but call the CPU kernel."""
+    """Whether the dispatcher, which costs microseconds per call, would do nothing but call `dispatch.linear`."""
     return (
         type(x) is torch.Tensor
         and not torch.compiler.is_compiling()

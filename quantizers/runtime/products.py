@@ -1,4 +1,4 @@
-"""Products of inputs of any shape and floating-point type with packed matrices on the CPU."""
+"""Products of one token with several packed matrices, past torch's dispatcher: for `nash_swarm.engine`."""
 
 from __future__ import annotations
 
@@ -6,34 +6,9 @@ from typing import Any
 
 import torch
 
-from nash_swarm.errors import UsageError
-from nash_swarm.quantizers.runtime import buffers, dense
-
-_FAST = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def multiply(
-    x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, matrix: str, activations: str
-) -> torch.Tensor:
-    """`x W^T + b`; arguments as of `ops.linear`."""
-    found = buffers.find(packed, matrix)
-    shape, columns = x.shape, found.columns
-    if x.ndim == 0 or shape[-1] != columns:
-        check_columns(x, found.layout.name, columns)
-    if found.prepared is None or x.dtype not in _FAST:
-        return dense.multiply(x, packed, bias, matrix, activations)
-    multiplier = found.multipliers.get(activations) or found.multiplier(activations)
-    plain = x.dtype is torch.float32
-    wide = x if plain and x.is_contiguous() else x.to(torch.float32).contiguous()
-    out = wide.new_empty((*shape[:-1], found.rows))
-    tokens = x.numel() // columns
-    if tokens == 1:
-        multiplier.one(wide, out)
-    elif tokens:
-        multiplier.many(x, wide, out, tokens)
-    if bias is not None:
-        out += bias
-    return out if plain else out.to(x.dtype)
+from nash_swarm.quantizers.runtime import dispatch
+from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix
+from nash_swarm.quantizers.runtime.cpu.product import product_of
 
 
 def one_token(x: torch.Tensor, *layers: Any) -> list[torch.Tensor]:
@@ -51,25 +26,30 @@ def one_token(x: torch.Tensor, *layers: Any) -> list[torch.Tensor]:
         UsageError: x has another number of columns.
     """
     products: list[torch.Tensor] = []
+    rounded = False
     for layer in layers:
-        found = buffers.find(layer._buffers["packed"], layer.matrix)
+        found = dispatch.find(layer._buffers["packed"], layer.matrix)
         if x.numel() != found.columns:
-            check_columns(x, found.layout.name, found.columns)
-        activations, bias = layer.activations, layer._parameters["bias"]
-        multiplier = found.multipliers.get(activations) or found.multiplier(activations)
-        out = x.new_empty(found.rows)
-        multiplier.one(x, out, again=bool(products))
+            dispatch.check_columns(x, found.layout)
+        matrix, activations, bias = found.matrix, layer.activations, layer._parameters["bias"]
+        if type(matrix) is not PackedMatrix:
+            products.append(found.backend.linear(matrix, x.view(-1), bias, activations))
+            continue
+        product = matrix.products.get(activations) or product_of(matrix, activations)
+        out = x.new_empty(matrix.rows)
+        product.one(x, out, again=rounded)
         if bias is not None:
             out += bias
         products.append(out)
+        rounded = True
     return products
 
 
-def check_columns(x: torch.Tensor, name: str, columns: int) -> None:
-    """Refuse inputs of another number of columns.
+def matrix_of(layer: Any) -> PackedMatrix | None:
+    """The kernels' matrix of a `PackedLinear`; `None` if another backend multiplies with it.
 
     Raises:
-        UsageError: x has not that many.
+        DataError: the layer's buffer is not what its layout says.
     """
-    if x.ndim == 0 or x.shape[-1] != columns:
-        raise UsageError(f"{name} takes inputs of {columns} columns, not of the shape {tuple(x.shape)}")
+    matrix = dispatch.find(layer._buffers["packed"], layer.matrix).matrix
+    return matrix if type(matrix) is PackedMatrix else None

@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 import torch
 
-from nash_swarm.names import Granularity
+from nash_swarm.names import Granularity, Mode
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
@@ -18,9 +18,8 @@ from nash_swarm.quantizers.runtime.cpu import first_use
 from nash_swarm.quantizers.runtime.cpu.compiled import kernel
 from nash_swarm.quantizers.runtime.cpu.fused import decoder_layer, decoder_stack, layer_products, single_token
 from nash_swarm.quantizers.runtime.cpu.simd import paths
-from nash_swarm.quantizers.runtime.cpu.workers import openmp, team
+from nash_swarm.quantizers.runtime.cpu.workers import openmp
 from nash_swarm.quantizers.runtime.modules import PackedEmbedding, PackedLinear
-from nash_swarm.quantizers.runtime.multiplier import Mode
 
 _ROWS, _COLUMNS, _WIDTH = 32, 64, 4
 
@@ -54,7 +53,7 @@ def warm_up() -> Warmed:
     seconds["between the products"] = _timed(
         lambda: (single_token.kernels(), decoder_layer.kernels(), decoder_stack.kernel(), layer_products.products())
     )
-    seconds["threads"] = _timed(lambda: (openmp.functions(), team.functions()))
+    seconds["threads"] = _timed(openmp.functions)
     seconds["rows"] = _timed(lambda: table(index))
     seconds["unpacking"] = _timed(layer.dense)
     seconds["parameter granularity"] = _timed(lambda: (_linear("parameter")(x), _table("parameter")(index)))

@@ -10,8 +10,8 @@ from nash_swarm.compiling import njit
 from nash_swarm.game.demand import Point
 from nash_swarm.game.interaction import Changes, Interaction
 from nash_swarm.game.profiles import Choices
-from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import PRECISION, Tables
+from nash_swarm.sharing import over_spans
 
 _CRUMBS = 1e-3
 """Share of the capacity that may ever be left over."""

@@ -10,8 +10,8 @@ from nash_swarm.compiling import njit
 from nash_swarm.game.chance import chance
 from nash_swarm.game.interaction import Interaction, Prices
 from nash_swarm.game.profiles import Choices
-from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables
+from nash_swarm.sharing import over_spans
 
 
 class Sweep(NamedTuple):

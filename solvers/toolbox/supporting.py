@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from nash_swarm.compiling import njit
 from nash_swarm.game.demand import regret
-from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables
+from nash_swarm.sharing import over_spans
 
 _STEPS = 80
 

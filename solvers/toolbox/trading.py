@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nash_swarm.compiling import njit
 from nash_swarm.game.interaction import Interaction
 from nash_swarm.game.profiles import Choices
-from nash_swarm.game.spans import over_spans
+from nash_swarm.sharing import over_spans
 
 _PAIRED = 1 << 8
 """Changes on each side of a trade that are paired where agents are coupled."""

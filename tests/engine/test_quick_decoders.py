@@ -15,8 +15,7 @@ from transformers import DynamicCache
 
 import nash_swarm as ns
 from nash_swarm.engine import attention, growing, stack
-from nash_swarm.quantizers.runtime import multiplier
-from nash_swarm.quantizers.runtime.cpu import matmul
+from nash_swarm.quantizers.runtime.cpu import tuning
 
 Change = Callable[[Any], object]
 
@@ -148,8 +147,8 @@ def test_a_crew_comes_to_the_same_bits(
     gather = stack.gather_helpers
     monkeypatch.setattr(stack, "gather_helpers", lambda *sizes: shared.append(sizes[0]) or gather(*sizes))
     monkeypatch.setattr(stack, "cores", lambda: 64)
-    monkeypatch.setattr(matmul, "_CREW_SHARE", 0)  # the smallest product is worth it
-    monkeypatch.setattr(multiplier, "_SHARE_SECONDS", 0.0)  # and were layers called one by one, it would be, too
+    monkeypatch.setattr(tuning, "CREW_SHARE", 0)  # the smallest product is worth it
+    monkeypatch.setattr(tuning, "SHARE_SECONDS", 0.0)  # and were layers called one by one, it would be, too
     monkeypatch.setattr(attention, "_ALONE", 0)
     try:
         torch.set_num_threads(threads)
@@ -171,7 +170,7 @@ def test_nobody_is_called_for_what_one_thread_does_as_fast(packed: Any, monkeypa
         torch.set_num_threads(2)
         read(packed)
         monkeypatch.setattr(stack, "cores", lambda: 1)
-        monkeypatch.setattr(matmul, "_CREW_SHARE", 0)
+        monkeypatch.setattr(tuning, "CREW_SHARE", 0)
         read(copy.deepcopy(packed))
     finally:
         torch.set_num_threads(before)

@@ -11,7 +11,7 @@ from support.quick import HIDDEN, LAYER, build, ids, pack, slow
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.quantizers.runtime import multiplier
+from nash_swarm.quantizers.runtime.cpu import tuning
 
 
 @pytest.mark.parametrize("what", ["weights", "other weights", "gain", "other gain", "bias", "epsilon", "activations"])
@@ -53,7 +53,7 @@ def test_a_damaged_matrix_is_refused(packed: Any) -> None:
 
 def test_products_worth_two_threads_get_them(packed: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model, before = copy.deepcopy(packed), torch.get_num_threads()
-    monkeypatch.setattr(multiplier, "_SHARE_SECONDS", 0.0)
+    monkeypatch.setattr(tuning, "SHARE_SECONDS", 0.0)
     try:
         for threads, kinds in ((2, {"norm", "gated", "attention"}), (1, {"norm", "attention", "decoder_layer"})):
             torch.set_num_threads(threads)

@@ -67,7 +67,7 @@ def test_no_order_of_steps_loses_a_share_or_mixes_jobs(uncompiled: Any, helpers:
                 crews.share_out(0, job, (job, 2, 3, 4, 5, 6), 100 * job, 10, 7, shares)
             crews.dismiss(0)
 
-        schedule.run([caller, *[partial(crews.serve, 0)] * helpers], [])
+        schedule.run([caller, *[partial(crews.serve, 0)] * helpers])
         assert rows == Counter({(job, row): 1 for job in range(1, 5) for row in range(7)})
 
 
@@ -83,11 +83,11 @@ def many_jobs(
     dismiss(crew)
 
 
-@pytest.fixture(params=["OpenMP", "team"])
+@pytest.fixture(params=["OpenMP", "pool"])
 def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's own threads, or ours."""
-    if request.param == "team":
-        monkeypatch.setattr(threads_, "_runtime", int)
+    if request.param == "pool":
+        monkeypatch.setattr(threads_, "_workers", lambda: threads_.pool)
 
 
 @pytest.mark.usefixtures("means")

@@ -15,11 +15,11 @@ from nash_swarm.quantizers.formats.native.codebooks import zero_levels
 from nash_swarm.quantizers.formats.native.layout import HALF
 from nash_swarm.quantizers.formats.native.scale_ranges import LAST, ScaleWindows, scale_offsets
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
-from nash_swarm.quantizers.runtime.cpu import reference
 from nash_swarm.quantizers.runtime.cpu.entries import meanings
 from nash_swarm.quantizers.runtime.cpu.gathering import gather
-from nash_swarm.quantizers.runtime.cpu.prepared import prepare
+from nash_swarm.quantizers.runtime.cpu.matrix import prepare
 from nash_swarm.quantizers.runtime.cpu.simd import paths
+from nash_swarm.testing.products import multiply
 
 
 @given(cases(per_weight=False))
@@ -74,7 +74,7 @@ def test_scale_codes_end_with_the_last_one(window: int, levels: Levels) -> None:
     for tokens in (1, 2, 9):
         x = np.random.default_rng(tokens).standard_normal((tokens, 200)).astype(np.float32)
         for path in paths.available():
-            np.testing.assert_array_equal(product(prepared, x, "int8", path), reference.multiply(tensor, x))
+            np.testing.assert_array_equal(product(prepared, x, "int8", path), multiply(tensor, x))
     out = np.empty((40, 200), np.float32)
     gather(prepared, np.arange(40), out, 0, 40)
     np.testing.assert_array_equal(out, tensor.dequantize())

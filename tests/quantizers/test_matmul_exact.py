@@ -15,12 +15,12 @@ from support.layouts import Case, cases
 from support.products import WIDTHS, product, random_tensor
 
 from nash_swarm.errors import DataError
-from nash_swarm.names import LEVELS, Levels
+from nash_swarm.names import LEVELS, Levels, Mode
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
-from nash_swarm.quantizers.runtime.cpu import reference
-from nash_swarm.quantizers.runtime.cpu.matmul import Mode, Runner, multiply, quantize_activations
-from nash_swarm.quantizers.runtime.cpu.prepared import LONGEST_GROUP, prepare
+from nash_swarm.quantizers.runtime.cpu.matrix import LONGEST_GROUP, prepare
+from nash_swarm.quantizers.runtime.cpu.product import Product
 from nash_swarm.quantizers.runtime.cpu.simd import paths
+from nash_swarm.testing import products as oracle
 
 PATHS = paths.available()
 MODES: tuple[Mode, ...] = ("int8", "fp32")
@@ -42,7 +42,7 @@ def inputs(seed: int, tokens: int, columns: int) -> npt.NDArray[np.float32]:
 def assert_exact(tensor: PackedTensor, x: npt.NDArray[np.float32]) -> None:
     prepared = prepare(tensor)
     for mode in MODES:
-        expected = reference.multiply(tensor, x, mode)
+        expected = oracle.multiply(tensor, x, mode)
         for path in PATHS:
             np.testing.assert_array_equal(product(prepared, x, mode, path), expected, f"{mode} {path}")
 
@@ -110,7 +110,7 @@ def test_tokens_do_not_depend_on_their_batch(seed: int, tokens: int, mode: Mode,
 def test_threads_round_what_one_rounds(tokens: int, few_threads: None) -> None:
     prepared, x = prepare(random_tensor(5, (20, 333), [3, 8], group_size=96)), inputs(5, tokens, 333)
     for mode, path in itertools.product(MODES, PATHS):
-        runner = Runner(prepared, mode, path)
+        runner = Product(prepared, mode, path)
         alone, shared = np.full((2, runner.activation_bytes(tokens)), 255, np.uint8)
         work = np.empty(runner.work_bytes(tokens), np.uint8)
         runner.quantize(x.ctypes.data, tokens, alone.ctypes.data, work.ctypes.data)
@@ -125,10 +125,11 @@ def test_a_range_of_tiles_writes_its_rows_only(seed: int, a: int, b: int, mode: 
     prepared, x = prepare(tensor), inputs(seed, 21, 100)
     rows = slice(16 * first, 16 * past)
     for path in PATHS:
-        activations = quantize_activations(prepared, x, mode, path)
-        out = np.full((21, 75), np.pi, np.float32)
-        multiply(prepared, activations, out, first, past)
-        np.testing.assert_array_equal(out[:, rows], reference.multiply(tensor, x, mode)[:, rows])
+        runner, out = Product(prepared, mode, path), np.full((21, 75), np.pi, np.float32)
+        activations, work = (np.empty(size(21), np.uint8) for size in (runner.activation_bytes, runner.work_bytes))
+        runner.quantize(x.ctypes.data, 21, activations.ctypes.data, work.ctypes.data)
+        runner.multiply(activations.ctypes.data, out.ctypes.data, 21, work.ctypes.data, first, past)
+        np.testing.assert_array_equal(out[:, rows], oracle.multiply(tensor, x, mode)[:, rows])
         out[:, rows] = np.pi
         assert (out == np.float32(np.pi)).all()
 
@@ -181,7 +182,7 @@ def test_the_reference_is_the_dense_product(case: Case, seed: int) -> None:
     tensor = PackedTensor.pack(case.rounded, case.agent_widths, case.layout, case.permutation, case.strategies)
     x, dense = inputs(seed, 3, case.layout.columns), tensor.dequantize().astype(np.float64)
     true, size = x @ dense.T, np.abs(x) @ np.abs(dense).T
-    assert (np.abs(reference.multiply(tensor, x, "fp32") - true) <= 1e-5 * size + 1e-30).all()
+    assert (np.abs(oracle.multiply(tensor, x, "fp32") - true) <= 1e-5 * size + 1e-30).all()
     steps = np.abs(x).max(axis=1, keepdims=True) / 127
     allowed = 0.5001 * steps * np.abs(dense).sum(axis=1) + 1e-5 * size
-    assert (np.abs(reference.multiply(tensor, x, "int8") - true) <= allowed).all()
+    assert (np.abs(oracle.multiply(tensor, x, "int8") - true) <= allowed).all()

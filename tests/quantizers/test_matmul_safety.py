@@ -19,8 +19,8 @@ from nash_swarm.errors import DataError, UsageError
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
-from nash_swarm.quantizers.runtime.cpu.matmul import Runner, multiply, quantize_activations
-from nash_swarm.quantizers.runtime.cpu.prepared import Prepared, prepare
+from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix, prepare
+from nash_swarm.quantizers.runtime.cpu.product import Product, product_of
 
 TESTS = Path(__file__).parents[1]
 # not `from quantizers.test_...`: the repository's own folder of that name may come first on somebody's path
@@ -116,7 +116,7 @@ def lies(rng: np.random.Generator, tensor: PackedTensor) -> dict[str, Any]:
     }
 
 
-def prepared_lies(rng: np.random.Generator, prepared: Prepared) -> dict[str, Any]:
+def prepared_lies(rng: np.random.Generator, prepared: PackedMatrix) -> dict[str, Any]:
     """The same one step later."""
 
     def changed(table: npt.NDArray[Any], value: int) -> npt.NDArray[Any]:
@@ -195,54 +195,38 @@ def test_lying_tables_are_refused() -> None:
     assert in_a_process_of_its_own(THIS + "print(lying_tables())") == "[]\n"
 
 
-def test_arguments_are_checked() -> None:
-    prepared = prepare(random_tensor(0, (40, 100)))
-    x = np.ones((3, 100), np.float32)
-    for wrong in (x[:, :99], x.astype(np.float64), x[0], np.ones((100, 3), np.float32).T, x.tolist()):
-        with pytest.raises(DataError, match="activations"):
-            quantize_activations(prepared, wrong)  # type: ignore[arg-type]
-    activations, out = quantize_activations(prepared, x), np.empty((3, 40), np.float32)
-    for first, past in ((-1, 1), (2, 1), (0, 4), (3, 2**40)):
-        with pytest.raises(DataError, match="tiles"):
-            multiply(prepared, activations, out, first, past)
-    locked = out.copy()
-    locked.flags.writeable = False
-    for bad in (out[:2], out[:, :39], out.astype(np.float64), np.empty((40, 3), np.float32).T, locked):
-        with pytest.raises(DataError, match="output"):
-            multiply(prepared, activations, bad, 0, 3)
-    other = prepare(random_tensor(1, (40, 100)))
-    with pytest.raises(DataError, match="other groups"):
-        multiply(other, activations, out, 0, 3)
-    short = dataclasses.replace(activations, data=activations.data[:-1].copy())
-    with pytest.raises(DataError, match="cut short"):
-        multiply(prepared, short, out, 0, 3)
-    with pytest.raises(UsageError, match="int8, fp32"):
-        quantize_activations(prepared, x, "int4")  # type: ignore[arg-type]
+def test_modes_and_paths_are_checked() -> None:
+    matrix = prepare(random_tensor(0, (40, 100)))
+    with pytest.raises(UsageError, match="int8, int16, fp32"):
+        Product(matrix, "int4")
     with pytest.raises(UsageError, match="generic"):
-        Runner(prepared, path="sse9")
-    empty = quantize_activations(prepared, x[:0])
-    multiply(prepared, empty, out[:0], 0, 3)
+        Product(matrix, path="sse9")
 
 
 def test_equal_inputs_share_a_key_and_others_do_not() -> None:
     tensor = random_tensor(0, (40, 100), [4])
     same = dataclasses.replace(random_tensor(1, (50, 100), [2]), permutation=tensor.permutation)
     assert prepare(tensor).input_key == prepare(same).input_key
-    activations = quantize_activations(prepare(tensor), np.ones((2, 100), np.float32))
-    multiply(prepare(same), activations, np.empty((2, 50), np.float32), 0, 4)
-    for other in (random_tensor(2, (40, 100), [4]), random_tensor(0, (40, 100), [4, 16])):
-        assert prepare(tensor).input_key != prepare(other).input_key
+    x, out = np.ones((2, 100), np.float32), np.empty((2, 50), np.float32)
+    one, other = Product(prepare(tensor)), Product(prepare(same))
+    activations, work = guarded(one.activation_bytes(2)), np.empty(one.work_bytes(2), np.uint8)
+    one.quantize(x.ctypes.data, 2, activations.ctypes.data, work.ctypes.data)
+    other.multiply(activations.ctypes.data, out.ctypes.data, 2, work.ctypes.data, 0, 4)
+    np.testing.assert_array_equal(out, product(prepare(same), x, "int8"))
+    for third in (random_tensor(2, (40, 100), [4]), random_tensor(0, (40, 100), [4, 16])):
+        assert prepare(tensor).input_key != prepare(third).input_key
 
 
 def test_copies_have_addresses_of_their_own() -> None:
     tensor = random_tensor(0, (40, 100))
     x = np.ones((1, 100), np.float32)
-    original = Runner(prepare(tensor))
-    expected = product(original.prepared, x, "int8")
+    original = prepare(tensor)
+    product_of(original, "int8")
+    expected = product(original, x, "int8")
     for copied in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
-        assert copied.prepared.fields[0] == copied.prepared.buffer.ctypes.data != original.prepared.fields[0]
-        np.testing.assert_array_equal(product(copied.prepared, x, "int8"), expected)
-        assert copied._address == copied.prepared.fields.ctypes.data
+        assert copied.fields[0] == copied.buffer.ctypes.data != original.fields[0]
+        np.testing.assert_array_equal(product(copied, x, "int8"), expected)
+        assert not copied.products
 
 
 def test_tables_are_small_and_read_only() -> None:

@@ -23,7 +23,8 @@ from torch.nn import functional
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.quantizers.runtime import buffers, dense
+from nash_swarm.quantizers.runtime import dispatch
+from nash_swarm.quantizers.runtime.backends.reference import Reference
 from nash_swarm.quantizers.runtime.modules import PackedLinear, TiedHead, set_activations
 
 HALF_TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -223,18 +224,19 @@ def test_what_is_known_of_a_buffer_goes_with_it() -> None:
     kept = linear(some_case())
     kept.check()
     # the memory of the others is free, so their entries went when this one came
-    alive = [entry for entry in buffers._buffers.values() if not entry.storage.expired()]
-    assert len(buffers._buffers) == len(alive)
-    assert buffers.find(kept.packed, kept.matrix) in alive
+    alive = [entry for entry in dispatch._found.values() if not entry.storage.expired()]
+    assert len(dispatch._found) == len(alive)
+    assert dispatch.find(kept.packed, kept.matrix) in alive
 
 
 def test_other_devices_multiply_densely() -> None:
-    """What CUDA tensors take, called by hand: there is nothing but a CPU here."""
-    layer, x = linear(some_case(), bias=True), random(2, 160)
-    got = dense.multiply(x, layer.packed, layer.bias, layer.matrix, "int8")
-    assert torch.equal(got, functional.linear(x, layer.weight, layer.bias))
-    table = embedding(some_case(kind="tied"))
-    assert torch.equal(dense.rows(torch.tensor([5]), table.packed, table.matrix)[0], table.weight[5])
+    """What CUDA tensors take, here on the CPU."""
+    layer, x, table = linear(some_case(), bias=True), random(2, 160), embedding(some_case(kind="tied"))
+    for device, name in (("cpu", "cpu"), ("cuda", "reference"), ("mps", "reference")):
+        assert dispatch.choose(layer.layout, torch.device(device)).name == name
+    with dispatch.only([Reference()]):
+        assert torch.equal(layer(x), functional.linear(x, layer.weight, layer.bias))
+        assert torch.equal(table(torch.tensor([5]))[0], table.weight[5])
 
 
 def test_many_threads_get_what_one_gets() -> None:
@@ -290,11 +292,11 @@ def test_siblings_share_inputs_only_while_they_are_the_same(change: str) -> None
 
 
 def test_siblings_round_their_input_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nash_swarm.quantizers.runtime.cpu.matmul import Runner
+    from nash_swarm.quantizers.runtime.cpu.product import Product
 
     calls = []
-    quantize = Runner.quantize
-    monkeypatch.setattr(Runner, "quantize", lambda self, *args: (calls.append(self), quantize(self, *args))[1])
+    quantize = Product.quantize
+    monkeypatch.setattr(Product, "quantize", lambda self, *args: (calls.append(self), quantize(self, *args))[1])
     first, second, other = siblings()
     x = random(5, 160)
     first(x), second(x), second(x)
@@ -307,14 +309,14 @@ def test_siblings_round_their_input_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_shared_inputs_die_with_the_tensor() -> None:
-    from nash_swarm.quantizers.runtime.multiplier import _latest
+    from nash_swarm.quantizers.runtime.cpu.rounded_inputs import latest
 
     first = siblings()[0]
     x = random(5, 160)
     first(x)
-    assert _latest.inputs._data is not None
+    assert latest.inputs._data is not None
     del x
-    assert _latest.inputs._data is None
+    assert latest.inputs._data is None
 
 
 FORK = """

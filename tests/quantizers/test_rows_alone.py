@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.layouts import Case, cases
 from support.packed import linear
 
-from nash_swarm.quantizers.runtime import multiplier
+from nash_swarm.quantizers.runtime.cpu import tuning
 
 
 @given(
@@ -29,7 +29,7 @@ def test_products(case: Case, activations: str, dtype: torch.dtype, tokens: int,
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         alone = torch.cat([layer(x[row : row + 1].clone()) for row in range(tokens)])
         # or matrices as small as these would never be shared out
-        patch.setattr(multiplier, "_SHARE_SECONDS", 0.0)
+        patch.setattr(tuning, "SHARE_SECONDS", 0.0)
         torch.set_num_threads(threads)
         try:
             assert torch.equal(layer(x), alone)

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
+from nash_swarm.sharing import share_rows
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_shares_may_be_shared_out_again_by_many_callers_at_once() -> None:
 FORK = """
 import os, sys, threading
 import torch
-from nash_swarm.quantizers.runtime.cpu.workers.threads import share_rows
+from nash_swarm.sharing import share_rows
 
 def meet():
     barrier = threading.Barrier(3, timeout=30)

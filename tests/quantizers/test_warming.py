@@ -69,11 +69,11 @@ kernel(paths.choose(None), {exact})
 BOTH = """
 import numpy as np, torch
 from support.products import random_tensor
-from nash_swarm.quantizers.runtime.cpu.matmul import Runner
-from nash_swarm.quantizers.runtime.cpu.prepared import prepare
+from nash_swarm.quantizers.runtime.cpu.matrix import prepare
+from nash_swarm.quantizers.runtime.cpu.product import Product
 prepared, tokens = prepare(random_tensor(4, (128, 256))), 3
 x = np.random.default_rng(0).normal(size=(tokens, 256)).astype(np.float32)
-for runner in [Runner(prepared, mode) for mode in ("int8", "fp32")]:
+for runner in [Product(prepared, mode) for mode in ("int8", "fp32")]:
     inputs, work = (np.zeros(size(tokens), np.uint8) for size in (runner.activation_bytes, runner.work_bytes))
     alone, shared = np.zeros((2, tokens, 128), np.float32)
     runner.run(x.ctypes.data, alone.ctypes.data, tokens, inputs.ctypes.data, work.ctypes.data)

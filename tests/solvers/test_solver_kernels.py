@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from nash_swarm.game import BitGame, Budget, spans
+from nash_swarm import sharing
+from nash_swarm.game import BitGame, Budget
 from nash_swarm.game.certificate import certify
 from nash_swarm.game.demand import demand, regret, totals
 from nash_swarm.game.interaction import Separate
@@ -48,7 +49,7 @@ def test_results_do_not_depend_on_spans(game: BitGame, monkeypatch: pytest.Monke
     budget = Budget((game.smallest_bits() + game.largest_bits()) // 2, "half")
     choices = clear(Tables.of(game), game.capacity(budget)).narrow
     whole = certify(game, budget, choices)
-    monkeypatch.setattr(spans, "SPAN", 97)
+    monkeypatch.setattr(sharing, "SPAN", 97)
     assert certify(game, budget, choices) == whole
     one, other = choices.copy(), choices.copy()
     slack = game.capacity(budget) - totals(Tables.of(game), choices).memory

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.names import LEVELS, Levels
+from nash_swarm.names import LEVELS, Levels, Mode
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
-from nash_swarm.quantizers.runtime.cpu import reference
-from nash_swarm.quantizers.runtime.cpu.matmul import Mode, Runner
-from nash_swarm.quantizers.runtime.cpu.prepared import Prepared, prepare
+from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix, prepare
+from nash_swarm.quantizers.runtime.cpu.product import Product
+from nash_swarm.testing.products import multiply
 from support.layouts import rounded
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 16)
@@ -53,17 +53,17 @@ def guarded(size: int) -> npt.NDArray[np.uint8]:
 
 
 def product(
-    prepared: Prepared, x: npt.NDArray[np.float32], mode: Mode, path: str | None = None, room: Any = None
+    matrix: PackedMatrix, x: npt.NDArray[np.float32], mode: Mode, path: str | None = None, room: Any = None
 ) -> npt.NDArray[np.float32]:
     """The whole product; `room` makes the memory for outputs, activations and the kernel's own use."""
     assert x.flags.c_contiguous and x.dtype == np.float32
     room = room or (lambda size: np.full(size, 255, np.uint8))
-    runner = Runner(prepared, mode, path)
+    runner = Product(matrix, mode, path)
     tokens = len(x)
-    out = room(4 * tokens * prepared.layout.rows)
+    out = room(4 * tokens * matrix.layout.rows)
     activations, work = room(runner.activation_bytes(tokens)), room(runner.work_bytes(tokens))
     runner.run(x.ctypes.data, out.ctypes.data, tokens, activations.ctypes.data, work.ctypes.data)
-    return out.view(np.float32).reshape(tokens, prepared.layout.rows).copy()
+    return out.view(np.float32).reshape(tokens, matrix.layout.rows).copy()
 
 
 def differences(path: str | None = None) -> list[str]:
@@ -77,6 +77,6 @@ def differences(path: str | None = None) -> list[str]:
             x = np.random.default_rng(seed).standard_normal((tokens, shape[1])).astype(np.float32)
             for mode in ("int8", "fp32"):
                 got = product(prepare(tensor), x, mode, path)  # type: ignore[arg-type]
-                if not np.array_equal(got, reference.multiply(tensor, x, mode)):
+                if not np.array_equal(got, multiply(tensor, x, mode)):
                     found.append(f"{shape}, groups of {group_size}, {tokens} tokens, {mode}, {levels} levels")
     return found

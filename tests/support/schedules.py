@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 
 
 class Stuck(Exception):
-    """All threads sleep, or nothing has come of a great many steps."""
+    """Nothing has come of a great many steps."""
 
 
 class _Over(BaseException):
-    """Ends a thread that would never end."""
+    """Ends a thread of a schedule that is over."""
 
 
 class Schedule:
-    """Memory of int64, locks in it, and threads of which one runs at a time.
+    """Memory of int64, and threads of which one runs at a time.
 
-    Reading and writing memory are steps: before each of them the turn goes to any thread that does not sleep.
+    Reading and writing memory are steps: before each of them the turn goes to any thread.
 
     Args:
         seed: of the order.
@@ -33,38 +33,32 @@ class Schedule:
         self._steps = most_steps
         self._inertia = inertia
         self._turns: dict[int, threading.Lock] = {}
-        self._asleep: dict[int, int] = {}
         self._stuck = self._over = False
 
-    def run(self, wanted: Sequence[Callable[[], object]], endless: Sequence[Callable[[], object]]) -> None:
-        """Run all at once until the wanted ones have ended.
+    def run(self, tasks: Sequence[Callable[[], object]]) -> None:
+        """Run all at once until they have ended.
 
         Raises:
             Stuck: they do not.
         """
         failures: list[BaseException] = []
-        left = len(wanted)
         ready = threading.Event()
 
-        def work(task: Callable[[], object], counts: bool) -> None:
-            nonlocal left
+        def work(task: Callable[[], object]) -> None:
             me = threading.get_ident()
             ready.wait()
             self._turns[me].acquire()
             try:
                 task()
-                left -= counts
             except _Over:
                 pass
             except BaseException as error:
                 failures.append(error)
             del self._turns[me]
-            self._over |= left == 0 or bool(failures) or self._stuck
+            self._over |= bool(failures) or self._stuck
             self._pass_on()
 
-        threads = [
-            threading.Thread(target=work, args=(task, i < len(wanted))) for i, task in enumerate([*wanted, *endless])
-        ]
+        threads = [threading.Thread(target=work, args=(task,)) for task in tasks]
         for thread in threads:
             thread.start()
             assert thread.ident is not None
@@ -80,14 +74,10 @@ class Schedule:
             raise failures[0]
 
     def _pass_on(self) -> None:
-        awake = [thread for thread in self._turns if self._over or thread not in self._asleep]
-        if not awake and self._turns:
-            self._stuck = self._over = True
-            awake = list(self._turns)
-        if awake:
+        if self._turns:
             me = threading.get_ident()
-            goes_on = self._inertia > 0 and me in awake and self._random.random() < self._inertia
-            self._turns[me if goes_on else self._random.choice(awake)].release()
+            goes_on = self._inertia > 0 and me in self._turns and self._random.random() < self._inertia
+            self._turns[me if goes_on else self._random.choice(list(self._turns))].release()
 
     def step(self) -> None:
         """Let others run."""
@@ -122,25 +112,3 @@ class Schedule:
         if found:
             self.memory[address] = new
         return found
-
-    def new_lock(self) -> int:
-        """An address that nothing else has."""
-        lock = -1 - len([key for key in self.memory if key < 0])
-        self.memory[lock] = 0
-        return lock
-
-    def close(self, lock: int, _wait: int) -> None:
-        """Sleep until the lock is open, then close it."""
-        self.step()
-        while self.memory[lock] == 1:
-            self._asleep[threading.get_ident()] = lock
-            self.step()
-        self.memory[lock] = 1
-
-    def open(self, lock: int) -> None:
-        """Wake whoever sleeps in a lock, which is closed."""
-        self.step()
-        assert self.memory[lock] == 1, "opened twice"
-        self.memory[lock] = 0
-        for thread in [thread for thread, held in self._asleep.items() if held == lock]:
-            del self._asleep[thread]

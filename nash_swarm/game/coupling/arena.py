@@ -20,8 +20,8 @@ from nash_swarm.compiling import njit
 from nash_swarm.game.coupling.vectors import Coupling
 from nash_swarm.game.demand import Point, totals
 from nash_swarm.game.profiles import Choices
-from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables, readonly
+from nash_swarm.sharing import over_spans
 
 Sums = npt.NDArray[np.float64]
 """One vector of the coupling's rank for each community."""

@@ -18,7 +18,7 @@ from nash_swarm.compiling import njit
 from nash_swarm.game.coupling.arena import NOISE, Arena, dot
 from nash_swarm.game.exchange import Exchange, best_exchange
 from nash_swarm.game.profiles import pick
-from nash_swarm.game.spans import over_spans
+from nash_swarm.sharing import over_spans
 
 MOST = 1 << 11
 """Moves looked at on each side of a trade unless told otherwise."""

@@ -22,8 +22,8 @@ import numpy.typing as npt
 from nash_swarm.compiling import njit
 from nash_swarm.game.coupling.arena import Arena, Sums, dot
 from nash_swarm.game.market import FREE, PROHIBITIVE, Clearing, clear
-from nash_swarm.game.spans import over_spans
 from nash_swarm.game.tables import Tables, readonly
+from nash_swarm.sharing import over_spans
 
 _STEPS = 40
 _SWEEPS = 3

@@ -38,9 +38,7 @@ from nash_swarm.quantizers.runtime.cpu.simd.vectors import (
     zero_ints,
 )
 from nash_swarm.quantizers.runtime.cpu.sixteen_tokens import TOKENS, round_sixteen
-
-_UPCOMING = 16
-"""Bytes that come from memory, and fit the second cache, while one input is rounded."""
+from nash_swarm.quantizers.runtime.cpu.tuning import UPCOMING
 
 
 def rounding_bytes(columns: int, group_size: int, tokens: int) -> int:
@@ -126,7 +124,7 @@ def quantize(
                 place = first * tokens + 32 * blocks * token
                 target = values + 4 * place if keep else work
                 if token == 0:
-                    for line in range(_UPCOMING * first, _UPCOMING * (first + group_size), 64):
+                    for line in range(UPCOMING * first, UPCOMING * (first + group_size), 64):
                         prefetch_soon(upcoming + line)
                 # read in no order that the processor foresees
                 for line in range(0, 4 * count, 64):

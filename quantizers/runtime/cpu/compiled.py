@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from nash_swarm.compiling import njit
 from nash_swarm.quantizers.runtime.cpu.activation_rounding import quantize
 from nash_swarm.quantizers.runtime.cpu.descriptor import CODES, TILES
-from nash_swarm.quantizers.runtime.cpu.fingerprint import fingerprint
-from nash_swarm.quantizers.runtime.cpu.simd.paths import AVX2, AVX512VNNI, GENERIC
 from nash_swarm.quantizers.runtime.cpu.simd.vectors import load_long
 from nash_swarm.quantizers.runtime.cpu.sixteen_tokens import TOKENS
 from nash_swarm.quantizers.runtime.cpu.tiles import multiply
+from nash_swarm.quantizers.runtime.cpu.tuning import FLOAT_TOKENS_AT_ONCE, TOKENS_AT_ONCE
 
 Kernel = Callable[[int, int, int, int, int, int, int, int, int], None]
-
-TOKENS_AT_ONCE = {AVX512VNNI: 16, AVX2: 4, GENERIC: 2}
-"""Tokens whose integer sums fit the registers of a path."""
-_FLOAT_TOKENS_AT_ONCE = {AVX512VNNI: 4, AVX2: 1, GENERIC: 1}
 
 
 @cache
@@ -30,25 +24,24 @@ def kernel(path: int, exact: bool) -> Kernel:
     writes rows of tiles `first:past` of out, float32 (tokens, rows). If out is 0, rounds runs `first:past` of 16 tokens
     and does no more. Releases the GIL; ranges may be done by different threads, each with a `work` of its own.
     """
-    return _compile(path, int(exact), TOKENS_AT_ONCE[path], _FLOAT_TOKENS_AT_ONCE[path], fingerprint())
+    lanes, float_lanes = TOKENS_AT_ONCE[path], FLOAT_TOKENS_AT_ONCE[path]
+    as_they_are = int(exact)
 
-
-def _compile(path: int, exact: int, lanes: int, float_lanes: int, source: int) -> Any:
-    # the constants are cells of the closure, which Numba's disk cache tells apart
+    # these four are cells of the closure, which Numba's disk cache tells apart
     def run(
         matrix: int, x: int, activations: int, out: int, tokens: int, chunk: int, work: int, first: int, past: int
     ) -> None:
-        _ = source
         if x != 0:
             codes = load_long(matrix + CODES) + load_long(load_long(matrix + TILES) + 16 * first)
             first_token, past_token = 0, tokens
             if out == 0:
                 first_token, past_token = TOKENS * first, min(TOKENS * past, tokens)
-            quantize(exact, lanes, matrix, x, activations, work, tokens, codes, first_token, past_token)
+            quantize(as_they_are, lanes, matrix, x, activations, work, tokens, codes, first_token, past_token)
         if out != 0:
-            multiply(path, exact, lanes, float_lanes, matrix, activations, out, work, tokens, chunk, first, past)
+            multiply(path, as_they_are, lanes, float_lanes, matrix, activations, out, work, tokens, chunk, first, past)
 
     # Compiled code is found by its name, which Numba only makes unique within the process that has compiled it: two
     # variants that two processes have put into the disk cache may have one name, and a third took one for the other.
-    run.__qualname__ = f"{run.__qualname__}_{path}_{exact}"
-    return njit(f"void({', '.join(['int64'] * 9)})", nogil=True, cache=True, error_model="numpy")(run)
+    run.__qualname__ = f"{run.__qualname__}_{path}_{as_they_are}"
+    made: Kernel = njit(f"void({', '.join(['int64'] * 9)})", nogil=True, cache=True, error_model="numpy")(run)
+    return made

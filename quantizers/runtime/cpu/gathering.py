@@ -13,7 +13,7 @@ from nash_swarm.quantizers.formats.native.layout import HALF, TILE_ROWS
 from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, EVEN, LAST
 from nash_swarm.quantizers.runtime.cpu import descriptor
 from nash_swarm.quantizers.runtime.cpu.entries import LARGE, MOST_BITS, meanings, small_entry
-from nash_swarm.quantizers.runtime.cpu.prepared import Prepared
+from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -22,17 +22,17 @@ _WIDTH_BITS = descriptor.WIDTH_BITS
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
 
 
-def gather(prepared: Prepared, wanted: npt.NDArray[np.int64], out: Floats, first: int, past: int) -> None:
+def gather(matrix: PackedMatrix, wanted: npt.NDArray[np.int64], out: Floats, first: int, past: int) -> None:
     """Rows `wanted[first:past]` of a matrix into the same rows of out, float32 (wanted, columns).
 
     The caller has checked `wanted`. Releases the GIL; threads may share out the rows.
     """
-    layout, buffer = prepared.layout, prepared.buffer
-    order = prepared.permutation
+    layout, buffer = matrix.layout, matrix.buffer
+    order = matrix.permutation
     _rows(
-        buffer, buffer[: len(buffer) // 2 * 2].view(np.uint16), _half_values() if prepared.halves else _NOTHING,
-        prepared.tiles, prepared.cells, prepared.entries, small_entry(layout), prepared.windows,
-        meanings(layout.levels), prepared.scale_table, level_tables(layout.levels).codes,
+        buffer, buffer[: len(buffer) // 2 * 2].view(np.uint16), _half_values() if matrix.halves else _NOTHING,
+        matrix.tiles, matrix.cells, matrix.entries, small_entry(layout), matrix.windows,
+        meanings(layout.levels), matrix.scale_table, level_tables(layout.levels).codes,
         np.arange(layout.columns, dtype=np.int32) if order is None else order, layout.group_size, wanted, out, first,
         past,
     )  # fmt: skip
@@ -67,7 +67,7 @@ def _rows(
     first: int,
     past: int,
 ) -> None:
-    """Arguments as `Prepared` has them; small, meanings: of `entries`; levels: of `levels.LevelTables`."""
+    """Arguments as `PackedMatrix` has them; small, meanings: of `entries`; levels: of `levels.LevelTables`."""
     columns = out.shape[1]
     for i in range(first, past):
         row = wanted[i]

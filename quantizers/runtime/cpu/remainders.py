@@ -7,24 +7,24 @@ import numpy.typing as npt
 
 from nash_swarm.compiling import njit
 from nash_swarm.quantizers.runtime.cpu.activations import cut, panel
-from nash_swarm.quantizers.runtime.cpu.prepared import Prepared
+from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix
 
 Floats = npt.NDArray[np.float32]
 
 
-def remainder(prepared: Prepared, x: Floats, inputs: npt.NDArray[np.uint8], lanes: int) -> Floats:
+def remainder(matrix: PackedMatrix, x: Floats, inputs: npt.NDArray[np.uint8], lanes: int) -> Floats:
     """x less what `inputs` stand for, float32 (tokens, columns).
 
     Args:
-        prepared: a matrix without cells of width 16.
+        matrix: a matrix without cells of width 16.
         x: float32 (tokens, columns), contiguous.
         inputs: the block that `kernels.activations` describes, made of x for this matrix in mode int8.
         lanes: of the runner that made them.
     """
-    layout = prepared.layout
+    layout = matrix.layout
     codes = layout.groups * layout.group_size * len(x)
     scales = inputs[codes : codes + 4 * layout.groups * len(x)].view(np.float32)
-    order = prepared.permutation
+    order = matrix.permutation
     if order is None:
         order = np.arange(layout.columns, dtype=np.int32)
     out = np.empty_like(x)

@@ -34,17 +34,9 @@ from nash_swarm.quantizers.runtime.cpu.simd.vectors import (
     store_floats,
     zero_ints,
 )
+from nash_swarm.quantizers.runtime.cpu.tuning import ENTRIES_AHEAD, STREAM, TILES_AHEAD, TOUCHED
 
 WIDTH_MASK = 31
-_AHEAD = 512
-"""Bytes of entries that prefetches run ahead."""
-_STREAM = 6144
-"""Bytes of codes after which an activation is looked at again: a fraction of the first cache, from which codes drive
-out what has not been touched. What is missing there seems to wait behind all the codes that have been asked for."""
-_TOUCHED = 4096
-"""Bytes of activations up to which that pays; 32 kB of them took 1.4 times as long with it as without."""
-_TILES_AHEAD = 8
-"""How many tiles' tables fill two cache lines; every few tiles one of them would be waited for."""
 
 
 @njit(error_model="numpy")
@@ -60,8 +52,8 @@ def _write(values: int, rows: int, out: int) -> None:
 @njit(inline="always")
 def _prefetch_tables(matrix: int, tile: int) -> None:
     """Ask for what later tiles are looked up in."""
-    prefetch_to_stay(load_long(matrix + d.WINDOWS) + 16 * (tile + _TILES_AHEAD))
-    prefetch_to_stay(load_long(matrix + d.TILES) + 16 * (tile + _TILES_AHEAD))
+    prefetch_to_stay(load_long(matrix + d.WINDOWS) + 16 * (tile + TILES_AHEAD))
+    prefetch_to_stay(load_long(matrix + d.TILES) + 16 * (tile + TILES_AHEAD))
     stride = load_long(matrix + d.CELLS_STRIDE)
     cells = load_long(matrix + d.CELLS) + stride * (tile + 1)
     for line in range(0, stride, 64):
@@ -87,15 +79,15 @@ def _few_tokens(
     firsts, shifts = first_codes(tabled, bits, windows), place_shifts(windows)
     last, whole = groups - 1, group_size // 32
     _, _, rest = cut(load_long(matrix + d.COLUMNS), group_size, last)
-    width, stride = groups * group_size * tokens, _STREAM // (2 * bits) * tokens
-    if width > _TOUCHED:
+    width, stride = groups * group_size * tokens, STREAM // (2 * bits) * tokens
+    if width > TOUCHED:
         width = 0
     steps = scales_at(matrix, activations, tokens) + 4 * start
     totals = totals_at(matrix, activations, tokens) + 4 * start
     for _ in range(count):
         group = load_int(cell) >> d.WIDTH_BITS
         blocks = rest if group == last else whole
-        prefetch(entry + _AHEAD)
+        prefetch(entry + ENTRIES_AHEAD)
         if size == LARGE:
             zeros, scales = load_bytes(entry), scales_of(path, table, load_bytes(entry + 16))
         else:
@@ -199,7 +191,7 @@ def multiply(
                 group = load_int(cell) >> d.WIDTH_BITS
                 cell += 4
                 column, _, blocks = cut(columns, group_size, group)
-                prefetch(entry + _AHEAD)
+                prefetch(entry + ENTRIES_AHEAD)
                 zeros, scales = zero_ints(), one
                 if bits != HALF and (bits > MOST_BITS or small == LARGE):
                     zeros, scales = load_bytes(entry), scales_of(path, table, load_bytes(entry + 16))

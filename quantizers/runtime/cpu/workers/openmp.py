@@ -3,8 +3,7 @@
 Threads of an OpenMP runtime stay awake for a while after a parallel region: GNU's for milliseconds on two processors.
 Threads of our own would share a processor with one that only waits, and a product between two operations of torch would
 be no faster on two threads than on one. Torch's threads are awake already. This is for Linux builds of torch, which
-bring the GNU runtime or another one with its interface; elsewhere, and in forked children, where GNU's threads are gone
-and waited for in vain, there is `kernels.team`.
+bring the GNU runtime or another one with its interface.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import torch
 
 from nash_swarm.compiling import njit
 from nash_swarm.quantizers.runtime.cpu.aligned import LINE, whole_lines
-from nash_swarm.quantizers.runtime.cpu.fingerprint import fingerprint
 from nash_swarm.quantizers.runtime.cpu.workers.atomics import ARGUMENTS, add, address, fork_and_join, store
 from nash_swarm.quantizers.runtime.cpu.workers.job import JOB_BYTES, do_share, shares_of, write_job
 
@@ -51,36 +49,24 @@ def runtime() -> int:
 
 
 def run(
-    runtime: int, room: int, function: int, arguments: tuple[int, ...], workspace: int, size: int, rows: int,
-    shares: int, threads: int,
+    function: Callable[..., None], arguments: tuple[int, ...], workspace: int, size: int, rows: int, shares: int,
+    threads: int,
 ) -> None:  # fmt: skip
-    """Call a function for shares of `range(rows)` on up to `threads` of the runtime's, the calling one among them.
-
-    Args:
-        runtime: what `runtime` has found.
-        room: address of `ROOM` bytes of the call's own, a multiple of `LINE`.
-        function, arguments, workspace, size, rows, shares: see `job.write_job`.
-        threads: at least 1.
-    """
+    """`threads.Workers` that are the runtime's threads, the calling one among them; only where there is a `runtime`."""
     work, call = functions()
-    call(runtime, work, room, function, arguments, workspace, size, rows, shares, threads)
+    room = workspace + size * shares
+    call(runtime(), work, room, address(function), arguments, workspace, size, rows, shares, threads)
 
 
 @cache
 def functions() -> tuple[int, _Run]:
     """Address of what a thread of the runtime does, and what shares out a job; compiled now if they are not yet."""
-    work, run = _compile(fingerprint())
-    return address(work), run
 
-
-def _compile(source: int) -> tuple[Any, _Run]:
-    # the constant is a cell of the closures, which Numba's disk cache tells apart
     def compiled(signature: str) -> Any:
         return njit(signature, nogil=True, cache=True, error_model="numpy")
 
     @compiled("void(int64)")
     def work(room: int) -> None:
-        _ = source
         shares = shares_of(room + _JOB)
         index = add(room + _BEGUN, 1)
         while index < shares:
@@ -92,9 +78,8 @@ def _compile(source: int) -> tuple[Any, _Run]:
         runtime: int, work: int, room: int, function: int, arguments: tuple[int, ...], workspace: int, size: int,
         rows: int, shares: int, threads: int,
     ) -> None:  # fmt: skip
-        _ = source
         write_job(room + _JOB, function, arguments, workspace, size, rows, shares)
         store(room + _BEGUN, 0)
         fork_and_join(runtime, work, room, threads)
 
-    return work, run
+    return address(work), run

@@ -1,11 +1,10 @@
-"""Compiled functions shared out: every row once, helpers always come, nobody waits for ever, whoever sleeps when."""
+"""Compiled functions shared out: every row once, on as many threads as torch has, and no caller waits for ever."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,8 +16,7 @@ from hypothesis import strategies as st
 from support.shares import Meeting, note
 
 from nash_swarm.quantizers.runtime.cpu.aligned import LINE
-from nash_swarm.quantizers.runtime.cpu.workers import openmp, team, threads
-from nash_swarm.quantizers.runtime.cpu.workers.atomics import address
+from nash_swarm.quantizers.runtime.cpu.workers import openmp, threads
 from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the functions of these tests yield as POSIX does")
@@ -32,22 +30,11 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=[0, 30, None], ids=["sleeping at once", "spinning for a microsecond", "spinning"])
-def fresh_team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> team.Team:
-    """A team of the test's own: as where threads outnumber processors, and as where there are enough."""
-    made = team.Team()
-    made._processors = 64
-    made._rounds = made._rounds if request.param is None else request.param
-    monkeypatch.setattr(threads, "_team", lambda: made)
-    monkeypatch.setattr(threads, "_runtime", int)
-    return made
-
-
-@pytest.fixture(params=["OpenMP", "team"])
+@pytest.fixture(params=["OpenMP", "pool"])
 def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's own threads, or ours."""
-    if request.param == "team":
-        monkeypatch.setattr(threads, "_runtime", int)
+    if request.param == "pool":
+        monkeypatch.setattr(threads, "_workers", lambda: threads.pool)
     elif not openmp.runtime():
         pytest.skip("torch does not run on an OpenMP runtime with GNU's interface")
 
@@ -68,29 +55,8 @@ def test_every_row_is_worked_on_once(rows: int, smallest: int, count: int) -> No
     assert all(len(share) >= min(smallest, rows) for share in np.split(places, edges))
 
 
-@pytest.mark.parametrize("callers", [1, 3])
-def test_helpers_come_whenever_they_are_asked(fresh_team: team.Team, callers: int) -> None:
-    # in part while they spin, in part while they are about to sleep: one that sleeps on leaves its caller alone
-    spin = fresh_team._rounds * 30e-9
-    pauses = np.random.default_rng(0).uniform(0, min(2 * spin + 2e-6, 300e-6), 500)
-
-    def call(caller: int) -> bool:
-        for pause in pauses[caller::callers]:
-            end = time.perf_counter() + pause
-            while time.perf_counter() < end:
-                pass
-            if not Meeting(2).hold():
-                return False
-        return True
-
-    torch.set_num_threads(3)
-    assert Meeting(3).hold()
-    torch.set_num_threads(2)
-    with ThreadPoolExecutor(callers) as pool:
-        assert list(pool.map(call, range(callers))) == [True] * callers
-
-
-def test_more_callers_than_can_be_helped(fresh_team: team.Team) -> None:
+@pytest.mark.usefixtures("means")
+def test_many_callers_at_once() -> None:
     def call(_: int) -> bool:
         counts = np.zeros(8, np.int64)
         for _ in range(300):
@@ -103,27 +69,15 @@ def test_more_callers_than_can_be_helped(fresh_team: team.Team) -> None:
         assert all(callers.map(call, range(9), timeout=60))
 
 
-def test_a_caller_waits_for_what_others_have_begun(fresh_team: team.Team) -> None:
+@pytest.mark.usefixtures("means")
+def test_a_caller_waits_for_what_others_have_begun() -> None:
     for _ in range(10):
         meeting = Meeting(2)
         meeting.released[0] = 0
-        # longer than anybody spins
-        timer = threading.Timer(20 * team.SPIN_SECONDS, lambda meeting=meeting: meeting.released.fill(1))
+        timer = threading.Timer(0.004, lambda meeting=meeting: meeting.released.fill(1))
         timer.start()
         assert meeting.hold()
         timer.join()
-
-
-def test_nobody_spins_where_threads_outnumber_processors() -> None:
-    made = team.Team()
-    made._processors = 2
-    told = made._memory[team._ROUNDS :].view(np.int64)
-    counts, places, room = np.zeros((3, 3), np.int64)
-    for helpers, spins in ((1, True), (2, False), (1, True)):
-        arguments = (counts.ctypes.data, places.ctypes.data, 0, 0, 0, 0)
-        made.run(address(note), arguments, room.ctypes.data, 8, 3, 3, helpers)
-        assert (told[0] > 0) == spins
-    assert (counts == 3).all()
 
 
 @pytest.mark.usefixtures("means")
@@ -149,8 +103,8 @@ def test_torchs_own_threads_are_found() -> None:
     assert openmp.runtime() or "OpenMP" not in torch.__config__.parallel_info()
 
 
-def test_the_team_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_runtime", int)
+def test_the_pool_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_workers", lambda: threads.pool)
     torch.set_num_threads(3)
     assert Meeting(3).hold()
     before = threading.active_count()
@@ -161,9 +115,8 @@ def test_the_team_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert threading.active_count() == before
 
 
-def test_one_thread_needs_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(threads, "_team")
-    monkeypatch.delattr(threads, "_runtime")
+def test_one_thread_needs_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(threads, "_workers")
     torch.set_num_threads(1)
     assert Meeting(1).hold()
 
@@ -187,11 +140,9 @@ from nash_swarm.quantizers.runtime.cpu.workers import threads
 from support.shares import Meeting
 
 torch.set_num_threads(2)
-threads._runtime = int
-team = threads._team()
-team._rounds, team._processors = 1 << 40, 64  # the helper spins while the interpreter ends
+threads._workers = lambda: threads.pool
 assert Meeting(2).hold()
-waiting = Meeting(2)  # and so does somebody in the middle of a job
+waiting = Meeting(2)  # a job that is not finished while the interpreter ends
 waiting.released[0] = 0
 threading.Thread(target=waiting.hold, daemon=True).start()
 time.sleep(0.1)

@@ -68,6 +68,20 @@ def multiply(tensor: PackedTensor, x: Floats, mode: str = "int8") -> Floats:
     return out
 
 
+def product(tensor: PackedTensor, x: Floats, mode: str) -> Floats:
+    """`multiply` in any `names.Mode`: int16 is the sum of two products, of rounded inputs and of what those leave."""
+    if mode != "int16":
+        return multiply(tensor, x, mode)
+    if (tensor.widths == HALF).any():
+        return multiply(tensor, x, "fp32")
+    layout, left = tensor.layout, x.copy()
+    for first in range(0, layout.columns, layout.group_size):
+        columns = tensor.permutation[first : first + layout.group_size]
+        rounded = round_activations(x[:, columns])
+        left[:, columns] -= rounded.codes.astype(np.float32) * rounded.scales[:, None]
+    return multiply(tensor, x) + multiply(tensor, left)
+
+
 def fused(a: Floats, b: Floats, c: Floats) -> Floats:
     """a * b + c, float32, rounded once.
 

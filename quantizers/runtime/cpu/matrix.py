@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +23,16 @@ from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.cpu import descriptor
 from nash_swarm.quantizers.runtime.cpu.entries import entry_sizes, make_entries, small_entry
 
+if TYPE_CHECKING:
+    from nash_swarm.quantizers.runtime.cpu.product import Product
+
 LONGEST_GROUP = 1 << 15
 """Up to this group size a sum of products of 255 and 127 fits 32 bits, and one of 127 an `activations.total_pair`."""
 _WIDTH_MASK = 2**descriptor.WIDTH_BITS - 1
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PackedMatrix:
     """A packed matrix and the tables its kernels read, usually made by `prepare`; tables become read-only.
 
     A copy, or what comes out of a pickle, is checked anew and has addresses of its own.
@@ -45,10 +48,13 @@ class Prepared:
         windows: section of `scale_windows.ScaleWindows`, uint8 (row_tiles, 16).
         scale_table: scales of codes 0..15, float32 (16,).
         permutation: int32 (columns,), `None` if columns are stored in the model's order.
+        rows: outputs.
+        columns: inputs.
         halves: some cell has width 16.
         ends: of `kernels.descriptor`, int32 (row_tiles or 1, 7).
         fields: the table of `kernels.descriptor`, int64.
-        input_key: matrices with equal keys may share `Activations`.
+        input_key: matrices with equal keys may share rounded inputs.
+        products: the matrix bound to its kernels, by activation mode, see `product.product_of`.
 
     Raises:
         DataError: the tables do not fit each other or the buffer.
@@ -63,10 +69,13 @@ class Prepared:
     windows: npt.NDArray[np.uint8]
     scale_table: npt.NDArray[np.float32]
     permutation: npt.NDArray[np.int32] | None
+    rows: int = field(init=False, repr=False)
+    columns: int = field(init=False, repr=False)
     halves: bool = field(init=False)
     ends: npt.NDArray[np.int32] = field(init=False, repr=False)
     fields: npt.NDArray[np.int64] = field(init=False, repr=False)
     input_key: Hashable = field(init=False)
+    products: dict[str, Product] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -95,16 +104,18 @@ class Prepared:
             "levels": 0 if table is None else table.ctypes.data,
         }
         fields = np.array([values[key] for key in descriptor.FIELDS], np.int64)
-        object.__setattr__(self, "halves", halves)
-        object.__setattr__(self, "ends", ends)
-        object.__setattr__(self, "fields", fields)
-        object.__setattr__(self, "input_key", (layout.group_size, layout.columns, digest, halves))
+        derived = {
+            "rows": layout.rows, "columns": layout.columns, "halves": halves, "ends": ends, "fields": fields,
+            "input_key": (layout.group_size, layout.columns, digest, halves),
+        }  # fmt: skip
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
         for table in self._tables():
             table.flags.writeable = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = (self.layout, self.buffer, self.code_bytes, self.tiles, self.cells, self.entries, self.windows)
-        return Prepared, (*given, self.scale_table, self.permutation)
+        return PackedMatrix, (*given, self.scale_table, self.permutation)
 
     @property
     def table_bytes(self) -> int:
@@ -118,7 +129,7 @@ class Prepared:
         return tables if self.permutation is None else [*tables, self.permutation]
 
 
-def prepare(tensor: PackedTensor) -> Prepared:
+def prepare(tensor: PackedTensor) -> PackedMatrix:
     """Make the tables of a packed matrix's kernels.
 
     Raises:
@@ -144,7 +155,7 @@ def prepare(tensor: PackedTensor) -> Prepared:
         raise DataError(f"{name}: {len(tensor.windows.lowest)} windows of scales for {layout.rows} rows")
     entries, starts = make_entries(tensor, order)
     identity = np.array_equal(tensor.permutation, np.arange(layout.columns))
-    return Prepared(
+    return PackedMatrix(
         layout,
         tensor.buffer,
         code_bytes,
@@ -157,25 +168,25 @@ def prepare(tensor: PackedTensor) -> Prepared:
     )
 
 
-def _check(prepared: Prepared) -> None:
+def _check(matrix: PackedMatrix) -> None:
     """Refuse what would have a kernel read outside its tables or the buffer."""
-    layout, cells = prepared.layout, prepared.cells
+    layout, cells = matrix.layout, matrix.cells
     name, tiles, groups = layout.name, layout.row_tiles, layout.groups
     if layout.group_size > LONGEST_GROUP:
         raise DataError(f"{name}: groups of {layout.group_size} columns are too long for the kernels")
-    _expect(name, "tile offsets", prepared.tiles, np.int64, (tiles, 2))
+    _expect(name, "tile offsets", matrix.tiles, np.int64, (tiles, 2))
     _expect(name, "cells", cells, np.int32, (1 if np.shape(cells)[:1] == (1,) else tiles, groups))
-    _expect(name, "entries", prepared.entries, np.uint8, np.shape(prepared.entries)[:1])
-    _expect(name, "windows of scales", prepared.windows, np.uint8, (tiles, TILE_ROWS))
-    _expect(name, "scales", prepared.scale_table, np.float32, (16,))
-    _expect(name, "buffer", prepared.buffer, np.uint8, np.shape(prepared.buffer)[:1])
+    _expect(name, "entries", matrix.entries, np.uint8, np.shape(matrix.entries)[:1])
+    _expect(name, "windows of scales", matrix.windows, np.uint8, (tiles, TILE_ROWS))
+    _expect(name, "scales", matrix.scale_table, np.float32, (16,))
+    _expect(name, "buffer", matrix.buffer, np.uint8, np.shape(matrix.buffer)[:1])
     tables: list[npt.NDArray[Any]] = [
-        prepared.tiles, cells, prepared.entries, prepared.windows, prepared.scale_table, prepared.buffer
+        matrix.tiles, cells, matrix.entries, matrix.windows, matrix.scale_table, matrix.buffer
     ]  # fmt: skip
-    if prepared.permutation is not None:
-        tables.append(prepared.permutation)
-        _expect(name, "column order", prepared.permutation, np.int32, (layout.columns,))
-        if not np.array_equal(np.sort(prepared.permutation), np.arange(layout.columns)):
+    if matrix.permutation is not None:
+        tables.append(matrix.permutation)
+        _expect(name, "column order", matrix.permutation, np.int32, (layout.columns,))
+        if not np.array_equal(np.sort(matrix.permutation), np.arange(layout.columns)):
             raise DataError(f"{name}: the column order is no permutation")
     if not all(table.flags.c_contiguous for table in tables):
         raise DataError(f"{name}: a table or the buffer is not one run of memory")
@@ -186,11 +197,11 @@ def _check(prepared: Prepared) -> None:
         raise DataError(f"{name}: a tile's groups are not stored widest first")
     sizes = (64 * widths * layout.group_blocks()[group]).sum(axis=1)
     sizes = np.stack([sizes, entry_sizes(widths, layout).sum(axis=1)], axis=-1)
-    room = [prepared.code_bytes, len(prepared.entries)]
-    if (prepared.tiles < 0).any() or (prepared.tiles > room - sizes).any():
+    room = [matrix.code_bytes, len(matrix.entries)]
+    if (matrix.tiles < 0).any() or (matrix.tiles > room - sizes).any():
         raise DataError(f"{name}: a tile is not inside the codes and entries")
-    if prepared.code_bytes > len(prepared.buffer):
-        raise DataError(f"{name}: {len(prepared.buffer)} bytes are too few for the widths")
+    if matrix.code_bytes > len(matrix.buffer):
+        raise DataError(f"{name}: {len(matrix.buffer)} bytes are too few for the widths")
 
 
 def _expect(name: str, what: str, array: Any, kind: Any, shape: tuple[int, ...]) -> None:

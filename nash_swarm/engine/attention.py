@@ -1,4 +1,4 @@
-"""Attention with rotary positions of batches: each sequence, padded or not, comes to the bits that it comes to alone."""
+"""Attention with rotary positions: a sequence of a batch, padded or not, comes to the bits that it comes to alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which modules take the quick way: those that look like the known ones and compute the same, in any release."""
+"""Which modules are fused: those that have what their family declares and compute the same, in any release."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_norm_with_another_sign_is_refused(llama: Any) -> None:
     assert reason is not None
     assert reason.startswith("family llama, model.layers.0.input_layernorm (Norm): its own code gives something else")
     assert isinstance(model.model.norm, FusedNorm) and isinstance(model.model.layers[0].self_attn, FusedAttention)
-    assert not any(isinstance(module, QuickDecoderLayer | FusedDecoder) for module in model.modules())
+    assert not any(isinstance(module, FusedDecoder) for module in model.modules())
 
 
 def _plain(model: Any) -> Any:

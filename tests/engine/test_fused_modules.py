@@ -1,4 +1,4 @@
-"""Quick modules against transformers' own: what they compute, when they step aside, what becomes of copies."""
+"""Fused modules against transformers' own: what they compute, when they step aside, what becomes of copies."""
 
 from __future__ import annotations
 

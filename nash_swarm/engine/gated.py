@@ -1,4 +1,4 @@
-"""Gated MLPs: the input is rounded once, and the products and the gate follow each other without torch between."""
+"""Gated MLPs: the gate of one token, or of one of each sequence of a batch, is one kernel, with derivatives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from nash_swarm.engine.family import Family
 from nash_swarm.engine.fused import Fused, is_packed, is_plain_eager, is_untouched, strange
 from nash_swarm.engine.probe import Draw, NotFused, Pairs
 from nash_swarm.quantizers.runtime.cpu.fused.single_token import GELU, GELU_TANH, LANES, SILU, kernels
-from nash_swarm.quantizers.runtime.products import one_token
 
 
 class FusedMlp(Fused):
@@ -34,24 +33,8 @@ class FusedMlp(Fused):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As the module's own."""
-        inner, family = self._modules, self.family
-        if (
-            torch.compiler.is_compiling()
-            or not is_plain_eager(x)
-            or not _of_one_token(x)
-            or not is_untouched(inner[family.activation])
-            or type(inner[family.activation]) not in _activations()
-        ):
+        if torch.compiler.is_compiling() or not is_plain_eager(x) or not _of_one_token(x) or not self._is_known():
             return super().forward(x)
-        if torch.is_grad_enabled() or x.numel() != x.shape[-1] or not self.may():
-            # what is not one sequence's comes to the bits that it would come to alone
-            both = [inner[name](x) for name in family.gates]  # type: ignore[misc]
-            values, factors = both if len(both) == 2 else (part.contiguous() for part in both[0].chunk(2, -1))
-            if _fit(values, factors):
-                gated = _gated(values, factors, self.kind())
-            else:
-                gated = inner[family.activation](values) * factors  # type: ignore[misc]
-            return inner[family.down](gated)  # type: ignore[misc]
         out = self._run(x)
         return super().forward(x) if out is None else out
 
@@ -66,26 +49,26 @@ class FusedMlp(Fused):
 
     def may(self) -> bool:
         """Whether kernels may stand in for the layers inside: they are packed, without hooks, and known."""
-        inner, family = self._modules, self.family
-        activation: Any = inner[family.activation]
-        return (
-            is_packed(*(inner[name] for name in (*family.gates, family.down)))
-            and is_untouched(activation)
-            and type(activation) in _activations()
-        )
+        return self._is_known() and is_packed(*(self._modules[name] for name in (*self.family.gates, self.family.down)))
 
     def kind(self) -> int:
         """Of the activation: `SILU`, `GELU_TANH` or `GELU`."""
         return _activations()[type(self._modules[self.family.activation])]
 
+    def _is_known(self) -> bool:
+        activation: Any = self._modules[self.family.activation]
+        return type(activation) in _activations() and is_untouched(activation)
+
     def _run(self, x: torch.Tensor) -> torch.Tensor | None:
         inner, family = self._modules, self.family
-        both = one_token(x, *(inner[name] for name in family.gates))
-        values, factors = both if len(both) == 2 else both[0].chunk(2)
-        if values.numel() != factors.numel() or values.numel() % LANES:
+        both = [inner[name](x) for name in family.gates]  # type: ignore[misc]
+        values, factors = both if len(both) == 2 else (part.contiguous() for part in both[0].chunk(2, -1))
+        if values.shape != factors.shape or values.shape[-1] % LANES:
             return None
-        kernels().gate(values.data_ptr(), factors.data_ptr(), values.data_ptr(), values.numel(), self.kind())
-        return one_token(values, inner[family.down])[0].view(*x.shape[:-1], -1)
+        if not (is_plain_eager(values) and is_plain_eager(factors)):
+            return None
+        out: torch.Tensor = inner[family.down](_gated(values, factors, self.kind()))  # type: ignore[misc]
+        return out
 
 
 @cache
@@ -104,11 +87,6 @@ def _activations() -> dict[type[Any], int]:
 def _of_one_token(x: torch.Tensor) -> bool:
     """Whether there is one token, or a batch of sequences of one."""
     return x.numel() == x.shape[-1] or (x.ndim == 3 and x.shape[1] == 1 and x.shape[0] > 0)
-
-
-def _fit(values: torch.Tensor, factors: torch.Tensor) -> bool:
-    whole = values.shape == factors.shape and values.shape[-1] % LANES == 0
-    return whole and is_plain_eager(values) and is_plain_eager(factors)
 
 
 def _gated(values: torch.Tensor, factors: torch.Tensor, kind: int) -> torch.Tensor:

@@ -224,7 +224,10 @@ def _is_plain(layer: Any, limit: int | None) -> bool:
         changing.add("cumulative_length")
     shown = layer.get_seq_length() == 4
     whole = [torch.cat([part, part[:, :, :1], part], 2) for part in (keys, values)]
-    grown = all(map(torch.equal, layer.update(keys, values), whole))
+    after = layer.update(keys, values)
+    grown = all(map(torch.equal, after, whole))
+    if limit is None:
+        grown = grown and after[0] is layer.keys and after[1] is layer.values
     last = [part if limit is None else part[:, :, -limit:] for part in whole]
     kept = all(map(torch.equal, (layer.keys, layer.values), last))
     rest = all(vars(layer).get(name) is value for name, value in before.items() if name not in changing)

@@ -264,10 +264,10 @@ def test_weights_of_a_modules_own_count(llama: Any, kind: str) -> None:
     assert not isinstance(model.get_submodule(path), fused_kind)
 
 
-def test_attentions_that_clip_are_refused(llama: Any) -> None:
-    model = _plain(copy.deepcopy(llama))
-    model.config.clip_qkv = 1e6
-    assert "it clips queries" in str(fuse(model))
+def test_settings_that_a_family_leaves_unset_count() -> None:
+    model = _plain(pack(build(transformers.Gemma3TextConfig)))
+    model.config.attn_logit_softcapping = 50.0
+    assert "it is configured with attn_logit_softcapping" in str(fuse(model))
 
 
 def test_places_far_away_count(llama: Any) -> None:

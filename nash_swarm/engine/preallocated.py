@@ -126,11 +126,11 @@ class PreallocatedCache:
         for run in self._runs:
             run.filled += 1
             self._views.extend(run.shown())
+            if run.limit is not None:
+                for layer in layers[run.first : run.first + len(run.storage) // 2]:
+                    layer.cumulative_length += 1
         self._kept[:, -1] += 1
         _show(layers, self._views)
-        for layer in layers:
-            if _limit(layer) is not None:
-                layer.cumulative_length += 1
 
     def _is_of(self, layers: Sequence[Any]) -> bool:
         states = _states(layers)

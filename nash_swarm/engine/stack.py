@@ -65,7 +65,9 @@ class Stack:
         self._owners = [module._parameters for module in modules if module._parameters]
         self._attentions = [module for module in modules if isinstance(module, FusedAttention)]
         self._configs = list({id(each.config): each.config for each in self._attentions}.values())
-        self._norms = [module for module in modules if isinstance(module, FusedNorm)]
+        norms = [module for module in modules if isinstance(module, FusedNorm)]
+        self._epsilons = [(norm.__dict__, norm.family.epsilon) for norm in norms]
+        self._derived = [norm for norm in norms if norm.family.gain_offset]
         self._linears = [module for module in modules if type(module) is PackedLinear]
         self._dropouts = [module for module in modules if isinstance(module, torch.nn.Dropout)]
         self._objects, self._values = self._parts(), self._facts()
@@ -159,7 +161,8 @@ class Stack:
         facts: list[Any] = [*map(torch.Tensor.data_ptr, packed), *map(_VERSION, packed)]
         facts += map(_ACTIVATIONS, self._linears)
         facts += [(parameter.data_ptr(), parameter.dtype, parameter.shape) for parameter in own]
-        facts += [(norm.gain().data_ptr(), norm.epsilon()) for norm in self._norms]
+        facts += [settings[name] for settings, name in self._epsilons]
+        facts += [norm.gain().data_ptr() for norm in self._derived]  # another tensor if the weight has changed
         facts += [each.training and each.p for each in self._dropouts]
         facts += [windows(config, len(self.layers)) for config in self._configs]
         facts += [

@@ -60,7 +60,7 @@ class FusedNorm(Fused):
         """What the normed token is multiplied with, float32; the same tensor as long as the weight does not change."""
         weight: Any = self._parameters["weight"]
         if not self.family.gain_offset:
-            return weight  # type: ignore[no-any-return]
+            return weight
         state = None if weight.is_inference() else (weight.data_ptr(), weight._version, weight.dtype)
         known = self.__dict__.get(_GAIN)
         if known is None or state is None or known[0] != state:

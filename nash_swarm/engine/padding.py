@@ -51,9 +51,9 @@ def read_padding(mask: torch.Tensor, batch: int, window: int | None = None) -> P
 def _read(mask: torch.Tensor, window: int | None) -> tuple[Padding | None]:
     seen = mask[:, 0].detach().numpy()
     _, queries, keys = seen.shape
-    some = seen.any(axis=1)
+    some = np.asarray(seen.any(axis=1))
     first, past = some.argmax(axis=1), keys - some[:, ::-1].argmax(axis=1)
-    if not some.any(axis=1).all():
+    if not np.all(some[np.arange(len(some)), first]):
         return (None,)
     place, begin, end = np.arange(keys), first[:, None, None], past[:, None, None]
     # a cache of fixed size has keys that no query has come to

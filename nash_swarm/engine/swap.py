@@ -56,19 +56,24 @@ def _fuse(decoder: Any, family: Family) -> Iterator[str]:
 
 def _declared(decoder: Any, family: Family) -> Iterator[tuple[type[Fused], str, Any]]:
     """Modules that may be fused, parts before what they are parts of."""
-    layers = list(getattr(decoder, family.layers)._modules.items())
-    norms, others = [], []
-    for k, layer in layers:
+    norms: list[tuple[str, Any]] = []
+    mlps: list[tuple[str, Any]] = []
+    attentions: list[tuple[str, Any]] = []
+    for k, layer in getattr(decoder, family.layers)._modules.items():
         path, inner = f".{family.layers}.{k}", layer._modules
         attention = inner.get(family.attention)
+        attentions.append((f"{path}.{family.attention}", attention))
         norms += [(f"{path}.{name}", inner.get(name)) for name in family.norms.values()]
         if attention is not None:
-            heads = [(f"{path}.{family.attention}.{name}", attention._modules.get(name)) for name in family.head_norms]
-            norms += heads
+            norms += [(f"{path}.{family.attention}.{name}", attention._modules.get(name)) for name in family.head_norms]
         if family.gates:
-            others.append((FusedMlp, f"{path}.{family.mlp}", inner.get(family.mlp)))
-        others.append((FusedAttention, f"{path}.{family.attention}", attention))
+            mlps.append((f"{path}.{family.mlp}", inner.get(family.mlp)))
     norms.append((f".{family.norm}", decoder._modules.get(family.norm)))
-    declared = [*((FusedNorm, *each) for each in norms), *sorted(others, key=lambda each: each[0] is FusedAttention)]
-    yield from (each for each in declared if each[2] is not None)
-    yield FusedDecoder, "", decoder
+    declared: tuple[tuple[type[Fused], list[tuple[str, Any]]], ...] = (
+        (FusedNorm, norms),
+        (FusedMlp, mlps),
+        (FusedAttention, attentions),
+        (FusedDecoder, [("", decoder)]),
+    )
+    for kind, modules in declared:
+        yield from ((kind, path, module) for path, module in modules if module is not None)

@@ -26,7 +26,7 @@ from transformers import AutoTokenizer, DynamicCache
 
 import nash_swarm as ns
 from nash_swarm.calibration.text import cut_windows, load_text
-from nash_swarm.engine.quick import Quick, take_away
+from nash_swarm.engine.fused import Fused, take_away
 from nash_swarm.quantizers.runtime.modules import PackedLinear
 
 PADDING = (13, 30, 1)
@@ -74,7 +74,7 @@ def read(model: Any, rows: list[torch.Tensor], new: int, side: str = "left", gra
 @contextmanager
 def own_code(model: Any, wanted: bool) -> Iterator[None]:
     """Transformers' own modules, if they are wanted, as long as the context lasts."""
-    kinds = [(module, type(module)) for module in model.modules() if wanted and isinstance(module, Quick)]
+    kinds = [(module, type(module)) for module in model.modules() if wanted and isinstance(module, Fused)]
     for module, _ in kinds:
         take_away(module)
     try:

@@ -1,11 +1,11 @@
-"""Generating one token at a time, without the dozens of small torch calls a layer that stand between the products.
+"""Fused decoding: one token at a time, without the dozens of small torch calls a layer that stand between the products.
 
-Norms, gated MLPs, attentions, decoder layers and decoders of known kinds (as in Llama, Mistral, Qwen2 and Qwen3), which
-pass a trial against their own `forward`, stay transformers' own modules, with a second `forward` in front of their own.
-It takes one token of one sequence on the CPU where nobody looks inside (no gradients, compilation, export, tracing,
-profiling, hooks on the inner layers); anything else goes to the module's own code. All layers are one compiled call if
-the cache is one that grows, a layer all of whose parts may be quick is two, and any other leaves its parts to
-themselves.
+A family of models declares in one file (`families/`) where the parts of its decoder are (`family.py`). Norms, gated
+MLPs, attentions and decoders that are as declared, and pass a trial against their own `forward` (`probe.py`), stay
+transformers' own modules, with a second `forward` in front of their own (`swap.py`). A decoder all of whose parts are
+fused is one compiled call for a token of one sequence on the CPU (`stack.py`), in a preallocated cache, where nothing
+looks inside (no gradients, compilation, export, tracing, profiling, hooks on the inner layers); anything else goes to
+the modules' own code.
 
 Sequences of a batch come to the bits that they come to alone, padded or not, with gradients or without: norms, and the
 gates of one token each, are the same kernels then (`norm.py`, `gated.py`), and attention goes sequence by sequence

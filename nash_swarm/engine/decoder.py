@@ -6,40 +6,36 @@ from typing import Any
 
 import torch
 
-from nash_swarm.engine.attention import positions_fit
-from nash_swarm.engine.decoder_layer import QuickDecoderLayer
-from nash_swarm.engine.growing import GrowingCache
-from nash_swarm.engine.quick import Quick, unseen, untouched
-from nash_swarm.engine.recognise import Pattern
-from nash_swarm.engine.stack import Stack
-from nash_swarm.engine.trial import Draw, NotQuick, Pairs
+from nash_swarm.engine.family import Family, windows
+from nash_swarm.engine.fused import Fused, is_plain_inference, strange
+from nash_swarm.engine.preallocated import PreallocatedCache
+from nash_swarm.engine.probe import Draw, NotFused, Pairs
+from nash_swarm.engine.stack import Positions, Stack, rotary_types
 
 _CAPTURES = ("output_attentions", "output_hidden_states")
 _NAME = "_nash_swarm_stack"
+_PROBED = 1 << 24
+"""Elements of keys that a trial of windows may take; longer windows are tried unfilled."""
 
 
-class QuickDecoder(Quick):
-    """`LlamaModel` and its likes over a cache that grows, if all their layers are quick; one token."""
+class FusedDecoder(Fused):
+    """A decoder all of whose layers are fused, over a cache that can be preallocated; one token."""
 
-    pattern = Pattern(
-        parts=frozenset({"embed_tokens", "layers", "norm", "rotary_emb"}),
-        arguments=frozenset({"input_ids", "attention_mask", "position_ids", "cache", "inputs_embeds", "use_cache"}),
-        harmless=frozenset({"cache_position", *_CAPTURES, "return_dict"}),
-    )
     config: Any
 
     @classmethod
-    def resembles(cls, module: Any) -> bool:
-        """Whether the module has embeddings and layers."""
-        return {"embed_tokens", "layers"} <= set(module._modules)
-
-    @classmethod
-    def mismatch(cls, module: Any) -> str | None:
-        """See `Quick.mismatch`."""
-        if (reason := cls.pattern.mismatch(module)) is not None:
+    def mismatch(cls, module: Any, family: Family) -> str | None:
+        """See `Fused.mismatch`; of its layers, too."""
+        if (reason := strange(module, family.decoder_parts)) is not None:
             return reason
-        slow = next((k for k, layer in enumerate(module.layers) if not isinstance(layer, QuickDecoderLayer)), None)
-        return None if slow is None else f"its layer {slow} is taken by its own code"
+        if not family.gates:
+            return "its MLPs are of a kind that no kernel computes"
+        if windows(module.config, module.config.num_hidden_layers) is None:
+            return f"it has layers of {', '.join(sorted(set(module.config.layer_types)))}"
+        for k, layer in enumerate(getattr(module, family.layers)):
+            if (reason := strange(layer, family.layer_parts)) is not None:
+                return f"of its layer {k}: {reason}"
+        return None
 
     def forward(
         self,
@@ -63,15 +59,20 @@ class QuickDecoder(Quick):
         return self._own(input_ids, attention_mask, position_ids, past, inputs_embeds, use_cache, kwargs)
 
     def trial(self, draw: Draw) -> Pairs:
-        """See `Quick.trial`."""
+        """See `Fused.trial`."""
         from transformers.cache_utils import DynamicCache
 
-        if (window := self._window()) is not None:
-            raise NotQuick(window)
-        quick, own = DynamicCache(), DynamicCache()
-        embeddings: Any = self._modules["embed_tokens"]
-        for past in (quick, own):
+        fused, own = DynamicCache(config=self.config), DynamicCache(config=self.config)
+        embeddings: Any = self._modules[self.family.embedding]
+        for past in (fused, own):
             self._own(draw.token(1), None, None, past, None, True, {})
+        keys = own.layers[0].keys
+        longest = max((window for window in windows(self.config, len(self._layers())) or () if window), default=0)
+        if longest and longest * keys.numel() * len(own.layers) <= _PROBED:
+            for ours, theirs in zip(fused.layers, own.layers, strict=True):
+                states = [draw.normal(1, keys.shape[1], longest, keys.shape[3]) for _ in range(2)]
+                ours.update(*states)
+                theirs.update(*states)
         last = max(4, min(4096, getattr(self.config, "max_position_embeddings", None) or 4096) - 1)
         for step in range(4):
             ids, x, place = draw.token(embeddings.num_embeddings), None, None
@@ -80,18 +81,18 @@ class QuickDecoder(Quick):
             elif step == 3:
                 place = torch.full((1, 1), last)
             expected = self._own(ids, None, place, own, x, True, {})
-            out = self._run(self._embedded(ids) if x is None else x, place, quick)
+            out = self._run(self._embedded(ids) if x is None else x, place, fused)
             if out is None:
-                raise NotQuick("the kernels cannot call its layers together")
-            found = self._output(out, quick)
+                raise NotFused("the kernels cannot call its layers together")
+            found = self._output(out, fused)
             if type(found) is not type(expected) or set(found) != set(expected):
-                raise NotQuick(f"its own code gives {', '.join(expected)}")
+                raise NotFused(f"its own code gives {', '.join(expected)}")
             yield found[0], expected[0]
-        for ours, theirs in zip(quick.layers, own.layers, strict=True):
+        for ours, theirs in zip(fused.layers, own.layers, strict=True):
             yield ours.keys, theirs.keys
             yield ours.values, theirs.values
-        if quick.get_seq_length() != own.get_seq_length():
-            raise NotQuick("its own code counts tokens in another way")
+        if fused.get_seq_length() != own.get_seq_length():
+            raise NotFused("its own code counts tokens in another way")
 
     def _own(
         self, ids: Any, mask: Any, positions: Any, past: Any, embeds: Any, use_cache: Any, kwargs: dict[str, Any]
@@ -104,7 +105,11 @@ class QuickDecoder(Quick):
         )  # fmt: skip
 
     def _embedded(self, ids: Any) -> Any:
-        return self._modules["embed_tokens"](ids)  # type: ignore[misc]
+        return self._modules[self.family.embedding](ids)  # type: ignore[misc]
+
+    def _layers(self) -> list[Any]:
+        layers: Any = self._modules[self.family.layers]
+        return list(layers._modules.values())[: self.config.num_hidden_layers]
 
     def _may(self, ids: Any, embeds: Any, mask: Any, past: Any, use_cache: Any, kwargs: dict[str, Any]) -> bool:
         """Whether this is one token after others that it sees all, and nothing is asked for but what comes out."""
@@ -113,7 +118,7 @@ class QuickDecoder(Quick):
             not torch.compiler.is_compiling()
             and (ids is None) != (embeds is None)
             and given.shape[:2] == (1, 1)
-            and GrowingCache.is_known(past)
+            and PreallocatedCache.is_known(past)
             and (tokens := past.get_seq_length()) > 0
             and _hides_nothing(mask, tokens + 1)
             and (self.config.use_cache if use_cache is None else use_cache)
@@ -121,45 +126,38 @@ class QuickDecoder(Quick):
             and kwargs.get("return_dict", getattr(self.config, "return_dict", True)) is not False
             and not any(kwargs.get(name, getattr(self.config, name, False)) for name in _CAPTURES)
             and getattr(self.config, "is_causal", None) is None
-            and self._window() is None
         )
-
-    def _window(self) -> str | None:
-        """Whether tokens see only some of those before them."""
-        kinds = getattr(self.config, "layer_types", None)
-        if kinds is not None:
-            other = next((kind for kind in kinds[: self.config.num_hidden_layers] if kind != "full_attention"), None)
-            return None if other is None else f"it has layers of {other}"
-        window = getattr(self.config, "sliding_window", None)
-        return None if window is None else f"its tokens see only the {window} before them"
 
     def _run(self, x: Any, position_ids: Any, past: Any) -> torch.Tensor | None:
         """What comes out of the last norm; `None` if the layers must do it, which then have not begun."""
-        if not unseen(x) or x.ndim != 3:
+        if not is_plain_inference(x) or x.ndim != 3:
             return None
         if position_ids is None:
             position_ids = torch.full((1, 1), past.get_seq_length(), device=x.device)
         if position_ids.shape != (1, 1):
             return None
-        positions = self._modules["rotary_emb"](x, position_ids=position_ids)  # type: ignore[misc]
-        stack = self._stack(x, positions)
-        if stack is None or not positions_fit(positions, stack.size):
+        positions = self._positions(x, position_ids)
+        stack = self._stack(positions)
+        if stack is None or x.numel() != stack.hidden or not stack.positions_fit(positions):
             return None
-        cache = GrowingCache.of(past, len(stack.layers), stack.heads, stack.size)
+        cache = PreallocatedCache.of(past, stack.windows, stack.heads, stack.size)
         if cache is None:
             return None
         out = stack.run(x, positions, cache)
-        cache.add(past.layers)
-        normed: torch.Tensor = self._modules["norm"](out)  # type: ignore[misc]
+        cache.add(past.layers[: len(stack.layers)])
+        normed: torch.Tensor = self._modules[self.family.norm](out)  # type: ignore[misc]
         return normed
 
-    def _stack(self, x: torch.Tensor, positions: Any) -> Stack | None:
-        layers = list(self._modules["layers"]._modules.values())[: self.config.num_hidden_layers]  # type: ignore[union-attr]
-        stack = self.__dict__.get(_NAME)
+    def _positions(self, x: torch.Tensor, position_ids: torch.Tensor) -> Positions:
+        rotary: Any = self._modules[self.family.rotary]
+        if not self.family.rotary_by_type:
+            return [rotary(x, position_ids=position_ids)]
+        return [rotary(x, position_ids, kind) for kind in rotary_types(self.family, self.config)]
+
+    def _stack(self, positions: Positions) -> Stack | None:
+        layers, stack = self._layers(), self.__dict__.get(_NAME)
         if not isinstance(stack, Stack) or not stack.holds(layers):
-            stack = self.__dict__[_NAME] = _made(layers, x, positions)
-        if stack is None or x.numel() != stack.hidden:
-            return None
+            stack = self.__dict__[_NAME] = Stack.of(layers, self.family, self.config, positions[0][0].numel())
         return stack
 
     def _output(self, states: torch.Tensor, past: Any) -> Any:
@@ -173,16 +171,3 @@ def _hides_nothing(mask: Any, tokens: int) -> bool:
     if mask is None:
         return True
     return isinstance(mask, torch.Tensor) and mask.shape == (1, tokens) and bool(mask.all())
-
-
-def _made(layers: list[Any], x: torch.Tensor, positions: Any) -> Stack | None:
-    # what a layer's parts may, it may itself; but here nobody calls it
-    if not layers or not untouched(*layers) or not all(isinstance(layer, QuickDecoderLayer) for layer in layers):
-        return None
-    plans = []
-    for layer in layers:
-        plan = layer.plan(x, positions, None, {})
-        if plan is None:
-            return None
-        plans.append(plan)
-    return Stack(layers, plans) if Stack.fits(layers, plans) else None

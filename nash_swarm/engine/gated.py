@@ -1,72 +1,87 @@
-"""Gated MLPs: the input is rounded once, and three products and the gate follow each other without torch between."""
+"""Gated MLPs: the gate of one token, or of one of each sequence of a batch, is one kernel, with derivatives."""
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
-from nash_swarm.engine.quick import Quick, bare, unnoticed, untouched
-from nash_swarm.engine.recognise import Pattern
-from nash_swarm.engine.trial import Draw, NotQuick, Pairs
-from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES, kernels
-from nash_swarm.quantizers.runtime.products import one_token
+from nash_swarm.engine.family import Family
+from nash_swarm.engine.fused import Fused, is_packed, is_plain_eager, is_untouched, strange
+from nash_swarm.engine.probe import Draw, NotFused, Pairs
+from nash_swarm.quantizers.runtime.cpu.fused.single_token import GELU, GELU_TANH, LANES, SILU, kernels
 
 
-class QuickGatedMlp(Quick):
-    """`LlamaMLP` and its likes with SiLU; one token, or one of each sequence of a batch."""
-
-    pattern = Pattern(
-        parts=frozenset({"gate_proj", "up_proj", "down_proj"}), may=frozenset({"act_fn"}),
-        settings=frozenset({"mlp_bias"}),
-    )  # fmt: skip
+class FusedMlp(Fused):
+    """down(activation(gate(x)) * up(x)), gate and up apart or joined; one token, or one of each of a batch."""
 
     @classmethod
-    def mismatch(cls, module: Any) -> str | None:
-        """See `Quick.mismatch`."""
-        from transformers.activations import SiLUActivation
-
-        if type(getattr(module, "act_fn", None)) not in (nn.SiLU, SiLUActivation):
-            return "its activation is not SiLU"
-        if not bare(module.gate_proj, module.up_proj, module.down_proj):
+    def mismatch(cls, module: Any, family: Family) -> str | None:
+        """See `Fused.mismatch`."""
+        matrices = (*family.gates, family.down)
+        if (reason := strange(module, matrices, other=(family.activation,))) is not None:
+            return reason
+        activation = getattr(module, family.activation, None)
+        if type(activation) not in _activations():
+            return f"its activation is {getattr(activation, '__name__', type(activation).__name__)}"
+        if not is_packed(*(module._modules[name] for name in matrices)):
             return "its matrices are not packed, packed weight by weight, or hooked"
-        return cls.pattern.mismatch(module)
+        return None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As the module's own."""
-        inner = self._modules
-        if torch.compiler.is_compiling() or not unnoticed(x) or not _of_one_token(x) or not untouched(inner["act_fn"]):
+        if torch.compiler.is_compiling() or not is_plain_eager(x) or not _of_one_token(x) or not self._is_known():
             return super().forward(x)
-        if torch.is_grad_enabled() or x.numel() != x.shape[-1] or not self.may():
-            # what is not one sequence's comes to the bits that it would come to alone
-            values, factors = inner["gate_proj"](x), inner["up_proj"](x)  # type: ignore[misc]
-            gated = _gated(values, factors) if _fit(values, factors) else inner["act_fn"](values) * factors  # type: ignore[misc]
-            return inner["down_proj"](gated)  # type: ignore[misc]
         out = self._run(x)
         return super().forward(x) if out is None else out
 
     def trial(self, draw: Draw) -> Pairs:
-        """See `Quick.trial`."""
-        gate: Any = self._modules["gate_proj"]
+        """See `Fused.trial`."""
+        gate: Any = self._modules[self.family.gates[0]]
         for scale in (1.0, 8.0):
             x = scale * draw.normal(1, 1, gate.in_features)
             if (out := self._run(x)) is None:
-                raise NotQuick(f"the size between its matrices is no multiple of {LANES}")
+                raise NotFused(f"the size between its matrices is no multiple of {LANES}")
             yield out, super().forward(x)
 
     def may(self) -> bool:
-        """Whether nobody would notice that the layers inside are not called."""
-        inner = self._modules
-        return bare(inner["gate_proj"], inner["up_proj"], inner["down_proj"]) and untouched(inner["act_fn"])
+        """Whether kernels may stand in for the layers inside: they are packed, without hooks, and known."""
+        return self._is_known() and is_packed(*(self._modules[name] for name in (*self.family.gates, self.family.down)))
+
+    def kind(self) -> int:
+        """Of the activation: `SILU`, `GELU_TANH` or `GELU`."""
+        return _activations()[type(self._modules[self.family.activation])]
+
+    def _is_known(self) -> bool:
+        activation: Any = self._modules[self.family.activation]
+        return type(activation) in _activations() and is_untouched(activation)
 
     def _run(self, x: torch.Tensor) -> torch.Tensor | None:
-        inner = self._modules
-        values, factors = one_token(x, inner["gate_proj"], inner["up_proj"])
-        if values.numel() != factors.numel() or values.numel() % LANES:
+        inner, family = self._modules, self.family
+        both = [inner[name](x) for name in family.gates]  # type: ignore[misc]
+        values, factors = both if len(both) == 2 else (part.contiguous() for part in both[0].chunk(2, -1))
+        if values.shape != factors.shape or values.shape[-1] % LANES:
             return None
-        kernels().gate(values.data_ptr(), factors.data_ptr(), values.data_ptr(), values.numel())
-        return one_token(values, inner["down_proj"])[0].view(*x.shape[:-1], -1)
+        if not (is_plain_eager(values) and is_plain_eager(factors)):
+            return None
+        out: torch.Tensor = inner[family.down](_gated(values, factors, self.kind()))  # type: ignore[misc]
+        return out
+
+
+@cache
+def _activations() -> dict[type[Any], int]:
+    """Classes of activations, of torch and of any release of transformers."""
+    from transformers import activations
+
+    named = {
+        "SiLUActivation": SILU, "GELUTanh": GELU_TANH, "PytorchGELUTanh": GELU_TANH, "NewGELUActivation": GELU_TANH,
+        "GELUActivation": GELU,
+    }  # fmt: skip
+    found = {getattr(activations, name): kind for name, kind in named.items() if hasattr(activations, name)}
+    return {**found, nn.SiLU: SILU}
 
 
 def _of_one_token(x: torch.Tensor) -> bool:
@@ -74,20 +89,16 @@ def _of_one_token(x: torch.Tensor) -> bool:
     return x.numel() == x.shape[-1] or (x.ndim == 3 and x.shape[1] == 1 and x.shape[0] > 0)
 
 
-def _fit(values: torch.Tensor, factors: torch.Tensor) -> bool:
-    return unnoticed(values) and unnoticed(factors) and values.shape == factors.shape and values.shape[-1] % LANES == 0
-
-
-def _gated(values: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+def _gated(values: torch.Tensor, factors: torch.Tensor, kind: int) -> torch.Tensor:
     if torch.is_grad_enabled() and (values.requires_grad or factors.requires_grad):
-        out: torch.Tensor = _Gate.apply(values, factors)  # type: ignore[no-untyped-call]
+        out: torch.Tensor = _Gate.apply(values, factors, kind)  # type: ignore[no-untyped-call]
         return out
-    return _gate(values, factors)
+    return _gate(values, factors, kind)
 
 
-def _gate(values: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+def _gate(values: torch.Tensor, factors: torch.Tensor, kind: int) -> torch.Tensor:
     out = torch.empty_like(values)
-    kernels().gate(values.data_ptr(), factors.data_ptr(), out.data_ptr(), values.numel())
+    kernels().gate(values.data_ptr(), factors.data_ptr(), out.data_ptr(), values.numel(), kind)
     return out
 
 
@@ -95,17 +106,28 @@ class _Gate(torch.autograd.Function):
     """The kernel, and a derivative made of torch's operations, so that it has derivatives of its own."""
 
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, values: torch.Tensor, factors: torch.Tensor, kind: int) -> torch.Tensor:
         ctx.save_for_backward(values, factors)
-        return _gate(values, factors)
+        ctx.kind = kind
+        return _gate(values, factors, kind)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         values, factors = ctx.saved_tensors
-        open_ = torch.sigmoid(values)
-        of_values = of_factors = None
-        if ctx.needs_input_grad[0]:
-            of_values = gradients[0] * factors * open_ * (1 + values * (1 - open_))
-        if ctx.needs_input_grad[1]:
-            of_factors = gradients[0] * values * open_
-        return of_values, of_factors
+        activated, slope = _with_slope(values, ctx.kind)
+        of_values = gradients[0] * factors * slope if ctx.needs_input_grad[0] else None
+        of_factors = gradients[0] * activated if ctx.needs_input_grad[1] else None
+        return of_values, of_factors, None
+
+
+def _with_slope(x: torch.Tensor, kind: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """An activation and its derivative."""
+    if kind == SILU:
+        open_ = torch.sigmoid(x)
+        return x * open_, open_ * (1 + x * (1 - open_))
+    if kind == GELU:
+        below = 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+        return x * below, below + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    bend = math.sqrt(2 / math.pi)
+    tanh = torch.tanh(bend * (x + 0.044715 * x**3))
+    return 0.5 * x * (1 + tanh), 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh**2) * bend * (1 + 0.134145 * x**2)

@@ -6,32 +6,28 @@ from typing import Any
 
 import torch
 
-from nash_swarm.engine.quick import Quick, unnoticed
-from nash_swarm.engine.recognise import Pattern
-from nash_swarm.engine.trial import Draw, Pairs
+from nash_swarm.engine.family import Family
+from nash_swarm.engine.fused import Fused, is_plain_eager, strange
+from nash_swarm.engine.probe import Draw, Pairs
 from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES, kernels
 from nash_swarm.quantizers.runtime.layer_plan import is_vector
 
+_GAIN = "_nash_swarm_gain"
 
-class QuickNorm(Quick):
-    """`LlamaRMSNorm` and its likes; any number of tokens."""
 
-    pattern = Pattern(weights=frozenset({"weight"}), settings=frozenset({"variance_epsilon"}))
-    variance_epsilon: float
-
-    @classmethod
-    def resembles(cls, module: Any) -> bool:
-        """Whether the module is a norm of some kind."""
-        return "norm" in type(module).__name__.lower() and "weight" in module._parameters
+class FusedNorm(Fused):
+    """A norm whose gain is its weight, or its weight and an offset; any number of tokens."""
 
     @classmethod
-    def mismatch(cls, module: Any) -> str | None:
-        """See `Quick.mismatch`."""
-        if set(module._parameters) != {"weight"} or not isinstance(vars(module).get("variance_epsilon"), float):
-            return "it is no root-mean-square norm with a gain and a variance_epsilon"
+    def mismatch(cls, module: Any, family: Family) -> str | None:
+        """See `Fused.mismatch`."""
+        if (reason := strange(module, (), ("weight",))) is not None:
+            return reason
+        if not isinstance(getattr(module, family.epsilon, None), float):
+            return f"it has no {family.epsilon}"
         if module.weight.ndim != 1 or len(module.weight) % LANES:
             return f"its {tuple(module.weight.shape)} gains are no multiple of {LANES}"
-        return cls.pattern.mismatch(module)
+        return None
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """As the module's own."""
@@ -40,24 +36,46 @@ class QuickNorm(Quick):
             return super().forward(hidden_states)
         if hidden_states.is_cpu and not hidden_states.is_contiguous():
             hidden_states = hidden_states.contiguous()
-        if not unnoticed(hidden_states) or not is_vector(weight, hidden_states.shape[-1]):
+        if not is_plain_eager(hidden_states) or not is_vector(weight, hidden_states.shape[-1]):
             return super().forward(hidden_states)
         if torch.is_grad_enabled() and (hidden_states.requires_grad or weight.requires_grad):
-            out: torch.Tensor = _Norm.apply(hidden_states, weight, self.variance_epsilon)  # type: ignore[no-untyped-call]
+            offset = self.family.gain_offset
+            gain = offset + weight if offset else weight
+            out: torch.Tensor = _Norm.apply(hidden_states, gain, self.epsilon())  # type: ignore[no-untyped-call]
             return out
-        return _norm(hidden_states, weight, self.variance_epsilon)
+        return _norm(hidden_states, self.gain(), self.epsilon())
 
     def trial(self, draw: Draw) -> Pairs:
-        """See `Quick.trial`."""
-        weight: Any = self._parameters["weight"]
+        """See `Fused.trial`."""
         for scale in (1.0, 100.0, 1e-3):
-            x = scale * draw.normal(1, 3, len(weight))
-            yield _norm(x, weight, self.variance_epsilon), super().forward(x)
+            x = scale * draw.normal(1, 3, len(self.gain()))
+            yield _norm(x, self.gain(), self.epsilon()), super().forward(x)
+
+    def epsilon(self) -> float:
+        """Of the root."""
+        epsilon: float = self.__dict__[self.family.epsilon]
+        return epsilon
+
+    def gain(self) -> torch.Tensor:
+        """What the normed token is multiplied with, float32; the same tensor as long as the weight does not change."""
+        weight: Any = self._parameters["weight"]
+        if not self.family.gain_offset:
+            return weight
+        state = None if weight.is_inference() else (weight.data_ptr(), weight._version, weight.dtype)
+        known = self.__dict__.get(_GAIN)
+        if known is None or state is None or known[0] != state:
+            known = self.__dict__[_GAIN] = state, (self.family.gain_offset + weight).detach()
+        gain: torch.Tensor = known[1]
+        return gain
+
+    def __getstate__(self) -> Any:
+        # addresses are of no use in a copy
+        return {name: value for name, value in self.__dict__.items() if name != _GAIN}
 
 
-def _norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-    out, size = torch.empty_like(x), weight.numel()
-    kernels().norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), x.numel() // size, size, epsilon)
+def _norm(x: torch.Tensor, gain: torch.Tensor, epsilon: float) -> torch.Tensor:
+    out, size = torch.empty_like(x), gain.numel()
+    kernels().norm(x.data_ptr(), gain.data_ptr(), out.data_ptr(), x.numel() // size, size, epsilon)
     return out
 
 

@@ -2,7 +2,7 @@
 
 torch's attention takes another way where there is a mask, and the way of `kernels.single_token` is another one again.
 Their results differ in the last bit, which is enough for inputs rounded to 8 bits to jump from layer to layer. So the
-padding of a sequence is cut off, and what is left is computed as transformers and the quick modules compute a
+padding of a sequence is cut off, and what is left is computed as transformers and the kernels compute a
 sequence that is alone.
 """
 
@@ -30,10 +30,12 @@ size)."""
 
 def rotated(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
     """Rotary positions, as transformers computes them, of x (batch, heads, tokens, size); the others (batch, tokens,
-    size)."""
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return (x * cosines.unsqueeze(1)) + (turned * sines.unsqueeze(1))
+    rotary), of the first elements of each head."""
+    rotary = cosines.shape[-1]
+    x, rest = x[..., :rotary], x[..., rotary:]
+    turned = torch.cat((-x[..., rotary // 2 :], x[..., : rotary // 2]), dim=-1)
+    out = (x * cosines.unsqueeze(1)) + (turned * sines.unsqueeze(1))
+    return torch.cat((out, rest), dim=-1) if rest.shape[-1] else out
 
 
 def attend_apart(
@@ -57,27 +59,27 @@ def attend_apart(
     if one_token_each(queries, keys, values):
         return attend_one(queries, keys, values, spans, scale)
     if len(set(spans)) == 1:
-        return _attend(attend, queries, keys, values, mask[:1], spans[0], padding.offset)
+        return _attend(attend, queries, keys, values, mask[:1], spans[0], padding)
     rows = [slice(row, row + 1) for row in range(len(spans))]
     masks = [mask[row] if len(mask) > 1 else mask for row in rows]
     return torch.cat(
         [
-            _attend(attend, queries[row], keys[row], values[row], own, span, padding.offset)
+            _attend(attend, queries[row], keys[row], values[row], own, span, padding)
             for row, own, span in zip(rows, masks, spans, strict=True)
         ]
     )
 
 
 def _attend(
-    attend: Attend, queries: Any, keys: Any, values: Any, mask: Any, span: tuple[int, int], offset: int
+    attend: Attend, queries: Any, keys: Any, values: Any, mask: Any, span: tuple[int, int], padding: Padding
 ) -> torch.Tensor:
     """Sequences with the same padding."""
-    first, past = span
+    (first, past), offset = span, padding.offset
     count = queries.shape[2]
     begin, end = max(0, first - offset), min(count, past - offset)
     keys, values = keys[:, :, first:past], values[:, :, first:past]
     own = queries[:, :, begin:end]
-    if first >= offset:
+    if first >= offset and (padding.window is None or past - first <= padding.window):
         parts = [attend(own, keys, values, None)[0]]
     else:
         parts = [attend(own, keys, values, mask[:, :, begin:end, first:past])[0]]
@@ -100,7 +102,7 @@ def one_token_each(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tens
 def attend_one(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, spans: Spans, scale: float
 ) -> torch.Tensor:
-    """What `QuickAttention` does for one token of one sequence, for each sequence; arguments as of `attend_apart`."""
+    """What `decoder_stack` does for one token of one sequence, for each sequence; arguments as of `attend_apart`."""
     if torch.is_grad_enabled() and any(states.requires_grad for states in (queries, keys, values)):
         out: torch.Tensor = _AttendOne.apply(queries, keys, values, spans, scale)  # type: ignore[no-untyped-call]
         return out

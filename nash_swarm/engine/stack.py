@@ -10,56 +10,66 @@ from typing import Any
 import numpy as np
 import torch
 
-from nash_swarm.engine.attention import interface_is_known
-from nash_swarm.engine.growing import GrowingCache
-from nash_swarm.engine.norm import QuickNorm
+from nash_swarm.engine.attention import FusedAttention, interface_is_known
+from nash_swarm.engine.family import Family, windows
+from nash_swarm.engine.fused import is_plain_inference, is_untouched
+from nash_swarm.engine.gated import FusedMlp
+from nash_swarm.engine.norm import FusedNorm
+from nash_swarm.engine.preallocated import PreallocatedCache
 from nash_swarm.quantizers.runtime.cpu.aligned import aligned_empty
 from nash_swarm.quantizers.runtime.cpu.fused.decoder_stack import gather_helpers, kernel, stack_room
 from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled
-from nash_swarm.quantizers.runtime.layer_plan import LayerPlan
+from nash_swarm.quantizers.runtime.layer_plan import LayerParts, LayerPlan, plan_layer
 from nash_swarm.quantizers.runtime.modules import PackedLinear
 from nash_swarm.sharing import cores
 
-_VERSION, _ACTIVATIONS, _EPSILON = map(attrgetter, ("_version", "activations", "variance_epsilon"))
+_VERSION, _ACTIVATIONS = map(attrgetter, ("_version", "activations"))
+Positions = Sequence[tuple[torch.Tensor, torch.Tensor]]
+"""Cosines and sines of a token's position, for each type of rotary positions that the model has."""
 
 
 class Stack:
     """What the kernel is called with, and what that was made from.
 
-    For every token a layer asks its parts whether it may be quick, which takes about as long as their products. What
-    they have said is remembered here with all that it depends on, and that is compared wholesale.
+    Finding out for every token whether all of a layer's parts are what the kernels do would take about as long as their
+    products. The verdict is cached here with all that it depends on, and that is compared wholesale.
 
     Args:
-        layers: `QuickDecoderLayer`, each of which would go its quick way.
+        layers: of one family, all of whose parts are fused.
         plans: theirs, in the same order, of equal shapes.
+        seen: how many tokens each layer sees.
 
     Attributes:
-        layers: as given.
+        layers, windows: as given.
         hidden: elements of a token.
         heads: of keys.
         size: elements of a head.
+        rotary: elements of a head that have positions.
         group: query heads of each.
     """
 
-    def __init__(self, layers: Sequence[Any], plans: Sequence[LayerPlan]) -> None:
-        self.layers = tuple(layers)
-        self._attentions = [layer.self_attn for layer in layers]
-        self.size, self.group = self._attentions[0].head_dim, self._attentions[0].num_key_value_groups
-        self._queries, self._keys, _ = plans[0].rows
-        self.heads = self._keys // self.size
-        self.hidden = layers[0].input_layernorm.weight.numel()
+    def __init__(self, layers: Sequence[Any], plans: Sequence[LayerPlan], seen: Sequence[int | None]) -> None:
+        self.layers, self.windows = tuple(layers), tuple(seen)
+        parts = plans[0].parts
+        self.size, self.group, self.rotary = parts.size, parts.heads[0] // parts.heads[1], parts.rotary
+        self.heads, self.hidden = parts.heads[1], plans[0].hidden
+        self._queries, self._keys = (heads * self.size for heads in parts.heads)
         self._plans = tuple(plans)  # their tables must not go away
-        self._tables = np.array([plan.address for plan in plans], np.int64)
+        self._tables = np.array([plan.table.ctypes.data for plan in plans], np.int64)
         self._room, self._work = (max(getattr(plan, name) for plan in plans) for name in ("room", "work"))
         self._shares = max(1, *(plan.shares for plan in plans))
         modules = [module for layer in layers for module in layer.modules()]
         self._modules, self._states = modules, [module.__dict__ for module in modules]
         self._hooks = [hooks for each in modules for hooks in (each._forward_hooks, each._forward_pre_hooks)]
-        self._families = [module._modules for module in modules if module._modules]
+        self._children = [module._modules for module in modules if module._modules]
         self._owners = [module._parameters for module in modules if module._parameters]
+        self._attentions = [module for module in modules if isinstance(module, FusedAttention)]
         self._configs = list({id(each.config): each.config for each in self._attentions}.values())
-        self._norms = [module for module in modules if isinstance(module, QuickNorm)]
+        norms = [module for module in modules if isinstance(module, FusedNorm)]
+        self._epsilons = [(norm.__dict__, norm.family.epsilon) for norm in norms]
+        self._derived = [norm for norm in norms if norm.family.gain_offset]
         self._linears = [module for module in modules if type(module) is PackedLinear]
+        self._dropouts = [module for module in modules if isinstance(module, torch.nn.Dropout)]
         self._objects, self._values = self._parts(), self._facts()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,20 +77,39 @@ class Stack:
         return dict, ()
 
     @staticmethod
-    def fits(layers: Sequence[Any], plans: Sequence[LayerPlan]) -> bool:
-        """Whether layers stand in the order of the cache and have one shape, in memory that counts its changes."""
-        first = layers[0].self_attn
-        for place, (layer, plan) in enumerate(zip(layers, plans, strict=True)):
-            attention = layer.self_attn
-            shape = (attention.head_dim, attention.num_key_value_groups)
-            if attention.layer_idx != place or shape != (first.head_dim, first.num_key_value_groups):
-                return False
-            if plan.rows != plans[0].rows or any(buffer.is_inference() for buffer in layer.buffers()):
-                return False
-        return plans[0].rows[0] == plans[0].rows[1] * first.num_key_value_groups
+    def of(layers: Sequence[Any], family: Family, config: Any, rotary: int) -> Stack | None:
+        """The layers bound to the kernel; `None` if it cannot do what they do.
+
+        Args:
+            layers: of the decoder, in order.
+            family: what they are declared to be.
+            config: of the decoder.
+            rotary: elements of a head that have positions.
+
+        Raises:
+            DataError: a packed matrix is damaged.
+        """
+        seen = windows(config, len(layers))
+        if not layers or seen is None or not is_untouched(*layers):
+            return None
+        types = rotary_types(family, config)
+        plans: list[LayerPlan] = []
+        for place, layer in enumerate(layers):
+            if not _is_fused(layer, family) or any(buffer.is_inference() for buffer in layer.buffers()):
+                return None
+            positions = types.index(config.layer_types[place]) if family.rotary_by_type else 0
+            plan = plan_layer(_layer_parts(layer, family, rotary, positions, seen[place] or 0))
+            attention = layer._modules[family.attention]
+            if plan is None or attention.layer_idx != place:
+                return None
+            plans.append(plan)
+            parts, first = plan.parts, plans[0].parts
+            if (parts.heads, parts.size, plan.hidden) != (first.heads, first.size, plans[0].hidden):
+                return None
+        return Stack(layers, plans, seen)
 
     def holds(self, layers: Sequence[Any]) -> bool:
-        """Whether these are the layers, nothing in them has changed, and nobody has hooked into them."""
+        """Whether these are the layers, nothing in them has changed, and they have no hooks."""
         return (
             _same(layers, self.layers)
             and not any(self._hooks)
@@ -90,24 +119,29 @@ class Stack:
             and all(map(interface_is_known, self._configs))
         )
 
-    def run(self, x: torch.Tensor, positions: Sequence[torch.Tensor], cache: GrowingCache) -> torch.Tensor:
+    def positions_fit(self, positions: Positions) -> bool:
+        """Whether cosines and sines are those of one token."""
+        return all(is_plain_inference(part) and part.numel() == self.rotary for pair in positions for part in pair)
+
+    def run(self, x: torch.Tensor, positions: Positions, cache: PreallocatedCache) -> torch.Tensor:
         """What the last layer makes of a token, which is kept in the cache's memory, but not yet counted.
 
         Args:
             x: float32 (1, 1, hidden), contiguous.
-            positions: cosines and sines of its position, float32 of `size` elements, contiguous.
+            positions: float32 of `rotary` elements each, contiguous.
             cache: of as many layers.
         """
         out = x.clone()
-        tokens = cache.tokens + 1
+        tokens = cache.most + 1
+        cosines, sines = positions[0] if len(positions) == 1 else map(torch.cat, zip(*positions, strict=True))
         room = aligned_empty(stack_room(self._room, self._queries, self._keys, self.group, tokens))
         # one that waits awake must not keep another one from working
         threads = min(torch.get_num_threads(), cores(), self._shares)
         helpers = None if threads == 1 else gather_helpers(threads, self._work, self.group, tokens)
         call = np.array(
             [
-                self._tables.ctypes.data, cache.kept, len(self.layers), out.data_ptr(), positions[0].data_ptr(),
-                positions[1].data_ptr(), cache.tokens, room.ctypes.data, 0 if helpers is None else helpers.ctypes.data,
+                self._tables.ctypes.data, cache.kept, len(self.layers), out.data_ptr(), cosines.data_ptr(),
+                sines.data_ptr(), room.ctypes.data, 0 if helpers is None else helpers.ctypes.data,
             ],
             np.int64,
         )  # fmt: skip
@@ -116,7 +150,7 @@ class Stack:
 
     def _parts(self) -> list[Any]:
         """Objects that must be the same ones."""
-        tables = chain(self._families, self._owners)
+        tables = chain(self._children, self._owners)
         packed = [linear._buffers["packed"] for linear in self._linears]
         return [*map(type, self._modules), *chain.from_iterable(table.values() for table in tables), *packed]
 
@@ -127,7 +161,10 @@ class Stack:
         facts: list[Any] = [*map(torch.Tensor.data_ptr, packed), *map(_VERSION, packed)]
         facts += map(_ACTIVATIONS, self._linears)
         facts += [(parameter.data_ptr(), parameter.dtype, parameter.shape) for parameter in own]
-        facts += map(_EPSILON, self._norms)
+        facts += [settings[name] for settings, name in self._epsilons]
+        facts += [norm.gain().data_ptr() for norm in self._derived]  # another tensor if the weight has changed
+        facts += [each.training and each.p for each in self._dropouts]
+        facts += [windows(config, len(self.layers)) for config in self._configs]
         facts += [
             (
                 a.scaling,
@@ -140,6 +177,50 @@ class Stack:
             for a in self._attentions
         ]
         return facts
+
+
+def rotary_types(family: Family, config: Any) -> list[str]:
+    """What the rotary module is asked for, each once; one nameless type if it has no types."""
+    return sorted(set(config.layer_types)) if family.rotary_by_type else [""]
+
+
+def _is_fused(layer: Any, family: Family) -> bool:
+    """Whether all parts of a layer are fused modules that kernels may stand in for."""
+    inner = layer._modules
+    attention, mlp, norms = inner[family.attention], inner[family.mlp], [inner[name] for name in family.norms.values()]
+    return (
+        isinstance(attention, FusedAttention)
+        and isinstance(mlp, FusedMlp)
+        and all(isinstance(norm, FusedNorm) for norm in (*norms, *attention.norms()))
+        and is_untouched(attention, mlp, *norms, *attention.norms())
+        and mlp.may()
+        and all(type(attention._modules[name]) is PackedLinear for name in (*family.projections, family.output))
+        and all(is_untouched(module) for module in attention._modules.values())
+        and not (attention.training and attention.attention_dropout)
+        and not any(inner[name].training and inner[name].p for name in family.dropouts)
+        and interface_is_known(attention.config)
+    )
+
+
+def _layer_parts(layer: Any, family: Family, rotary: int, positions: int, window: int) -> LayerParts:
+    inner = layer._modules
+    attention, mlp = inner[family.attention], inner[family.mlp]
+    norms = {place: inner[name] for place, name in family.norms.items()}
+    norms |= dict(zip(("queries", "keys"), attention.norms(), strict=False))
+    return LayerParts(
+        projections=tuple(attention._modules[name] for name in family.projections),
+        output=attention._modules[family.output],
+        gates=tuple(mlp._modules[name] for name in family.gates),
+        down=mlp._modules[family.down],
+        norms={place: (norm.gain(), norm.epsilon()) for place, norm in norms.items()},
+        groups=attention.num_key_value_groups,
+        size=attention.head_dim,
+        scale=attention.scaling,
+        rotary=rotary,
+        positions=positions,
+        window=window,
+        activation=mlp.kind(),
+    )
 
 
 def _same(now: Sequence[Any], then: Sequence[Any]) -> bool:

@@ -1,8 +1,8 @@
-"""The packed matrices of a decoder layer bound to its kernels, as long as nothing of it changes."""
+"""The packed matrices of a decoder layer as a table that its kernels read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,51 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nash_swarm.quantizers.runtime.cpu.fused.decoder_layer import PRODUCTS, layer_table
+from nash_swarm.quantizers.runtime.cpu.fused.decoder_layer import layer_table
 from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES
-from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix
 from nash_swarm.quantizers.runtime.cpu.product import product_of
 from nash_swarm.quantizers.runtime.products import matrix_of
+
+
+@dataclass(frozen=True, eq=False)
+class LayerParts:
+    """What a layer consists of.
+
+    Attributes:
+        projections: `PackedLinear` of any granularity but `parameter`, as all here: of queries, keys and values; or one
+            whose rows are those of the three.
+        output: of what the attention gives.
+        gates: gate and up; or one whose rows are those of both.
+        down: of the gated values.
+        norms: gains, float32, contiguous, on the CPU, and epsilons, by `decoder_layer.NORMS`; two of them at least.
+        groups: query heads of a key head.
+        size: elements of a head.
+        scale: of products of queries with keys.
+        rotary: elements of a head, its first ones, that are rotated.
+        positions: which of the token's cosines and sines.
+        window: how many tokens are seen at most, the new one included; 0 if all.
+        activation: `single_token.SILU` or another one of its kinds.
+    """
+
+    projections: tuple[Any, ...]
+    output: Any
+    gates: tuple[Any, ...]
+    down: Any
+    norms: Mapping[str, tuple[torch.Tensor, float]]
+    groups: int
+    size: int
+    scale: float
+    rotary: int
+    positions: int
+    window: int
+    activation: int
+
+    @property
+    def heads(self) -> tuple[int, int]:
+        """Of queries, and of keys."""
+        rows = sum(layer.out_features for layer in self.projections)
+        keys = rows // (self.size * (self.groups + 2))
+        return self.groups * keys, keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,76 +62,51 @@ class LayerPlan:
     """What the kernels of a layer are called with.
 
     Attributes:
-        key: what it was made from; a plan with another key is another layer's, or this one's of another time.
-        table: see `kernels.decoder_layer`; empty if the kernels cannot do what the layer does.
-        address: of the table.
+        parts: of the layer; the table has their addresses.
+        hidden: elements of a token.
+        table: see `decoder_layer.layer_table`.
         room: bytes that a call needs for itself.
         work: bytes of them for products.
         shares: into how many the largest product can be cut for a crew of threads.
-        rows: outputs of `q`, `k` and `v`.
-        alone: its products are too small to be shared out between threads.
     """
 
-    key: tuple[Any, ...]
+    parts: LayerParts
+    hidden: int
     table: npt.NDArray[np.int64]
-    address: int = 0
-    room: int = 0
-    work: int = 0
-    shares: int = 1
-    rows: tuple[int, int, int] = (0, 0, 0)
-    alone: bool = True
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # addresses are of no use in a copy
-        return LayerPlan, ((), np.empty(0, np.int64))
+    room: int
+    work: int
+    shares: int
 
 
-def plan_layer(
-    known: LayerPlan | None,
-    layers: Sequence[Any],
-    norms: Sequence[tuple[torch.Tensor, float]],
-    scale: float,
-    size: int,
-) -> LayerPlan:
-    """The plan for one token; `known` if nothing has changed since that was made.
-
-    Args:
-        known: the layer's last plan.
-        layers: `PackedLinear` of any granularity but `parameter`, in the order of `PRODUCTS`.
-        norms: gains, float32, contiguous, on the CPU, and epsilons, as of `layer_table`.
-        scale: of products of queries with keys.
-        size: elements of a head.
+def plan_layer(parts: LayerParts) -> LayerPlan | None:
+    """The plan for one token; `None` if the kernels cannot do what the layer does.
 
     Raises:
         DataError: a layer's buffer is not what its layout says.
         UsageError: a layer's mode of activations is none.
     """
-    matrices = [matrix_of(layer) for layer in layers]
-    biases = [layer._parameters["bias"] for layer in layers]
-    places = [None if bias is None else (bias.data_ptr(), bias.dtype, bias.shape) for bias in biases]
-    gains = [(gain.data_ptr(), epsilon) for gain, epsilon in norms]
-    key = (*matrices, *[layer.activations for layer in layers], *places, *gains, scale, size)
-    if known is not None and known.key == key:
-        return known
-    found = [matrix for matrix in matrices if matrix is not None]
-    if len(found) < len(layers):
-        return LayerPlan(key, np.empty(0, np.int64))
-    plain = all(bias is None or is_vector(bias, each.rows) for bias, each in zip(biases, found, strict=True))
-    multipliers = [product_of(each, layer.activations) for each, layer in zip(found, layers, strict=True)]
-    products = {
-        name: multiplier.compiled(0 if place is None else place[0])
-        for name, multiplier, place in zip(PRODUCTS, multipliers, places, strict=True)
-    }
-    hidden, inner = len(norms[0][0]), found[4].rows
-    if not plain or None in products.values() or not _fit(found, hidden, size):
-        return LayerPlan(key, np.empty(0, np.int64))
-    rows = (found[0].rows, found[1].rows, found[2].rows)
-    heads = (rows[0] // size, rows[1] // size)
-    table, room = layer_table(products, gains, scale, hidden, inner, heads, size)  # type: ignore[arg-type]
-    alone = all(multiplier.alone for multiplier in multipliers)
-    made = [product for product in products.values() if product is not None]
-    work, shares = max(product.work for product in made), max(product.tiles // product.smallest for product in made)
-    return LayerPlan(key, table, table.ctypes.data, room, work, shares, rows, alone)
+    named = dict(zip("qkv", parts.projections, strict=False)) | {"o": parts.output, "down": parts.down}
+    named |= dict(zip(("gate", "up"), parts.gates, strict=False))
+    products, hidden, inner = {}, parts.output.out_features, parts.down.in_features
+    for name, layer in named.items():
+        found, bias = matrix_of(layer), layer._parameters["bias"]
+        if found is None or (bias is not None and not is_vector(bias, found.rows)):
+            return None
+        product = product_of(found, layer.activations).compiled(0 if bias is None else bias.data_ptr())
+        if product is None:
+            return None
+        products[name] = product
+    if not _fit(parts, hidden, inner):
+        return None
+    norms = {place: (gain.data_ptr(), epsilon) for place, (gain, epsilon) in parts.norms.items()}
+    settings = {
+        "hidden": hidden, "inner": inner, "queries": parts.heads[0], "keys": parts.heads[1], "head": parts.size,
+        "rotary": parts.rotary, "positions": parts.positions, "window": parts.window, "activation": parts.activation,
+    }  # fmt: skip
+    table, room = layer_table(products, norms, settings, parts.scale)
+    work = max(product.work for product in products.values())
+    shares = max(product.tiles // product.smallest for product in products.values())
+    return LayerPlan(parts, hidden, table, room, work, shares)
 
 
 def is_vector(values: torch.Tensor, size: int) -> bool:
@@ -99,15 +114,20 @@ def is_vector(values: torch.Tensor, size: int) -> bool:
     return values.dtype is torch.float32 and values.is_cpu and values.is_contiguous() and values.shape == (size,)
 
 
-def _fit(found: Sequence[PackedMatrix], hidden: int, size: int) -> bool:
+def _fit(parts: LayerParts, hidden: int, inner: int) -> bool:
     """Whether outputs are inputs of the next, and whole vectors, as the kernels believe."""
-    q, k, v, o, gate, up, down = found
+    (queries, keys), size = parts.heads, parts.size
+    wide, narrow = queries * size, keys * size
+    projected, gated = ([layer.out_features for layer in group] for group in (parts.projections, parts.gates))
+    sizes = {"queries": size, "keys": size}
     return (
-        all(each.columns == hidden for each in (q, k, v, gate, up))
-        and o.columns == q.rows
-        and down.columns == gate.rows == up.rows
-        and o.rows == down.rows == hidden
-        and k.rows == v.rows
-        and size % (2 * LANES) == q.rows % size == k.rows % size == 0
-        and hidden % LANES == gate.rows % LANES == 0
+        all(layer.in_features == hidden for layer in (*parts.projections, *parts.gates))
+        and projected in ([wide, narrow, narrow], [wide + 2 * narrow])
+        and gated in ([inner, inner], [2 * inner])
+        and parts.output.in_features == wide
+        and parts.down.out_features == hidden
+        and size % (2 * LANES) == parts.rotary % (2 * LANES) == hidden % LANES == inner % LANES == 0
+        and 0 < parts.rotary <= size
+        and parts.window >= 0
+        and all(is_vector(gain, sizes.get(place, hidden)) for place, (gain, _) in parts.norms.items())
     )

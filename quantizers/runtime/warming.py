@@ -16,7 +16,7 @@ from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 from nash_swarm.quantizers.runtime.cpu import first_use
 from nash_swarm.quantizers.runtime.cpu.compiled import kernel
-from nash_swarm.quantizers.runtime.cpu.fused import decoder_layer, decoder_stack, layer_products, single_token
+from nash_swarm.quantizers.runtime.cpu.fused import decoder_stack, layer_products, single_token
 from nash_swarm.quantizers.runtime.cpu.simd import paths
 from nash_swarm.quantizers.runtime.cpu.workers import openmp
 from nash_swarm.quantizers.runtime.modules import PackedEmbedding, PackedLinear
@@ -51,7 +51,7 @@ def warm_up() -> Warmed:
         layer.activations = mode
         seconds[f"products, activations {mode}"] = _timed(lambda: layer(x))
     seconds["between the products"] = _timed(
-        lambda: (single_token.kernels(), decoder_layer.kernels(), decoder_stack.kernel(), layer_products.products())
+        lambda: (single_token.kernels(), decoder_stack.kernel(), layer_products.products())
     )
     seconds["threads"] = _timed(openmp.functions)
     seconds["rows"] = _timed(lambda: table(index))

@@ -14,10 +14,10 @@ import transformers
 from support.architectures import ARCHITECTURES, VOCABULARY, Small
 
 import nash_swarm as ns
-from nash_swarm.engine.attention import QuickAttention
-from nash_swarm.engine.decoder import QuickDecoder
-from nash_swarm.engine.gated import QuickGatedMlp
-from nash_swarm.engine.norm import QuickNorm
+from nash_swarm.engine.attention import FusedAttention
+from nash_swarm.engine.decoder import FusedDecoder
+from nash_swarm.engine.gated import FusedMlp
+from nash_swarm.engine.norm import FusedNorm
 from nash_swarm.errors import CalibrationWarning, UsageError
 from nash_swarm.models.offload import offloaded
 from nash_swarm.models.tasks import task_of
@@ -31,7 +31,7 @@ _EVEN = {
     "d_ff": 256, "n_embd": 128, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
     "query_pre_attn_scalar": 32,
 }  # fmt: skip
-_KINDS = {"norms": QuickNorm, "gated MLP": QuickGatedMlp, "attention": QuickAttention, "decoder": QuickDecoder}
+_KINDS = {"norms": FusedNorm, "gated MLP": FusedMlp, "attention": FusedAttention, "decoder": FusedDecoder}
 
 
 def rows() -> dict[str, list[str]]:

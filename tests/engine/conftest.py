@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.quick import build, pack
+from support.fused import build, pack
 
-from nash_swarm.engine import attention, decoder_layer, gated, norm, rows, stack
+from nash_swarm.engine import gated, norm, rows, stack
 
 
 @pytest.fixture(scope="module")
@@ -15,9 +15,9 @@ def packed() -> Any:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which kinds of quick modules called their kernels."""
+    """Which kinds of fused modules called their kernels."""
     found: list[str] = []
-    for place in (norm, gated, attention, rows, decoder_layer, stack):
+    for place in (norm, gated, rows, stack):
         what = "kernel" if place is stack else "kernels"
         real = getattr(place, what)
         name = place.__name__.rsplit(".", 1)[1]

@@ -11,21 +11,25 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from support.fused import HIDDEN, build, close, ids, pack, unfused
 from support.models import tiny_gpt2
-from support.quick import HIDDEN, build, close, ids, pack, slow
 from transformers import DynamicCache, StaticCache
 
 import nash_swarm as ns
 from nash_swarm.engine import gated, norm, rows
 
-FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Llama": {}, "Mistral": {}, "Qwen2": {}, "Qwen3": {}, "Phi3": {"sliding_window": None},
+    "Mistral windows": {"sliding_window": 8},
+    "Gemma3Text": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+}  # fmt: skip
 STEPS = 3
 PROMPT = 21
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request: pytest.FixtureRequest) -> Any:
-    return pack(build(getattr(transformers, f"{request.param}Config")))
+    return pack(build(getattr(transformers, f"{request.param.split()[0]}Config"), **FAMILIES[request.param]))
 
 
 @contextmanager
@@ -106,7 +110,7 @@ def test_padded_answers_are_those_of_the_modules_own_code(model: Any) -> None:
     for options in ({}, {"side": "right"}, {"pieces": 3}, {"static": True}):
         with torch.no_grad():
             found = answers(model, lengths, **options)  # type: ignore[arg-type]
-            with slow(model):
+            with unfused(model):
                 for one, other in zip(found, answers(model, lengths, **options), strict=True):  # type: ignore[arg-type]
                     close(one, other, 1e-5)
 
@@ -133,7 +137,7 @@ def test_gradients_are_those_of_the_modules_own_code(model: Any, tokens: int, ca
     try:
         found = gradients()
         assert set(calls) == ({"norm", "gated", "rows"} if tokens == 1 else {"norm"})
-        with slow(model):
+        with unfused(model):
             for one, other in zip(found, gradients(), strict=True):
                 close(one, other, 2e-5)
     finally:
@@ -156,10 +160,10 @@ def test_gradients_have_gradients(packed: Any) -> None:
     queries = x.view(3, 1, 1, HIDDEN)
     found = [
         *second(layer.input_layernorm(x), x),
-        *second(gated._gated(x, factors), x, factors),
+        *second(gated._gated(x, factors, gated.SILU), x, factors),
         *second(rows.attend_one(queries, keys, values, spans, 0.1), x, keys, values),
     ]
-    with slow(packed):
+    with unfused(packed):
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             attended = torch.nn.functional.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=mask, scale=0.1
@@ -191,7 +195,7 @@ def test_long_contexts_of_many_sequences_are_shared_out(packed: Any, monkeypatch
 
 def test_norms_do_not_depend_on_the_tokens_beside(packed: Any) -> None:
     layer = packed.model.layers[0].input_layernorm
-    assert isinstance(layer, norm.QuickNorm)
+    assert isinstance(layer, norm.FusedNorm)
     x = torch.randn(40, HIDDEN, generator=torch.Generator().manual_seed(0)).requires_grad_()
     with torch.no_grad():
         together = layer(x)

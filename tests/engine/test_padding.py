@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nash_swarm.engine.padding import Padding, read_padding
@@ -15,7 +15,8 @@ def mask_of(padding: Padding, queries: int, keys: int) -> torch.Tensor:
     for row, (first, past) in enumerate(padding.spans):
         for query in range(queries):
             for key in range(first, past):
-                seen[row, 0, query, key] = key <= padding.offset + query
+                reach = padding.offset + query
+                seen[row, 0, query, key] = key <= reach and (padding.window is None or key > reach - padding.window)
     return seen
 
 
@@ -26,14 +27,15 @@ def paddings(draw: st.DrawFn) -> tuple[Padding, int, int]:
     for _ in range(draw(st.integers(1, 3))):
         first = draw(st.integers(0, keys - 1))
         spans.append((first, draw(st.integers(first + 1, keys))))
-    return Padding(tuple(spans), before), queries, keys
+    return Padding(tuple(spans), before, draw(st.none() | st.integers(1, 9))), queries, keys
 
 
 @given(paddings())
 def test_what_is_read_is_what_the_mask_says(given_: tuple[Padding, int, int]) -> None:
     padding, queries, keys = given_
     mask = mask_of(padding, queries, keys)
-    found = read_padding(mask, len(padding.spans))
+    assume(mask.flatten(1).any(1).all())
+    found = read_padding(mask, len(padding.spans), padding.window)
     assert found is not None
     assert torch.equal(mask_of(found, queries, keys), mask)
 
@@ -44,7 +46,7 @@ def test_another_mask_is_not_taken_for_padding(given_: tuple[Padding, int, int],
     mask = mask_of(padding, queries, keys)
     flat = mask.view(-1)
     flat[which % len(flat)] ^= True
-    found = read_padding(mask, len(padding.spans))
+    found = read_padding(mask, len(padding.spans), padding.window)
     assert found is None or torch.equal(mask_of(found, queries, keys), mask)
 
 
@@ -54,6 +56,7 @@ def test_masks_that_are_something_else() -> None:
     assert read_padding(causal, 3) == Padding(((0, 4),) * 3, 0)
     window = causal & ~causal.tril(-2)
     assert read_padding(window, 1) is None
+    assert read_padding(window.clone(), 1, 2) == Padding(((0, 4),), 0, 2)
     assert read_padding(causal.float(), 1) is None
     assert read_padding(causal.expand(1, 2, 4, 4), 1) is None
     assert read_padding(torch.zeros(1, 1, 2, 2, dtype=torch.bool), 1) is None

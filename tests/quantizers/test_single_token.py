@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import single_token as reference
 
-from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES, attention_room, kernels
+from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES, SILU, attention_room, kernels
 
 f = np.float32
 
@@ -40,7 +40,7 @@ def test_norm(tokens: int, size: int, epsilon: float, spread: float, seed: int) 
 def test_gate(size: int, spread: float, seed: int) -> None:
     values, factors = random(size, seed=seed, spread=spread), random(size, seed=seed + 1)
     out = np.full(size + 1, 7, f)
-    kernels().gate(address(values), address(factors), address(out), size)
+    kernels().gate(address(values), address(factors), address(out), size, SILU)
     assert np.array_equal(out[:-1], reference.gate(values, factors)) and out[-1] == 7
     wide = values.astype(float)
     np.testing.assert_allclose(out[:-1], wide / (1 + np.exp(np.minimum(-wide, 700))) * factors, rtol=2e-6, atol=1e-30)
@@ -50,10 +50,10 @@ def test_exponentials_over_the_whole_range() -> None:
     """Seen through the gate: 1 / (1 + exp(-x)) of x = -88 ... 88, and of what is no number."""
     values = np.linspace(-88, 88, 2**16, dtype=f)
     out, ones = np.empty_like(values), np.ones_like(values)
-    kernels().gate(address(values), address(ones), address(out), len(values))
+    kernels().gate(address(values), address(ones), address(out), len(values), SILU)
     np.testing.assert_allclose(out, values / (1 + np.exp(-values.astype(float))), rtol=1e-6, atol=1e-35)
     odd = np.array([np.nan, np.inf, -np.inf, 0.0] * 4, f)
-    kernels().gate(address(odd), address(ones), address(odd), len(odd))
+    kernels().gate(address(odd), address(ones), address(odd), len(odd), SILU)
     assert np.isnan(odd[::4]).all() and (odd[1::4] == np.inf).all() and (odd[3::4] == 0).all()
 
 
@@ -63,7 +63,7 @@ def test_rotation(heads: int, size: int, seed: int) -> None:
     cosines, sines = np.tile(np.cos(angles), 2), np.tile(np.sin(angles), 2)
     expected = reference.rotate(x, cosines, sines)
     turned = (x[:, : size // 2] + 1j * x[:, size // 2 :].astype(float)) * np.exp(1j * angles.astype(float))
-    kernels().rotate(address(x), address(cosines), address(sines), heads, size)
+    kernels().rotate(address(x), address(cosines), address(sines), heads, size, size)
     assert np.array_equal(x, expected)
     np.testing.assert_allclose(x, np.concatenate((turned.real, turned.imag), axis=1), atol=1e-5)
 

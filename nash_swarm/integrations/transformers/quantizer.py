@@ -21,7 +21,7 @@ from nash_swarm.compat.hf_quantizer import (
     register_quantization_config,
     register_quantizer,
 )
-from nash_swarm.engine.swap import quicken
+from nash_swarm.engine.swap import fuse
 from nash_swarm.errors import DataError, SlowerWarning, UsageError
 from nash_swarm.models.bounds import check_buffers
 from nash_swarm.models.experts import open_experts
@@ -122,7 +122,7 @@ class NashSwarmQuantizer(ModelQuantizer):
             if isinstance(module, PackedWeight):
                 module.check()
         set_activations(model, ACTIVATIONS[0])
-        if (reason := quicken(model)) is not None:
+        if (reason := fuse(model)) is not None:
             warnings.warn(
                 f"{type(model).__name__} generates text module by module, which is slower than in one call: {reason} "
                 f"(transformers {transformers.__version__}, torch {torch.__version__})",
@@ -226,7 +226,7 @@ def attach(model: Any, packed: PackedConfig, *, settled: bool = True) -> None:
     if settled:
         settle(model)
     set_activations(model, ACTIVATIONS[0])
-    quicken(model)
+    fuse(model)
     config = NashSwarmConfig(**packed.to_dict())
     model.config.quantization_config = config
     config.owner = model.config

@@ -1,6 +1,6 @@
 """All decoder layers for one token in one call, with the token's keys and values written where they are kept.
 
-Each layer does what the kernels of `decoder_layer` and the attention of `single_token` do, in the same order, and so
+Each layer does what the functions of `decoder_layer` and the attention of `single_token` do, in the same order, and so
 comes to the same bits, however many threads share out its products and heads. The kernel takes addresses and releases
 the GIL; whoever calls has checked that the memory is there.
 """
@@ -23,6 +23,7 @@ from nash_swarm.quantizers.runtime.cpu.fused.decoder_layer import (
     QUERIES,
     ROOM,
     SCALE,
+    WINDOW,
     after_body,
     before_body,
 )
@@ -40,12 +41,13 @@ from nash_swarm.quantizers.runtime.cpu.simd.vectors import load_float, load_floa
 from nash_swarm.quantizers.runtime.cpu.workers.atomics import ARGUMENTS, address
 from nash_swarm.quantizers.runtime.cpu.workers.crew import CREW_BYTES, dismiss, serve, share_out
 
-KEPT = ("keys", "values", "key_head", "key_token", "value_head", "value_token")
-"""Of a layer's cache, int64: addresses of float32 (key heads, tokens, head), and strides in elements."""
-_KEYS, _VALUES, _KEY_HEAD, _KEY_TOKEN, _VALUE_HEAD, _VALUE_TOKEN, _KEPT = range(0, 56, 8)
-CALL = ("tables", "kept", "count", "x", "cosines", "sines", "tokens", "room", "helpers")
+KEPT = ("keys", "values", "key_head", "key_token", "value_head", "value_token", "tokens")
+"""Of a layer's cache, int64: addresses of float32 (key heads, tokens, head), strides in elements, and how many tokens
+there are, behind which is room for one more."""
+_KEYS, _VALUES, _KEY_HEAD, _KEY_TOKEN, _VALUE_HEAD, _VALUE_TOKEN, _TOKENS, _KEPT = range(0, 8 * len(KEPT) + 8, 8)
+CALL = ("tables", "kept", "count", "x", "cosines", "sines", "room", "helpers")
 """What the kernel is called with, int64, see `kernel`."""
-_TABLES, _CACHES, _COUNT, _X, _COSINES, _SINES, _TOKENS, _ROOM, _HELPERS = range(0, 8 * len(CALL), 8)
+_TABLES, _CACHES, _COUNT, _X, _COSINES, _SINES, _ROOM, _HELPERS = range(0, 8 * len(CALL), 8)
 _SHARED = 1 << 14
 """Products of queries with keys that are worth handing over to a thread that is waiting for them."""
 _whole = njit(inline="always")(whole_lines)
@@ -60,7 +62,7 @@ def stack_room(layer: int, queries: int, keys: int, group: int, tokens: int) -> 
         layer: what the neediest layer needs for itself, in bytes.
         queries, keys: elements of a token's queries, and of its keys.
         group: query heads of a key head.
-        tokens: in the cache, the new one included.
+        tokens: in any layer's cache at most, the new one included.
     """
     lines = [whole_lines(size) for size in (layer, 4 * queries, 4 * queries, 4 * keys, 4 * keys)]
     return sum(lines) + 4 * attention_room(group, tokens)
@@ -92,8 +94,9 @@ def kernel() -> StackKernel:
     others serve it until it is done. What stands at address `call` is named in `CALL`:
 
     - tables: addresses of the layers' `decoder_layer.layer_table`, int64 (count,);
-    - kept: int64 (count, `KEPT`), with memory for `tokens` tokens and one more;
-    - x: the token, float32, in whose place comes what the last layer gives; cosines, sines: of its position;
+    - kept: int64 (count, `KEPT`);
+    - x: the token, float32, in whose place comes what the last layer gives;
+    - cosines, sines: of its position, for every kind of positions that the layers have;
     - room: see `stack_room`;
     - helpers: address of `layer_products.HELPERS`, 0 if there are no other threads.
     """
@@ -103,8 +106,8 @@ def kernel() -> StackKernel:
 def attention() -> int:
     """Address of a C function, the attention of query heads `first` to `past`; compiled now if it is not yet.
 
-    `run(queries, attended, kept, table, tokens, 0, scores, first, past)`: a layer's, as `kernel` sees it, of `tokens`
-    tokens in all.
+    `run(queries, attended, kept, table, tokens, 0, scores, first, past)`: a layer's, as `kernel` sees it, over the last
+    `tokens` tokens, the new one included.
     """
     return _functions()[1]
 
@@ -132,14 +135,16 @@ def _attend(
     group = heads // load_long(table + KEYS)
     key_head, key_token = load_long(kept + _KEY_HEAD), load_long(kept + _KEY_TOKEN)
     value_head, value_token = load_long(kept + _VALUE_HEAD), load_long(kept + _VALUE_TOKEN)
+    passed = load_long(kept + _TOKENS) + 1 - tokens
+    keys = load_long(kept + _KEYS) + 4 * passed * key_token
+    values = load_long(kept + _VALUES) + 4 * passed * value_token
     while first < past:
         head = first // group
         end = min(past, (head + 1) * group)
         place = 4 * first * size
         attend_body(
-            queries + place, load_long(kept + _KEYS) + 4 * head * key_head,
-            load_long(kept + _VALUES) + 4 * head * value_head, attended + place, scores, 1, end - first, tokens, size,
-            key_head, key_token, value_head, value_token, load_float(table + SCALE),
+            queries + place, keys + 4 * head * key_head, values + 4 * head * value_head, attended + place, scores, 1,
+            end - first, tokens, size, key_head, key_token, value_head, value_token, load_float(table + SCALE),
         )  # fmt: skip
         first = end
 
@@ -165,22 +170,26 @@ def _share_attention(
 @njit
 def _decode(call: int) -> None:
     """See `kernel`."""
-    kept, helpers, tokens = load_long(call + _CACHES), load_long(call + _HELPERS), load_long(call + _TOKENS)
+    kept, helpers = load_long(call + _CACHES), load_long(call + _HELPERS)
     x, room = load_long(call + _X), load_long(call + _ROOM)
     cosines, sines = load_long(call + _COSINES), load_long(call + _SINES)
     for k in range(load_long(call + _COUNT)):
         table = load_long(load_long(call + _TABLES) + 8 * k)
         heads, size = load_long(table + KEYS), load_long(table + HEAD)
-        wide, narrow = _whole(4 * load_long(table + QUERIES) * size), _whole(4 * heads * size)
+        tokens, window = load_long(kept + _TOKENS), load_long(table + WINDOW)
+        wide, narrow = 4 * load_long(table + QUERIES) * size, 4 * heads * size
+        # right behind each other, as one product of them all writes them
         queries = room + load_long(table + ROOM)
-        attended, keys, values = queries + wide, queries + 2 * wide, queries + 2 * wide + narrow
+        keys, values = queries + wide, queries + wide + narrow
+        attended = queries + _whole(wide + 2 * narrow)
         before_body(table, x, cosines, sines, queries, keys, values, room, helpers)
         places = load_long(kept + _KEYS), load_long(kept + _VALUES)
         _keep(keys, heads, size, places[0] + 4 * load_long(kept + _KEY_TOKEN) * tokens, load_long(kept + _KEY_HEAD))
         _keep(
             values, heads, size, places[1] + 4 * load_long(kept + _VALUE_TOKEN) * tokens, load_long(kept + _VALUE_HEAD)
         )
-        _share_attention(queries, attended, kept, table, tokens + 1, values + narrow, helpers)
+        seen = tokens + 1 if window == 0 else min(window, tokens + 1)
+        _share_attention(queries, attended, kept, table, seen, attended + _whole(wide), helpers)
         after_body(table, x, attended, x, room, helpers)
         kept += _KEPT
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from math import sqrt
+from math import pi, sqrt
 from typing import Any
 
 from numba import float32
@@ -36,6 +36,9 @@ from nash_swarm.quantizers.runtime.cpu.simd.vectors import (
 
 LANES = 16
 """What sizes are multiples of."""
+SILU, GELU_TANH, GELU = range(3)
+"""Activations."""
+_ERFC = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 _FAR = -3.0e38
 
 
@@ -46,9 +49,9 @@ class SingleToken:
     Attributes:
         norm: `norm(x, weight, out, tokens, size, epsilon)`: root-mean-square norm of x (tokens, size) times weight
             (size,); size is a vector.
-        gate: `gate(values, factors, out, size)`: SiLU of values times factors; size is a vector.
-        rotate: `rotate(x, cosines, sines, heads, size)`: rotary position embedding (Su et al. 2021) in place, x (heads,
-            size), of pairs half a head apart; half of size is a vector.
+        gate: `gate(values, factors, out, size, kind)`: activation of values, `SILU` or another one, times factors;
+            size is a vector.
+        rotate: `rotate(x, cosines, sines, heads, size, rotary)`: see `rotate_body`.
         attend: `attend(queries, keys, values, out, scores, heads, group, tokens, size, key_head, key_token, value_head,
             value_token, scale)`: softmax(queries keys^T * scale) values for `group` query heads of each of `heads` key
             heads. queries, out (heads * group, size); keys and values (heads, tokens, size) with these strides, in
@@ -56,8 +59,8 @@ class SingleToken:
     """
 
     norm: Callable[[int, int, int, int, int, float], None]
-    gate: Callable[[int, int, int, int], None]
-    rotate: Callable[[int, int, int, int, int], None]
+    gate: Callable[[int, int, int, int, int], None]
+    rotate: Callable[[int, int, int, int, int, int], None]
     attend: Callable[[int, int, int, int, int, int, int, int, int, int, int, int, int, float], None]
 
 
@@ -83,19 +86,48 @@ def norm_body(x: int, weight: int, out: int, tokens: int, size: int, epsilon: fl
 
 
 @njit(inline="always")
-def gate_body(values: int, factors: int, out: int, size: int) -> None:
+def gate_body(values: int, factors: int, out: int, size: int, kind: int) -> None:
     """See `SingleToken.gate`."""
     one, minus = splat_float(float32(1)), splat_float(float32(-1))
-    for k in range(0, size, LANES):
-        value = load_floats(values + 4 * k)
-        below = add_floats(one, exponentials(multiply_floats(value, minus)))
-        store_floats(out + 4 * k, multiply_floats(divide_floats(value, below), load_floats(factors + 4 * k)))
+    if kind == SILU:
+        for k in range(0, size, LANES):
+            value = load_floats(values + 4 * k)
+            below = add_floats(one, exponentials(multiply_floats(value, minus)))
+            store_floats(out + 4 * k, multiply_floats(divide_floats(value, below), load_floats(factors + 4 * k)))
+    elif kind == GELU_TANH:
+        # x (1 + tanh(u)) / 2 = x / (1 + exp(-2 u))
+        bend, cubic = splat_float(float32(-2 * sqrt(2 / pi))), splat_float(float32(0.044715))
+        for k in range(0, size, LANES):
+            value = load_floats(values + 4 * k)
+            square = multiply_floats(value, value)
+            inner = multiply_floats(value, add_floats(one, multiply_floats(cubic, square)))
+            below = add_floats(one, exponentials(multiply_floats(bend, inner)))
+            store_floats(out + 4 * k, multiply_floats(divide_floats(value, below), load_floats(factors + 4 * k)))
+    else:
+        # x Phi(x) = max(x, 0) - |x| erfc(|x| / sqrt 2) / 2; erfc after Abramowitz and Stegun 7.1.26, to 2e-7
+        root, rate = splat_float(float32(sqrt(0.5))), splat_float(float32(0.3275911))
+        zero, half = splat_float(float32(0)), splat_float(float32(0.5))
+        for k in range(0, size, LANES):
+            value = load_floats(values + 4 * k)
+            far = larger_floats(value, multiply_floats(value, minus))
+            scaled = multiply_floats(far, root)
+            t = divide_floats(one, add_floats(one, multiply_floats(rate, scaled)))
+            power = splat_float(float32(_ERFC[4]))
+            power = add_floats(multiply_floats(power, t), splat_float(float32(_ERFC[3])))
+            power = add_floats(multiply_floats(power, t), splat_float(float32(_ERFC[2])))
+            power = add_floats(multiply_floats(power, t), splat_float(float32(_ERFC[1])))
+            power = add_floats(multiply_floats(power, t), splat_float(float32(_ERFC[0])))
+            tail = exponentials(multiply_floats(multiply_floats(scaled, scaled), minus))
+            tail = multiply_floats(multiply_floats(multiply_floats(power, t), tail), half)
+            gated = subtract_floats(larger_floats(value, zero), multiply_floats(far, tail))
+            store_floats(out + 4 * k, multiply_floats(gated, load_floats(factors + 4 * k)))
 
 
 @njit(inline="always")
-def rotate_body(x: int, cosines: int, sines: int, heads: int, size: int) -> None:
-    """See `SingleToken.rotate`."""
-    half = 2 * size  # in bytes
+def rotate_body(x: int, cosines: int, sines: int, heads: int, size: int, rotary: int) -> None:
+    """Rotary position embedding (Su et al. 2021) in place, x (heads, size), of the first `rotary` elements of a head,
+    in pairs half of them apart; half of `rotary` is a vector."""
+    half = 2 * rotary  # in bytes
     for head in range(heads):
         row = x + 4 * size * head
         for k in range(0, half, 4 * LANES):
@@ -166,15 +198,15 @@ def _compile(source: int) -> SingleToken:
         _ = source
         norm_body(x, weight, out, tokens, size, epsilon)
 
-    @compiled(4, 0)
-    def gate(values: int, factors: int, out: int, size: int) -> None:
-        _ = source
-        gate_body(values, factors, out, size)
-
     @compiled(5, 0)
-    def rotate(x: int, cosines: int, sines: int, heads: int, size: int) -> None:
+    def gate(values: int, factors: int, out: int, size: int, kind: int) -> None:
         _ = source
-        rotate_body(x, cosines, sines, heads, size)
+        gate_body(values, factors, out, size, kind)
+
+    @compiled(6, 0)
+    def rotate(x: int, cosines: int, sines: int, heads: int, size: int, rotary: int) -> None:
+        _ = source
+        rotate_body(x, cosines, sines, heads, size, rotary)
 
     @compiled(13, 1)
     def attend(

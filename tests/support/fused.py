@@ -1,4 +1,4 @@
-"""Small packed models whose modules are quick, the same with their own code, and what both compute."""
+"""Small packed models whose modules are fused, the same with their own code, and what both compute."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import torch
 import transformers
 
 import nash_swarm as ns
-from nash_swarm.engine.decoder import QuickDecoder
-from nash_swarm.engine.decoder_layer import QuickDecoderLayer
-from nash_swarm.engine.quick import Quick
+from nash_swarm.engine.decoder import FusedDecoder
+from nash_swarm.engine.fused import Fused
 from support.models import allocate
 
 LAYERS, HIDDEN, HEAD, KEY_HEADS = 2, 96, 32, 2
-LAYER, DECODER = QuickDecoderLayer, QuickDecoder
+DECODER = FusedDecoder
 Config = type[transformers.PreTrainedConfig]
 
 
@@ -41,14 +40,14 @@ def build(config: Config = transformers.LlamaConfig, **settings: Any) -> Any:
     return model
 
 
-def quick(model: Any) -> list[Quick]:
-    return [module for module in model.modules() if isinstance(module, Quick)]
+def fused(model: Any) -> list[Fused]:
+    return [module for module in model.modules() if isinstance(module, Fused)]
 
 
 @contextmanager
-def slow(model: Any, kind: type[Quick] = Quick) -> Iterator[None]:
+def unfused(model: Any, kind: type[Fused] = Fused) -> Iterator[None]:
     """Every module of a kind with its own `forward` alone."""
-    kinds = [(module, type(module)) for module in quick(model) if isinstance(module, kind)]
+    kinds = [(module, type(module)) for module in fused(model) if isinstance(module, kind)]
     for module, kind in kinds:
         module.__class__ = kind.__bases__[1]
     yield

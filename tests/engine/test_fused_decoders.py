@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from support.quick import DECODER, HIDDEN, LAYER, LAYERS, build, close, ids, pack, slow, steps
+from support.fused import DECODER, HIDDEN, LAYERS, build, close, ids, pack, steps, unfused
 from transformers import DynamicCache
 
 import nash_swarm as ns
-from nash_swarm.engine import attention, growing, stack
+from nash_swarm.engine import preallocated, stack
+from nash_swarm.errors import DataError
 from nash_swarm.quantizers.runtime.cpu import tuning
 
 Change = Callable[[Any], object]
@@ -48,13 +49,13 @@ def equal(found: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
 def test_tokens_and_cache_are_those_of_the_layers(
     packed: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch, activations: str, together: int
 ) -> None:
-    monkeypatch.setattr(growing, "_LEAST", 1)  # grows at nearly every token
-    monkeypatch.setattr(growing, "_TOGETHER", together)
+    monkeypatch.setattr(preallocated, "_LEAST", 1)  # grows at nearly every token
+    monkeypatch.setattr(preallocated, "_TOGETHER", together)
     ns.set_activations(packed, activations)
     cache, other = DynamicCache(config=packed.config), DynamicCache(config=packed.config)
     found = steps(packed, cache, tokens=25)
     assert calls.count("stack") == 25
-    with slow(packed, DECODER):
+    with unfused(packed, DECODER):
         assert torch.equal(found, steps(packed, other, tokens=25))
     assert cache.get_seq_length() == other.get_seq_length() == 30
     assert equal(states(cache), states(other))
@@ -95,7 +96,7 @@ def test_what_changes_between_tokens_counts(packed: Any, what: str) -> None:
     with torch.no_grad():
         CHANGES[what](model.model)
     found = after(model, cache)
-    with slow(model, DECODER):
+    with unfused(model, DECODER):
         assert torch.equal(found, after(model, same))
     assert not torch.equal(found, unchanged)
 
@@ -148,8 +149,6 @@ def test_a_crew_comes_to_the_same_bits(
     monkeypatch.setattr(stack, "gather_helpers", lambda *sizes: shared.append(sizes[0]) or gather(*sizes))
     monkeypatch.setattr(stack, "cores", lambda: 64)
     monkeypatch.setattr(tuning, "CREW_SHARE", 0)  # the smallest product is worth it
-    monkeypatch.setattr(tuning, "SHARE_SECONDS", 0.0)  # and were layers called one by one, it would be, too
-    monkeypatch.setattr(attention, "_ALONE", 0)
     try:
         torch.set_num_threads(threads)
         model = copy.deepcopy(packed)
@@ -158,7 +157,6 @@ def test_a_crew_comes_to_the_same_bits(
             assert torch.equal(steps(model, DynamicCache(config=packed.config), tokens=20), expected)
         assert shared == [threads] * 200
         assert calls.count("stack") == 200
-        assert "layer" not in calls
     finally:
         torch.set_num_threads(before)
 
@@ -202,7 +200,7 @@ def test_a_shortened_cache_goes_on_in_memory_of_its_own(packed: Any, calls: list
     assert equal([keys.clone() for keys in held], first[::2])
     assert equal([keys.clone() for keys in longest], longer[::2])
     assert not equal(states(cache), longer)
-    assert "decoder_layer" not in calls
+    assert "rows" not in calls
 
 
 @pytest.mark.parametrize("how", ["deep", "shallow", "pickle", "by hand"])
@@ -250,11 +248,9 @@ def test_the_layers_go_on_with_a_cache_that_has_room(packed: Any) -> None:
     cache = read(packed)
     same = copy.deepcopy(cache)
     expected = after(packed, same)
-    with slow(packed, DECODER):
+    with unfused(packed, DECODER):
         assert torch.equal(after(packed, cache), expected)
     assert torch.equal(after(packed, cache), after(packed, same))  # and the decoder after them
-    with slow(packed, LAYER):
-        assert torch.equal(after(packed, cache), after(packed, same))
 
 
 def test_memory_grows_by_shares(packed: Any) -> None:
@@ -274,40 +270,87 @@ def test_sampling_beams_and_assistance_agree_with_the_modules_own_code() -> None
     options: dict[str, Any] = {"max_new_tokens": 9, "attention_mask": mask, "do_sample": False}
     for settings in ({}, {"num_beams": 3}, {"prompt_lookup_num_tokens": 2}, {"assistant_model": copy.deepcopy(model)}):
         found = model.generate(ids(1, 7), **options, **settings)
-        with slow(model):
+        with unfused(model):
             assert torch.equal(found, model.generate(ids(1, 7), **options, **settings)), settings
 
 
-@pytest.mark.parametrize(
-    ("kind", "settings", "whole"),
-    [
-        ("Llama", {}, True),
-        ("Mistral", {"sliding_window": None}, True),
-        ("Mistral", {"sliding_window": 6}, False),
-        ("Qwen2", {}, True),
-        ("Qwen2", {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}, False),
-        ("Qwen3", {}, True),
-        ("Qwen3", {"attention_bias": True}, True),
-    ],
-)
-@pytest.mark.parametrize("plain", [False, True])
-def test_families(calls: list[str], kind: str, settings: dict[str, Any], whole: bool, plain: bool) -> None:
-    """Those that see only so many tokens are left to their layers, whichever cache they are given."""
+WINDOW = {"sliding_window": 6}
+GEMMA3 = {**WINDOW, "layer_types": ["sliding_attention", "full_attention"], "query_pre_attn_scalar": 24}
+PHI3 = {"head_dim": 64, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}
+SERVED: list[tuple[str, dict[str, Any]]] = [
+    ("Llama", {}),
+    ("Mistral", {"sliding_window": None}),
+    ("Mistral", WINDOW),
+    ("Qwen2", {}),
+    ("Qwen2", {**WINDOW, "use_sliding_window": True, "max_window_layers": 1}),
+    ("Qwen3", {"attention_bias": True}),
+    ("Gemma3Text", GEMMA3),
+    ("Phi3", {"sliding_window": None}),
+    ("Phi3", {**WINDOW, **PHI3}),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings"), SERVED)
+def test_families(calls: list[str], monkeypatch: pytest.MonkeyPatch, kind: str, settings: dict[str, Any]) -> None:
+    """One call a token, far beyond the windows, in caches that keep a window or all."""
+    monkeypatch.setattr(preallocated, "_LEAST", 5)
     model = pack(build(getattr(transformers, f"{kind}Config"), **settings))
     ns.set_activations(model, "fp32")
-    calls.clear()  # of the trials
+    for make in (DynamicCache, lambda: DynamicCache(config=model.config)):
+        calls.clear()  # of the trials
+        cache, other = make(), make()
+        found = steps(model, cache, tokens=20)
+        assert calls.count("stack") == 20
+        with unfused(model, DECODER):
+            assert torch.equal(found, steps(model, other, tokens=20))
+        assert equal(states(cache), states(other))
+        with unfused(model):
+            close(found, steps(model, make(), tokens=20), 1e-5)
 
-    def cache() -> DynamicCache:
-        return DynamicCache() if plain else DynamicCache(config=model.config)
 
-    found = steps(model, cache(), tokens=9)
-    assert calls.count("stack") == (9 if whole else 0)
-    with slow(model, DECODER):
-        assert torch.equal(found, steps(model, cache(), tokens=9))
-    with slow(model, LAYER):
-        assert torch.equal(found, steps(model, cache(), tokens=9))
-    with slow(model):
-        close(found, steps(model, cache(), tokens=9), 1e-5)
+@pytest.mark.parametrize(("kind", "settings"), [("Mistral", WINDOW), ("Gemma3Text", GEMMA3), ("Phi3", WINDOW | PHI3)])
+def test_long_texts_are_those_of_the_modules_own_code(calls: list[str], kind: str, settings: dict[str, Any]) -> None:
+    model = pack(build(getattr(transformers, f"{kind}Config"), max_position_embeddings=128, **settings))
+    ns.set_activations(model, "fp32")
+    options: dict[str, Any] = {"max_new_tokens": 64, "do_sample": False, "attention_mask": torch.ones(1, 7).long()}
+    calls.clear()
+    found = model.generate(ids(1, 7), **options)
+    assert found.shape == (1, 71) and calls.count("stack") == 63
+    with unfused(model):
+        assert torch.equal(found, model.generate(ids(1, 7), **options))
+
+
+@pytest.mark.parametrize("what", ["window", "gain", "dropout"])
+def test_what_families_read_counts(what: str) -> None:
+    kind, settings = ("Phi3", WINDOW | PHI3) if what == "dropout" else ("Gemma3Text", GEMMA3)
+    model = pack(build(getattr(transformers, f"{kind}Config"), **settings))
+    ns.set_activations(model, "fp32")
+    cache = DynamicCache()
+    steps(model, cache, tokens=9)
+    same, unchanged = copy.deepcopy(cache), after(model, copy.deepcopy(cache))
+    if what == "window":
+        model.config.sliding_window = 3
+        for layer in model.model.layers:
+            layer.self_attn.sliding_window = layer.self_attn.sliding_window and 3
+    elif what == "gain":
+        with torch.no_grad():
+            model.model.layers[0].post_feedforward_layernorm.weight.mul_(2)
+    else:
+        model.model.layers[0].resid_mlp_dropout = torch.nn.Dropout(0.99).train()
+    found = after(model, cache)
+    if what != "dropout":
+        with unfused(model, DECODER):
+            assert torch.equal(found, after(model, same))
+    assert not torch.equal(found, unchanged)
+
+
+def test_a_damaged_matrix_is_refused(packed: Any) -> None:
+    model = copy.deepcopy(packed)
+    cache = read(model)
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.packed[-40:] = 255
+    with pytest.raises(DataError, match="down_proj"):
+        after(model, cache)
 
 
 @pytest.mark.parametrize("what", ["gain", "epsilon", "hook"])
@@ -323,7 +366,7 @@ def test_norms_of_heads_count(what: str) -> None:
     else:
         norm.register_forward_hook(lambda _, args, out: 2 * out)
     found = after(model, copy.deepcopy(cache))
-    with slow(model, LAYER):
+    with unfused(model, DECODER):
         assert torch.equal(found, after(model, cache))
     assert not torch.equal(found, unchanged)
 
@@ -336,7 +379,7 @@ def test_what_is_not_to_be_kept_is_shown_as_by_the_modules_own_code(kind: str) -
     cache = read(model)
     with torch.no_grad():
         found = model.model(ids(1, 1), past_key_values=copy.deepcopy(cache), use_cache=False)
-        with slow(model):
+        with unfused(model):
             own = model.model(ids(1, 1), past_key_values=cache, use_cache=False)
     assert (found.past_key_values is None) == (own.past_key_values is None)
 
@@ -353,8 +396,8 @@ def test_in_inference_mode(packed: Any, calls: list[str]) -> None:
 
 
 def test_what_has_been_outgrown_is_freed(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growing, "_LEAST", 3)
-    monkeypatch.setattr(growing, "_TOGETHER", 1)
+    monkeypatch.setattr(preallocated, "_LEAST", 3)
+    monkeypatch.setattr(preallocated, "_TOGETHER", 1)
     cache, seen, real = read(packed), [], torch.Tensor.copy_
 
     def copy_(target: torch.Tensor, states: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A quick form is tried on numbers before it is used: it must give what the module's own `forward` gives."""
+"""Kernels are tried on numbers before they are used: they must give what the module's own `forward` gives."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from nash_swarm.engine.quick import Quick
+from nash_swarm.engine.fused import Fused
 from nash_swarm.errors import NashSwarmError
 from nash_swarm.quantizers.runtime.modules import PackedWeight
 
 Pairs = Iterator[tuple[torch.Tensor, torch.Tensor]]
-"""What the quick form gives, and what the module's own code gives."""
+"""What the kernels give, and what the module's own code gives."""
 TOLERANCE = 0.02
 """Relative to the length of the module's own answer. Inputs rounded to 8 bits jump by a step where the last bit of a
 norm differs, which comes to a few thousandths; other formulas differ by tens of percent."""
@@ -23,7 +23,7 @@ FAR = 1 << 20
 _INSIGNIFICANT = frozenset({"layer_idx", "training", "matrix"})
 
 
-class NotQuick(Exception):
+class NotFused(Exception):
     """The kernels cannot do what the module does."""
 
 
@@ -50,8 +50,8 @@ class Draw:
         return torch.randint(vocabulary, (1, 1), generator=self._generator)
 
 
-def refusal(module: Quick) -> str | None:
-    """Why a module must not take its quick way; `None` if it may.
+def refusal(module: Fused) -> str | None:
+    """Why a module keeps to its own code; `None` if the kernels give the same.
 
     Raises:
         NashSwarmError: a packed matrix in it is damaged.
@@ -64,7 +64,7 @@ def refusal(module: Quick) -> str | None:
     try:
         with torch.no_grad(), _evaluating(module):
             worst = _worst(module.trial(Draw()))
-    except NotQuick as reason:
+    except NotFused as reason:
         return str(reason)
     except NashSwarmError:
         raise

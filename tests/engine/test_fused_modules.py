@@ -1,4 +1,4 @@
-"""Quick modules against transformers' own: what they compute, when they step aside, what becomes of copies."""
+"""Fused modules against transformers' own: what they compute, when they step aside, what becomes of copies."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from support.fused import DECODER, HIDDEN, LAYERS, build, close, fused, ids, pack, steps, unfused
 from support.models import tiny_gpt2, tiny_llama
-from support.quick import DECODER, HIDDEN, LAYER, LAYERS, build, close, ids, pack, quick, slow, steps
 from transformers import DynamicCache, StaticCache
 
 import nash_swarm as ns
 from nash_swarm.engine import attention, gated, norm
-from nash_swarm.engine.quick import Quick
+from nash_swarm.engine.fused import Fused
 
 
 @pytest.mark.parametrize("activations", ["fp32", "int8"])
@@ -34,18 +34,13 @@ def test_tokens_come_out_as_from_the_modules_own_code(
     seen = set(calls)  # with a static cache there are masks
     assert seen == ({"norm", "gated", "rows"} if static else {"norm", "stack"})
     calls.clear()
-    with slow(packed, DECODER):
-        layers = steps(packed, cache())
-    assert set(calls) == ({"norm", "gated", "rows"} if static else {"norm", "attention", "decoder_layer"})
-    calls.clear()
-    with slow(packed, LAYER):
+    with unfused(packed, DECODER):
         parts = steps(packed, cache())
-    assert set(calls) == ({"norm", "gated", "rows"} if static else {"norm", "attention", "gated"})
+    assert set(calls) == {"norm", "gated", "rows"}
     # the same operations in the same order
-    assert torch.equal(found, layers)
     assert torch.equal(found, parts)
     calls.clear()
-    with slow(packed):
+    with unfused(packed):
         expected = steps(packed, cache())
     assert not calls
     # inputs rounded to 8 bits jump where the last bit of a norm differs
@@ -57,7 +52,7 @@ def test_text_is_generated_as_by_the_modules_own_code(packed: Any, calls: list[s
     options = {"max_new_tokens": 12, "do_sample": False, "attention_mask": torch.ones(1, 7, dtype=torch.int64)}
     found = packed.generate(ids(1, 7), **options)
     assert calls.count("stack") == 11
-    with slow(packed):
+    with unfused(packed):
         assert torch.equal(found, packed.generate(ids(1, 7), **options))
 
 
@@ -65,12 +60,12 @@ def test_without_a_cache_one_token_sees_itself(packed: Any, calls: list[str]) ->
     ns.set_activations(packed, "fp32")
     with torch.no_grad():
         found = packed(ids(1, 1), use_cache=False).logits
-        assert "attention" in calls
-        with slow(packed):
+        assert "rows" in calls
+        with unfused(packed):
             close(found, packed(ids(1, 1), use_cache=False).logits, 1e-5)
 
 
-def test_prompts_take_only_the_norm_and_batches_all_but_the_layers(packed: Any, calls: list[str]) -> None:
+def test_prompts_take_only_the_norm_and_batches_all_but_the_decoder(packed: Any, calls: list[str]) -> None:
     with torch.no_grad():
         packed(ids(1, 9))
         packed(ids(3, 9))
@@ -91,25 +86,25 @@ def test_masked_tokens_are_close_to_those_of_the_modules_own_code(packed: Any, c
 
     found = last()
     assert set(calls) == {"norm", "gated", "rows"}
-    with slow(packed):
+    with unfused(packed):
         close(found, last(), 1e-5)
 
 
 @pytest.mark.parametrize("how", ["gradients", "dropout", "bfloat16", "double", "eager attention"])
 def test_they_step_aside(packed: Any, calls: list[str], how: str) -> None:
     model, x = copy.deepcopy(packed), ids(1, 1)
-    gone = {"norm", "gated", "rows", "attention", "decoder_layer"}
+    gone = {"norm", "gated", "rows"}
     if how == "gradients":
-        gone = {"attention", "decoder_layer"}  # the others have derivatives
+        gone = set()  # they have derivatives
         assert model(x).logits.requires_grad
     else:
         if how == "dropout":
-            gone = {"attention", "rows", "decoder_layer"}
+            gone = {"rows"}
             model.train()
             for layer in model.model.layers:
                 layer.self_attn.attention_dropout = 0.5
         elif how == "eager attention":
-            gone = {"attention", "rows", "decoder_layer"}
+            gone = {"rows"}
             model.set_attn_implementation("eager")
         else:
             model.to(getattr(torch, how) if how == "bfloat16" else torch.float64)
@@ -149,7 +144,7 @@ def test_a_layer_put_in_later_is_called(packed: Any) -> None:
     model.model.layers[1].self_attn.o_proj = torch.nn.Sequential(model.model.layers[1].self_attn.o_proj)
     with torch.no_grad():
         found = model(ids(1, 1)).logits
-        with slow(model):
+        with unfused(model):
             close(found, model(ids(1, 1)).logits, 0.05)
 
 
@@ -181,17 +176,17 @@ def test_compiled_models_use_their_modules_own_code(packed: Any) -> None:
     close(compiled, expected, 1e-5)
 
 
-def test_copies_pickles_and_saved_models_stay_quick(packed: Any, tmp_path: Path) -> None:
+def test_copies_pickles_and_saved_models_stay_fused(packed: Any, tmp_path: Path) -> None:
     ns.set_activations(packed, "fp32")
     expected = steps(packed, DynamicCache(config=packed.config))
     stream = io.BytesIO()
     torch.save(packed.model.layers[0].mlp, stream)
     stream.seek(0)
-    assert isinstance(torch.load(stream, weights_only=False), Quick)
+    assert isinstance(torch.load(stream, weights_only=False), Fused)
     ns.save(packed, tmp_path / "saved")
     reloaded = ns.load(tmp_path / "saved", activations="fp32")
     for twin in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed)), reloaded):
-        assert len(quick(twin)) == len(quick(packed)) == 2 * LAYERS + 1 + 3 * LAYERS + 1
+        assert len(fused(twin)) == len(fused(packed)) == 2 * LAYERS + 1 + 2 * LAYERS + 1
         assert twin.state_dict().keys() == packed.state_dict().keys()
         assert torch.equal(steps(twin, DynamicCache(config=twin.config)), expected)
 
@@ -213,28 +208,42 @@ def test_many_threads_get_what_one_gets(packed: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "layers"), [("Llama", LAYERS), ("Arcee", 0), ("Mistral", LAYERS), ("Qwen2", LAYERS), ("Qwen3", LAYERS)]
+    ("kind", "whole"), [("Mixtral", False), ("Qwen3Moe", False), ("Arcee", False), ("Qwen3", True)]
 )
-def test_known_code_is_recognised_wherever_it_stands(kind: str, layers: int) -> None:
+def test_what_is_declared_is_fused(kind: str, whole: bool) -> None:
+    """Also where the MLP is of another kind, and the layers are not one call."""
     model = pack(build(getattr(transformers, f"{kind}Config")))
-    kinds = [type(module).__bases__[0] for module in quick(model)]
-    assert kinds.count(attention.QuickAttention) == LAYERS
-    assert kinds.count(LAYER) == layers
-    # a Mistral whose tokens see only those near them is left to its layers
-    assert kinds.count(DECODER) == (layers > 0 and kind != "Mistral")
-    assert kinds.count(norm.QuickNorm) >= 2 * LAYERS + 1
-    assert kinds.count(gated.QuickGatedMlp) == (0 if kind == "Arcee" else LAYERS)
+    kinds = [type(module).__bases__[0] for module in fused(model)]
+    assert kinds.count(attention.FusedAttention) == LAYERS
+    assert kinds.count(DECODER) == whole
+    assert kinds.count(norm.FusedNorm) >= 2 * LAYERS + 1
+    assert kinds.count(gated.FusedMlp) == (LAYERS if whole else 0)
     ns.set_activations(model, "fp32")
     found = steps(model, DynamicCache(config=model.config))
-    with slow(model):
+    with unfused(model):
         close(found, steps(model, DynamicCache(config=model.config)), 1e-5)
 
 
 def test_what_the_kernels_cannot_do_is_left_alone() -> None:
-    assert not quick(pack(tiny_gpt2()))
-    gemma = quick(pack(build(transformers.GemmaConfig)))  # norms of its own, and GELU
-    assert {type(module).__bases__[0] for module in gemma} == {attention.QuickAttention}
-    odd = quick(pack(tiny_llama(tied=True)))
-    assert not any(type(module).__bases__[0] in (norm.QuickNorm, attention.QuickAttention) for module in odd)
-    other = quick(pack(build(hidden_act="gelu")))
-    assert other and not any(isinstance(module, gated.QuickGatedMlp) for module in other)
+    assert not fused(pack(tiny_gpt2()))
+    odd = fused(pack(tiny_llama(tied=True)))
+    assert not any(isinstance(module, norm.FusedNorm | attention.FusedAttention) for module in odd)
+    other = fused(pack(build(hidden_act="relu")))
+    assert other and not any(isinstance(module, gated.FusedMlp) for module in other)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_pytorch_tanh", "gelu_new"])
+def test_activations_and_their_derivatives(activation: str) -> None:
+    model = pack(build(hidden_act=activation, num_hidden_layers=1))
+    mlp, x = model.model.layers[0].mlp, torch.randn(3, 1, HIDDEN, requires_grad=True)
+    assert isinstance(mlp, gated.FusedMlp)
+    ns.set_activations(model, "fp32")
+
+    def both() -> tuple[torch.Tensor, torch.Tensor]:
+        out = mlp(x)
+        return out.detach(), torch.autograd.grad(out.sin().sum(), x)[0]
+
+    found = both()
+    with unfused(model):
+        for one, other in zip(found, both(), strict=True):
+            close(one, other, 1e-5)

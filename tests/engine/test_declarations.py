@@ -1,4 +1,4 @@
-"""Which modules take the quick way: those that look like the known ones and compute the same, in any release."""
+"""Which modules are fused: those that have what their family declares and compute the same, in any release."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from support.fused import HIDDEN, build, fused, pack, unfused
 from support.models import tiny_gpt2
-from support.quick import HIDDEN, build, pack, quick, slow
 
 import nash_swarm as ns
-from nash_swarm.engine import growing, trial
-from nash_swarm.engine.attention import QuickAttention
-from nash_swarm.engine.decoder import QuickDecoder
-from nash_swarm.engine.decoder_layer import QuickDecoderLayer
-from nash_swarm.engine.gated import QuickGatedMlp
-from nash_swarm.engine.norm import QuickNorm
-from nash_swarm.engine.recognise import Pattern, arguments_of, cache_argument
-from nash_swarm.engine.swap import quicken
+from nash_swarm.engine import preallocated, probe
+from nash_swarm.engine.attention import FusedAttention
+from nash_swarm.engine.decoder import FusedDecoder
+from nash_swarm.engine.fused import cache_argument, strange
+from nash_swarm.engine.gated import FusedMlp
+from nash_swarm.engine.norm import FusedNorm
+from nash_swarm.engine.swap import fuse
 from nash_swarm.errors import DataError, SlowerWarning
 
 KINDS = {
-    "norm": ("model.layers.0.input_layernorm", QuickNorm),
-    "mlp": ("model.layers.0.mlp", QuickGatedMlp),
-    "attention": ("model.layers.0.self_attn", QuickAttention),
-    "layer": ("model.layers.0", QuickDecoderLayer),
-    "decoder": ("model", QuickDecoder),
+    "norm": ("model.layers.0.input_layernorm", FusedNorm),
+    "mlp": ("model.layers.0.mlp", FusedMlp),
+    "attention": ("model.layers.0.self_attn", FusedAttention),
+    "decoder": ("model", FusedDecoder),
 }
 
 
@@ -39,10 +37,10 @@ def llama() -> Any:
 
 
 def verdict(model: Any, kind: str) -> str | None:
-    path, quick_kind = KINDS[kind]
+    path, fused_kind = KINDS[kind]
     module = model.get_submodule(path)
-    assert isinstance(module, quick_kind)
-    return trial.refusal(module)
+    assert isinstance(module, fused_kind)
+    return probe.refusal(module)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,15 +74,15 @@ def test_a_norm_with_another_sign_is_refused(llama: Any) -> None:
     model = copy.deepcopy(llama)
     for layer in model.model.layers:
         layer.input_layernorm.__class__ = Norm
-    reason = quicken(_plain(model))
+    reason = fuse(_plain(model))
     assert reason is not None
-    assert reason.startswith("model.layers.0.input_layernorm (Norm): its own code gives something else")
-    assert isinstance(model.model.norm, QuickNorm) and isinstance(model.model.layers[0].self_attn, QuickAttention)
-    assert not any(isinstance(module, QuickDecoderLayer | QuickDecoder) for module in model.modules())
+    assert reason.startswith("family llama, model.layers.0.input_layernorm (Norm): its own code gives something else")
+    assert isinstance(model.model.norm, FusedNorm) and isinstance(model.model.layers[0].self_attn, FusedAttention)
+    assert not any(isinstance(module, FusedDecoder) for module in model.modules())
 
 
 def _plain(model: Any) -> Any:
-    for module in quick(model):
+    for module in fused(model):
         module.__class__ = type(module).__bases__[1]
     return model
 
@@ -92,7 +90,6 @@ def _plain(model: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda a: setattr(a, "logit_softcapping", 50.0), "setting logit_softcapping"),
         (lambda a: a.add_module("sinks", torch.nn.Identity()), "has a sinks"),
         (lambda a: a.register_parameter("sinks", torch.nn.Parameter(torch.zeros(1))), "has a weight sinks"),
         (lambda a: setattr(a, "head_dim", 24), "heads of 24"),
@@ -105,15 +102,8 @@ def test_an_attention_that_looks_otherwise_is_refused(llama: Any, change: Any, r
     model = _plain(copy.deepcopy(llama))
     for layer in model.model.layers:
         change(layer.self_attn)
-    assert reason in str(quicken(model))
-    assert not any(isinstance(module, QuickAttention | QuickDecoder) for module in model.modules())
-
-
-def test_settings_that_are_off_do_not_count(llama: Any) -> None:
-    model = _plain(copy.deepcopy(llama))
-    for layer in model.model.layers:
-        layer.self_attn.logit_softcapping, layer.self_attn.use_sinks = None, False
-    assert quicken(model) is None
+    assert reason in str(fuse(model))
+    assert not any(isinstance(module, FusedAttention | FusedDecoder) for module in model.modules())
 
 
 @pytest.mark.parametrize("name", ["cache", "past_key_values"])
@@ -121,19 +111,14 @@ def test_the_cache_has_either_name(name: str) -> None:
     scope: dict[str, Any] = {}
     exec(f"def forward(self, hidden_states, {name}=None, **kwargs): ...", scope)
     assert cache_argument(scope["forward"]) == name
-    assert arguments_of(scope["forward"]) == {"hidden_states", "cache"}
 
 
-class OneMore(torch.nn.Module):
-    def forward(self, hidden_states: torch.Tensor, gate: Any = None) -> None: ...
-
-
-def test_arguments_count() -> None:
-    assert Pattern().mismatch(OneMore()) == "its forward takes more than hidden states"
-    pattern = Pattern(arguments=frozenset({"hidden_states"}))
-    assert pattern.mismatch(OneMore()) == "its forward takes gate"
-    assert Pattern(arguments=frozenset({"hidden_states"}), harmless=frozenset({"gate"})).mismatch(OneMore()) is None
-    assert Pattern(parts=frozenset({"q"})).mismatch(OneMore()) == "it has no q"
+def test_parts_and_weights_count() -> None:
+    norm = torch.nn.LayerNorm(3)
+    assert strange(norm, (), ("weight", "bias")) is None
+    assert strange(norm, (), ("weight",)) == "it has a weight bias"
+    assert strange(norm, ("q",), ("weight", "bias")) == "it has no q"
+    assert strange(torch.nn.Sequential(norm), ()) == "it has a 0"
 
 
 @pytest.mark.parametrize("how", ["counter", "copy", "other"])
@@ -154,15 +139,15 @@ def test_a_cache_that_keeps_more_is_left_alone(monkeypatch: pytest.MonkeyPatch, 
         return out
 
     cache = DynamicCache()
-    assert growing.GrowingCache.is_known(cache)
-    growing._kinds.cache_clear()
+    assert preallocated.PreallocatedCache.is_known(cache)
+    preallocated._kinds.cache_clear()
     try:
         with monkeypatch.context() as patch:
             patch.setattr(DynamicLayer, "update", other)
-            assert not growing.GrowingCache.is_known(cache)
+            assert not preallocated.PreallocatedCache.is_known(cache)
     finally:
-        growing._kinds.cache_clear()
-    assert growing.GrowingCache.is_known(cache)
+        preallocated._kinds.cache_clear()
+    assert preallocated.PreallocatedCache.is_known(cache)
 
 
 def test_one_trial_stands_for_all_layers_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +167,7 @@ def test_a_trial_leaves_no_trace(llama: Any) -> None:
     model = copy.deepcopy(llama).train()
     state, modes = torch.get_rng_state(), [module.training for module in model.modules()]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert quicken(_plain(model)) is None
+    assert fuse(_plain(model)) is None
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -192,20 +177,19 @@ def test_a_damaged_matrix_is_no_slow_model(llama: Any) -> None:
     model = _plain(copy.deepcopy(llama))
     model.model.layers[0].mlp.down_proj.packed[-40:] = 255
     with pytest.raises(DataError, match="down_proj"):
-        quicken(model)
+        fuse(model)
 
 
 @pytest.mark.parametrize(
     ("kind", "settings", "reason"),
     [
-        ("Gemma", {}, r"model\.layers\.0\.input_layernorm \(GemmaRMSNorm\): it is no root-mean-square norm"),
-        ("Mistral", {}, r"model \(MistralModel\): its tokens see only the 4096 before them"),
-        ("Qwen2", {"use_sliding_window": True, "max_window_layers": 1}, r"layers of sliding_attention"),
-        ("Llama", {"hidden_act": "gelu"}, r"model\.layers\.0\.mlp \(LlamaMLP\): its activation is not SiLU"),
+        ("Gemma", {}, "no family of the model type gemma is declared"),
+        ("Mixtral", {}, r"family mixtral, model \(MixtralModel\): its MLPs are of a kind"),
+        ("Llama", {"hidden_act": "relu"}, r"llama, model\.layers\.0\.mlp \(LlamaMLP\): its activation is ReLU"),
         ("Llama", {"head_dim": 24}, r"self_attn \(LlamaAttention\): its heads of 24 elements"),
     ],
 )
-def test_loading_says_once_why_a_model_is_slow(
+def test_loading_says_once_why_a_model_is_unfused(
     tmp_path: Path, kind: str, settings: dict[str, Any], reason: str
 ) -> None:
     ns.save(pack(build(getattr(transformers, f"{kind}Config"), **settings)), tmp_path / "out")
@@ -215,7 +199,7 @@ def test_loading_says_once_why_a_model_is_slow(
     assert transformers.__version__ in str(found[0].message) and torch.__version__ in str(found[0].message)
 
 
-def test_loading_says_nothing_of_a_quick_model(llama: Any, tmp_path: Path) -> None:
+def test_loading_says_nothing_of_a_fused_model(llama: Any, tmp_path: Path) -> None:
     ns.save(llama, tmp_path / "out")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -226,7 +210,7 @@ def test_a_model_without_layers_of_a_known_kind(tmp_path: Path) -> None:
     ns.save(pack(tiny_gpt2()), tmp_path / "out")
     with pytest.warns(SlowerWarning, match="GPT2LMHeadModel generates text module by module"):
         model = ns.load(tmp_path / "out")
-    assert not quick(model)
+    assert not fused(model)
 
 
 @pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2", "Qwen3"])
@@ -240,7 +224,7 @@ def test_generated_text_is_the_modules_own(kind: str, calls: list[str]) -> None:
     calls.clear()
     found = model.generate(ids, **options)
     assert calls.count("stack") == 11
-    with slow(model):
+    with unfused(model):
         assert torch.equal(found, model.generate(ids, **options))
 
 
@@ -266,24 +250,24 @@ def test_attentions_with_other_positions_generate(kind: str) -> None:
     for rows in (1, 2):
         options = {"max_new_tokens": 5, "do_sample": False, "attention_mask": mask[:rows]}
         found = model.generate(ids[:rows], **options)
-        with slow(model):
+        with unfused(model):
             assert torch.equal(found, model.generate(ids[:rows], **options))
 
 
-@pytest.mark.parametrize("kind", ["mlp", "attention", "layer"])
+@pytest.mark.parametrize("kind", ["mlp", "attention"])
 def test_weights_of_a_modules_own_count(llama: Any, kind: str) -> None:
     """One trial stands for all layers, so what differs from layer to layer must be known."""
     model = _plain(copy.deepcopy(llama))
-    path, quick_kind = KINDS[kind]
+    path, fused_kind = KINDS[kind]
     model.get_submodule(path).register_parameter("scale", torch.nn.Parameter(torch.ones(1), requires_grad=False))
-    assert "it has a weight scale" in str(quicken(model))
-    assert not isinstance(model.get_submodule(path), quick_kind)
+    assert "it has a weight scale" in str(fuse(model))
+    assert not isinstance(model.get_submodule(path), fused_kind)
 
 
-def test_attentions_that_clip_are_refused(llama: Any) -> None:
-    model = _plain(copy.deepcopy(llama))
-    model.config.clip_qkv = 1e6
-    assert "it clips queries" in str(quicken(model))
+def test_settings_that_a_family_leaves_unset_count() -> None:
+    model = _plain(pack(build(transformers.Gemma3TextConfig)))
+    model.config.attn_logit_softcapping = 50.0
+    assert "it is configured with attn_logit_softcapping" in str(fuse(model))
 
 
 def test_places_far_away_count(llama: Any) -> None:
@@ -304,4 +288,4 @@ def test_places_far_away_count(llama: Any) -> None:
     model = _plain(copy.deepcopy(llama))
     for layer in model.model.layers:
         layer.self_attn.__class__ = Far
-    assert "something else" in str(quicken(model))
+    assert "something else" in str(fuse(model))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from nash_swarm.cli.start import HALTED, INTERRUPTED
+from nash_swarm.cli.interrupted import HALTED, INTERRUPTED
 from nash_swarm.errors import NashSwarmError
 
 DEBUG = "NASH_SWARM_DEBUG"

@@ -15,7 +15,7 @@ import typer
 
 from nash_swarm.cli import bench, demo, evaluating, generating, inspection, solver_bench, stages, warming, whole
 from nash_swarm.cli.failing import fail, say
-from nash_swarm.cli.start import HALTED, INTERRUPTED
+from nash_swarm.cli.interrupted import HALTED, INTERRUPTED
 from nash_swarm.cli.streams import give_up_output, mend_streams
 from nash_swarm.errors import NashSwarmWarning
 from nash_swarm.files.temporary import settle_temporary_folder

@@ -1,12 +1,10 @@
-"""Where the command starts: nothing is imported before an interrupt is taken for what it is."""
+"""Where the command starts: nothing that takes time is imported before interrupts are caught."""
 
 from __future__ import annotations
 
 import sys
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
-HALTED = "nash-swarm: interrupted; no half-written output is left"
+from nash_swarm.cli.interrupted import HALTED, INTERRUPTED
 
 
 def main() -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from nash_swarm.engine.draw import Draw, Pairs
 from nash_swarm.engine.family import Family
 from nash_swarm.engine.fused import Fused, arguments_of, is_packed, strange
 from nash_swarm.engine.norm import FusedNorm
 from nash_swarm.engine.padding import read_padding
-from nash_swarm.engine.probe import FAR, Draw, Pairs
+from nash_swarm.engine.probe import FAR
 from nash_swarm.engine.rows import attend_apart, attend_one, one_token_each, rotated
 from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES
 from nash_swarm.quantizers.runtime.ops import nobody_watches

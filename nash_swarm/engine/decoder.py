@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from nash_swarm.engine.draw import Draw, NotFused, Pairs
 from nash_swarm.engine.family import Family, windows
 from nash_swarm.engine.fused import Fused, is_plain_inference, strange
 from nash_swarm.engine.preallocated import PreallocatedCache
-from nash_swarm.engine.probe import Draw, NotFused, Pairs
 from nash_swarm.engine.stack import Positions, Stack, rotary_types
 
 _CAPTURES = ("output_attentions", "output_hidden_states")

@@ -18,7 +18,7 @@ from nash_swarm.quantizers.runtime.modules import PackedLinear
 from nash_swarm.quantizers.runtime.ops import nobody_watches
 
 if TYPE_CHECKING:
-    from nash_swarm.engine.probe import Draw, Pairs
+    from nash_swarm.engine.draw import Draw, Pairs
 
 _CACHES = ("cache", "past_key_values")
 """What transformers calls the argument that holds keys and values, in newer and older releases."""

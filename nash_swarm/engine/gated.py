@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from nash_swarm.engine.draw import Draw, NotFused, Pairs
 from nash_swarm.engine.family import Family
 from nash_swarm.engine.fused import Fused, is_packed, is_plain_eager, is_untouched, strange
-from nash_swarm.engine.probe import Draw, NotFused, Pairs
 from nash_swarm.quantizers.runtime.cpu.fused.single_token import GELU, GELU_TANH, LANES, SILU, kernels
 
 

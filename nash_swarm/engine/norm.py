@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from nash_swarm.engine.draw import Draw, Pairs
 from nash_swarm.engine.family import Family
 from nash_swarm.engine.fused import Fused, is_plain_eager, strange
-from nash_swarm.engine.probe import Draw, Pairs
 from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES, kernels
 from nash_swarm.quantizers.runtime.layer_plan import is_vector
 

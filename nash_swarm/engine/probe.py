@@ -9,45 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from nash_swarm.engine.draw import Draw, NotFused
 from nash_swarm.engine.fused import Fused
 from nash_swarm.errors import NashSwarmError
 from nash_swarm.quantizers.runtime.modules import PackedWeight
 
-Pairs = Iterator[tuple[torch.Tensor, torch.Tensor]]
-"""What the kernels give, and what the module's own code gives."""
 TOLERANCE = 0.02
 """Relative to the length of the module's own answer. Inputs rounded to 8 bits jump by a step where the last bit of a
 norm differs, which comes to a few thousandths; other formulas differ by tens of percent."""
 FAR = 1 << 20
 """A place in a text at which modules that treat far tokens otherwise give another answer."""
 _INSIGNIFICANT = frozenset({"layer_idx", "training", "matrix"})
-
-
-class NotFused(Exception):
-    """The kernels cannot do what the module does."""
-
-
-class Draw:
-    """Random tensors, the same for every trial."""
-
-    def __init__(self) -> None:
-        self._generator = torch.Generator().manual_seed(0)
-
-    def normal(self, *shape: int) -> torch.Tensor:
-        """Float32, standard normal, with an outlier as hidden states have them."""
-        x = torch.randn(shape, generator=self._generator)
-        x.view(-1)[0] *= 8
-        return x
-
-    def positions(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines of a token's position, float32 (1, 1, size) each."""
-        angles = 6.3 * torch.rand((1, 1, size // 2), generator=self._generator)
-        both = torch.cat([angles, angles], dim=-1)
-        return both.cos(), both.sin()
-
-    def token(self, vocabulary: int) -> torch.Tensor:
-        """An id, int64 (1, 1)."""
-        return torch.randint(vocabulary, (1, 1), generator=self._generator)
 
 
 def refusal(module: Fused) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,10 +18,7 @@ from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime import dispatch, ops
 from nash_swarm.quantizers.runtime.lazy import DenseOnDemand
 
-if TYPE_CHECKING:
-    from nash_swarm.tuning.latent_modules import LatentEmbedding
-
-Lookup = TypeVar("Lookup", "PackedEmbedding", "TiedLookup", "LatentEmbedding")
+Lookup = TypeVar("Lookup", bound=nn.Embedding)
 
 
 class PackedWeight(nn.Module):
@@ -199,7 +196,7 @@ def in_place_of(original: nn.Module, module: Lookup) -> Lookup:
 
     Args:
         original: what the model has in this place.
-        module: a `PackedEmbedding`, `TiedLookup` or `LatentEmbedding`; changed in place.
+        module: a `PackedEmbedding`, `TiedLookup` or another embedding without weights of its own; changed in place.
     """
     theirs: Any = type(original)
     ours: Any = type(module)

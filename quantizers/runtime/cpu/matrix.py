@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,6 @@ from nash_swarm.quantizers.formats.native.layout import HALF, SUPPORTED_WIDTHS, 
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.cpu import descriptor
 from nash_swarm.quantizers.runtime.cpu.entries import entry_sizes, make_entries, small_entry
-
-if TYPE_CHECKING:
-    from nash_swarm.quantizers.runtime.cpu.product import Product
 
 LONGEST_GROUP = 1 << 15
 """Up to this group size a sum of products of 255 and 127 fits 32 bits, and one of 127 an `activations.total_pair`."""
@@ -75,7 +72,7 @@ class PackedMatrix:
     ends: npt.NDArray[np.int32] = field(init=False, repr=False)
     fields: npt.NDArray[np.int64] = field(init=False, repr=False)
     input_key: Hashable = field(init=False)
-    products: dict[str, Product] = field(init=False, repr=False, default_factory=dict)
+    products: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(self)

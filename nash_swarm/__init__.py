@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from nash_swarm.integrations.transformers.on_import import register_when_imported
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "measure": "nash_swarm.pipeline.measuring",

@@ -75,9 +75,8 @@ def check_agents(
         UsageError: widths that cannot be packed, levels that do not go with the granularity, or a group size that is
             no positive multiple of 32.
     """
-    from nash_swarm.game.strategies import check_strategies
-    from nash_swarm.quantizers.formats.native.layout import check_cut
+    from nash_swarm.quantizers.formats.known import check_strategies, format_for
 
     grain = granularity or DEFAULT_GRANULARITY
     check_strategies(strategies, grain)
-    check_cut(grain, levels or default_levels(grain), DEFAULT_GROUP_SIZE if group_size is None else group_size)
+    format_for(grain, levels or default_levels(grain), DEFAULT_GROUP_SIZE if group_size is None else group_size)

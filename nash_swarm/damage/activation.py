@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.damage.base import DamageEstimator, Sensitivity
 from nash_swarm.damage.neighbours import neighbours
-from nash_swarm.quantizers.formats.native.layout import Kind
+from nash_swarm.quantizers.formats.base import Kind
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.errors import UsageError
-from nash_swarm.quantizers.formats.native.layout import Kind
+from nash_swarm.quantizers.formats.base import Kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,14 @@ class Sensitivity:
     rows: npt.NDArray[np.float32]
     columns: npt.NDArray[np.float32]
     order: npt.NDArray[np.int64] | None = None
+
+    def in_model_order(self) -> Sensitivity:
+        """The same costs for a format that stores columns in the model's order."""
+        if self.order is None:
+            return self
+        columns = np.empty_like(self.columns)
+        columns[:, self.order] = self.columns
+        return Sensitivity(self.rows, columns)
 
     def loss_of_all(self, weight: npt.NDArray[np.float32]) -> float:
         """What it would cost to round all of `weight` (rows, columns), in the model's order, to zero."""
@@ -47,7 +55,7 @@ class DamageEstimator(ABC):
     """What the damage is counted in."""
 
     def orders(self, kind: Kind) -> bool:
-        """Whether `sensitivity` gives matrices of this kind an activation order, whose permutation is paid for.
+        """Whether `sensitivity` gives matrices of this kind an order of columns; the format says if it is stored.
 
         Known before anything is measured, so that the smallest feasible budget is. By default every matrix that
         multiplies has one, unless nothing is collected.

@@ -13,7 +13,7 @@ from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.damage.base import DamageEstimator, Sensitivity
 from nash_swarm.damage.neighbours import neighbours
 from nash_swarm.errors import UsageError
-from nash_swarm.quantizers.formats.native.layout import Kind
+from nash_swarm.quantizers.formats.base import Kind
 from nash_swarm.quantizers.rounding.hessian import column_weights, inverse_factor, reordered
 
 

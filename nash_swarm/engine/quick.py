@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from nash_swarm.engine.recognise import Pattern, cache_argument
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.runtime.modules import PackedLinear
 from nash_swarm.quantizers.runtime.ops import nobody_watches
 
@@ -89,7 +90,7 @@ def unnoticed(x: torch.Tensor) -> bool:
 def bare(*layers: Any) -> bool:
     """Whether layers are packed ones that nobody has hooked into, with widths that kernels know."""
     for layer in layers:
-        if type(layer) is not PackedLinear or layer.layout.per_weight:
+        if type(layer) is not PackedLinear or not isinstance(layer.layout, TensorLayout):
             return False
     return untouched(*layers)
 

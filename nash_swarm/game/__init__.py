@@ -7,7 +7,6 @@ from nash_swarm.game.certificate import Certificate
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.interaction import Interaction
 from nash_swarm.game.stencil import Stencil
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 __all__ = [
     "Allocation",
@@ -18,5 +17,4 @@ __all__ = [
     "Coupling",
     "Interaction",
     "Stencil",
-    "TensorLayout",
 ]

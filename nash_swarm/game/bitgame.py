@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nash_swarm.errors import DataError
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.interaction import Interaction
-from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.game.tensors import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class BitGame:
     memory: npt.NDArray[np.int64]
     fixed_bits: int = 0
     parameters: int = 0
-    tensors: tuple[TensorLayout, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
     permutations: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     calibration: Calibration | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class BitGame:
         if self.coupling is not None:
             self.coupling.check(*shape)
         if self.tensors:
-            check_tensors(self.tensors, self.permutations, self.strategies, self.agents)
+            check_tensors(self.tensors, self.permutations, self.agents)
             if self.coupling is not None:
                 self.coupling.check_tensors(self.tensors)
 
@@ -123,9 +123,8 @@ class BitGame:
 
 
 def check_tensors(
-    tensors: Sequence[TensorLayout],
+    tensors: Sequence[Tensor],
     permutations: Mapping[str, npt.NDArray[np.int64]],
-    strategies: tuple[int, ...],
     agents: int,
 ) -> None:
     """Hold the layouts of a model's matrices against the agents and activation orders they come with.
@@ -148,8 +147,6 @@ def check_tensors(
         at += tensor.agents
     if at != agents:
         raise DataError(f"the tensors hold {at} agents, not {agents}")
-    if not set(strategies) <= set(SUPPORTED_WIDTHS):
-        raise DataError(f"the packed format holds the widths {SUPPORTED_WIDTHS}, not {strategies}")
 
 
 def pick(table: npt.NDArray[Any], choices: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:

@@ -14,7 +14,7 @@ from nash_swarm.game.interaction import Choices, Fusion, Interaction, View
 
 if TYPE_CHECKING:
     from nash_swarm.game.bitgame import BitGame
-    from nash_swarm.quantizers.formats.native.layout import TensorLayout
+    from nash_swarm.game.tensors import Tensor
 
 _ROUNDING = 1e-9
 """An eigenvalue may be this far below 0, relative to the largest one, by rounding."""
@@ -83,7 +83,7 @@ class Coupling(Interaction):
         if found != shape:
             raise DataError(f"the coupling is of {found} agents and strategies, not {shape}")
 
-    def check_tensors(self, tensors: Sequence[TensorLayout]) -> None:
+    def check_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Nothing to check: communities may be of any agents."""
 
     def view(self, game: BitGame) -> View:

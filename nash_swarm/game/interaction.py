@@ -12,7 +12,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:  # the kernels bring in Numba, which reading a game should not wait for
     from nash_swarm.game.bitgame import BitGame
     from nash_swarm.game.demand import Point
-    from nash_swarm.quantizers.formats.native.layout import TensorLayout
+    from nash_swarm.game.tensors import Tensor
 
 Choices = npt.NDArray[np.uint8]
 
@@ -86,7 +86,7 @@ class Interaction(ABC):
         """
 
     @abstractmethod
-    def check_tensors(self, tensors: Sequence[TensorLayout]) -> None:
+    def check_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Hold it against the layouts of a model's matrices, which are consistent with the agents.
 
         Raises:

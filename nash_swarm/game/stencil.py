@@ -14,7 +14,7 @@ from nash_swarm.game.interaction import Choices, Fusion, Interaction, View
 
 if TYPE_CHECKING:
     from nash_swarm.game.bitgame import BitGame
-    from nash_swarm.quantizers.formats.native.layout import TensorLayout
+    from nash_swarm.game.tensors import Tensor
 
 LIMIT = 0.5
 """Largest correlation of neighbours, either way."""
@@ -89,9 +89,11 @@ class Stencil(Interaction):
         if strategies > _MOST_STRATEGIES:
             raise DataError(f"a stencil couples agents of at most {_MOST_STRATEGIES} strategies")
 
-    def check_tensors(self, tensors: Sequence[TensorLayout]) -> None:
+    def check_tensors(self, tensors: Sequence[Tensor]) -> None:
         """See `Interaction.check_tensors`: matrices are those whose every weight is an agent."""
-        if not all(tensor.per_weight for tensor in tensors) or self.shapes != tuple(t.grid for t in tensors):
+        if not all(tensor.agents == tensor.weights for tensor in tensors) or self.shapes != tuple(
+            t.grid for t in tensors
+        ):
             raise DataError("the stencil's matrices are not the tensors of the game, weight by weight")
 
     def errors(self, damage: npt.NDArray[np.float32], choices: Choices, start: int = 0) -> npt.NDArray[np.float64]:

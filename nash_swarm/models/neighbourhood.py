@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.game.tensors import Tensor
 
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Matrices that read the same input; they form one community of agents."""
@@ -39,7 +39,7 @@ class Neighbourhood:
         return strength * np.exp(-distance / reach) if np.isfinite(reach) else np.full(distance.shape, strength)
 
 
-def neighbourhood(tensors: Sequence[TensorLayout]) -> Neighbourhood:
+def neighbourhood(tensors: Sequence[Tensor]) -> Neighbourhood:
     """Communities of a game's tensors, from their names."""
     numbers = [int(match[1]) for tensor in tensors if (match := _NUMBER.search(tensor.name))]
     last = max(numbers, default=-1) + 1

@@ -34,7 +34,7 @@ from nash_swarm.files.places import source_places
 from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.budget import Budget, parse_size
 from nash_swarm.game.rules import Rules, check_rules
-from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
+from nash_swarm.game.strategies import DEFAULT_STRATEGIES
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.models.source import Source, load_source
 from nash_swarm.models.tasks import task_of
@@ -48,7 +48,7 @@ from nash_swarm.pipeline.playing import BASELINES, play, trial_shortage, trial_w
 from nash_swarm.pipeline.solving import allocate
 from nash_swarm.pipeline.tuning import Tuned, tune
 from nash_swarm.pipeline.unmet import unmet_budget, unmet_rules
-from nash_swarm.quantizers.formats.native.layout import check_cut
+from nash_swarm.quantizers.formats.known import check_strategies, format_for
 from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.solvers.base import Solver
 from nash_swarm.tuning.student import check_head
@@ -179,7 +179,7 @@ def compress(
     arguments.whole("the number of windows", windows, 1)
     if max_memory is not None:
         parse_size(max_memory)
-    check_cut(granularity, levels, group_size)
+    format_for(granularity, levels, group_size)
     arguments.choice("scope", scope, SCOPES)
     strategies = check_strategies(strategies, granularity)
     if settled.tuning is not None and granularity == "parameter":

@@ -44,7 +44,8 @@ from nash_swarm.pipeline.gathering import gather
 from nash_swarm.pipeline.keeping import model_digest
 from nash_swarm.pipeline.pieces import Piece, Pieces
 from nash_swarm.progress import working
-from nash_swarm.quantizers.formats.native.layout import Kind, TensorLayout
+from nash_swarm.quantizers.formats.base import Format, Kind, Layout
+from nash_swarm.quantizers.formats.per_weight.layout import WeightLayout
 
 
 def measure(
@@ -68,6 +69,7 @@ def measure(
     seed: int = 0,
     name: str = "",
     pieces: Pieces | None = None,
+    format: Format[Any] | None = None,
     quiet: bool = False,
 ) -> BitGame:
     """Measure what every agent would suffer and cost with every width.
@@ -98,6 +100,7 @@ def measure(
         name: what to call the model in reports.
         pieces: where matrices are kept as soon as they are measured, see `kept_pieces`; those that an earlier run with
             the same model, tokens and settings kept there are not measured again, and the game is the same.
+        format: what matrices are stored in; by default the native one of `granularity`, `group_size` and `levels`.
         quiet: no progress bars.
 
     Raises:
@@ -121,7 +124,7 @@ def measure(
     model = prepare(model)
     agents = find_agents(
         model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size,
-        levels=levels,
+        levels=levels, format=format,
     )  # fmt: skip
     check_weights(model)
     coupled = coupling and granularity == "parameter"
@@ -155,7 +158,7 @@ def measure(
     if pieces is not None:
         values = [
             nash_swarm.__version__, estimator.name, registry.origin("damage", estimator.name), asdict(estimator),
-            agents.strategies, [asdict(tensor) for tensor in agents.tensors], coupled,
+            agents.strategies, [tensor.values() for tensor in agents.tensors], coupled,
             [model_digest(each) for each in dict.fromkeys((model, point))],
             None if calibration is None else array_digest(calibration.tokens),
             {name: array_digest(order) for name, order in (orders or {}).items()},
@@ -246,16 +249,19 @@ def measure(
 
 
 def _measured(
-    weight: npt.NDArray[np.float32], statistics: Statistics, estimator: DamageEstimator, layout: TensorLayout,
+    weight: npt.NDArray[np.float32], statistics: Statistics, estimator: DamageEstimator, layout: Layout,
     strategies: tuple[int, ...], kind: Kind, coupled: bool,
 ) -> Piece:  # fmt: skip
     """What the statistics say of a matrix (rows, columns) that the text reached."""
     stencil: dict[str, npt.NDArray[Any]] = {}
     if coupled:
         sensitivity, correlation = estimator.coupled_sensitivity(weight, statistics, kind)
+        assert isinstance(layout, WeightLayout)
         stencil = {"signs": error_signs(weight, sensitivity.order, layout, strategies), "correlation": correlation}
     else:
         sensitivity = estimator.sensitivity(weight, statistics, kind)
+    if not layout.format.permutes:
+        sensitivity = sensitivity.in_model_order()
     if (sensitivity.order is not None) != layout.ordered:
         raise DataError(f"damage {estimator.name!r}: orders() and sensitivity() disagree on {layout.name}")
     damage = damage_table(weight, sensitivity, layout, strategies)

@@ -28,8 +28,7 @@ from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resi
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.names import DEFAULT_QUANTIZER
 from nash_swarm.progress import Work, working
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.formats.base import Layout
 from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.quantizers.rounding.hessian import corrected_weight, reordered
 from nash_swarm.quantizers.runtime.modules import (
@@ -193,7 +192,7 @@ class _Work:
         widths = self.allocation.widths(layout)
         rounded = self.quantizer.round(weight, widths, layout, hessian)
         agent_widths = np.array(strategies, np.uint8)[self.allocation.choices[layout.span]]
-        tensor = PackedTensor.pack(rounded, agent_widths, layout, order, strategies)
+        tensor = layout.format.pack(rounded, agent_widths, layout, order, strategies)
         bias = getattr(matrix.module, "bias", None)
         module = build_module(layout, strategies, len(tensor.buffer), matrix.module)
         module.packed = torch.from_numpy(tensor.buffer)
@@ -215,7 +214,7 @@ class _Work:
 
 
 def build_module(
-    layout: TensorLayout, strategies: tuple[int, ...], size: int, original: nn.Module, *, bias: bool | None = None
+    layout: Layout, strategies: tuple[int, ...], size: int, original: nn.Module, *, bias: bool | None = None
 ) -> PackedWeight:
     """The empty packed module for a layout.
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from nash_swarm.errors import DataError
 from nash_swarm.files.arrays import read_arrays
 from nash_swarm.files.atomic import short_name
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.base import Layout
 
 SUFFIX = ".parts"
 _UNREADABLE = (
@@ -47,7 +47,7 @@ class Piece:
     loss: float = 0.0
     stencil: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
-    def fits(self, layout: TensorLayout, strategies: int, coupled: bool) -> bool:
+    def fits(self, layout: Layout, strategies: int, coupled: bool) -> bool:
         """Whether it can be of a matrix with that layout, and so many widths, in a game with a stencil or without."""
         if self.damage is None:
             return True

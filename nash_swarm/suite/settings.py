@@ -10,8 +10,9 @@ from nash_swarm.calibration.text import BUILT_IN_TEXT
 from nash_swarm.damage.base import DamageEstimator
 from nash_swarm.errors import UsageError
 from nash_swarm.game.budget import Budget
-from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
+from nash_swarm.game.strategies import DEFAULT_STRATEGIES
 from nash_swarm.names import DEFAULT_GROUP_SIZE, DEFAULT_QUANTIZER, Granularity, Scope
+from nash_swarm.quantizers.formats.known import check_strategies
 from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.quantizers.runtime.modules import check_activations
 from nash_swarm.solvers.base import Solver

@@ -13,7 +13,7 @@ from nash_swarm.errors import UsageError
 from nash_swarm.quantizers.formats.native import n16k32
 from nash_swarm.quantizers.formats.native.codebooks import level_tables
 from nash_swarm.quantizers.formats.native.grid import row_widths, scale_table
-from nash_swarm.quantizers.formats.native.layout import HALF
+from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.base import Rounded
@@ -59,7 +59,7 @@ class LatentMatrix:
 
     def __init__(self, packed: PackedTensor, *, trainable: bool = True) -> None:
         layout = packed.layout
-        if layout.per_weight:
+        if not isinstance(layout, TensorLayout):
             raise UsageError("parameter granularity cannot be tuned; use layer, block or tile")
         self.layout, self.base = layout, packed.base
         self.widths = row_widths(packed.widths, layout)

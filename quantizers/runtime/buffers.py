@@ -15,8 +15,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.quantizers.formats.native import description
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats import description
+from nash_swarm.quantizers.formats.base import Layout, Packed
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.cpu.prepared import Prepared, prepare
 from nash_swarm.quantizers.runtime.multiplier import Mode, Multiplier
@@ -30,8 +30,8 @@ class Buffer:
         layout: shape and agent grid.
         rows: outputs.
         columns: inputs.
-        prepared: what the kernels that multiply need; `None` at `parameter` granularity, for which there are none.
-        parsed: the sections; only at `parameter` granularity, where they are as large as the weights themselves.
+        prepared: what the kernels that multiply need; `None` in formats for which there are none.
+        parsed: the sections, of a format without kernels.
         matrix: the line that describes it.
         version: of the tensor, when it was checked.
         size: bytes.
@@ -39,11 +39,11 @@ class Buffer:
         multipliers: the matrix bound to its kernels, by activation mode, as far as they have been asked for.
     """
 
-    layout: TensorLayout
+    layout: Layout
     rows: int
     columns: int
     prepared: Prepared | None
-    parsed: PackedTensor | None
+    parsed: Packed | None
     matrix: str
     version: int
     size: int
@@ -88,14 +88,14 @@ def find(packed: torch.Tensor, matrix: str) -> Buffer:
     return _check(packed, matrix)
 
 
-def parse(packed: torch.Tensor, matrix: str) -> PackedTensor:
+def parse(packed: torch.Tensor, matrix: str) -> Packed:
     """The parsed buffer, on the CPU; not kept.
 
     Raises:
         DataError: the bytes are not what the line says.
     """
     layout, strategies = description.read(matrix)
-    return PackedTensor.read(packed.detach().cpu().contiguous().numpy(), layout, strategies)
+    return layout.format.read(packed.detach().cpu().contiguous().numpy(), layout, strategies)
 
 
 def _version(packed: torch.Tensor) -> int:
@@ -112,14 +112,14 @@ def _check(packed: torch.Tensor, matrix: str) -> Buffer:
         raise DataError(f"{layout.name}: the packed tensor is cut short (0 bytes)")
     # an array over the bare address: torch's own view of the tensor would keep its memory alive with the entry
     memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
-    tensor = PackedTensor.read(memory, layout, strategies)
-    whole = layout.per_weight
+    tensor = layout.format.read(memory, layout, strategies)
+    prepared = prepare(tensor) if isinstance(tensor, PackedTensor) else None
     for place, other in list(_buffers.items()):
         if other.storage.expired():
             _buffers.pop(place, None)
     found = Buffer(
-        layout, layout.rows, layout.columns, None if whole else prepare(tensor), tensor if whole else None, matrix,
-        version, size, StorageWeakRef(packed.untyped_storage()),
+        layout, layout.rows, layout.columns, prepared, tensor if prepared is None else None, matrix, version, size,
+        StorageWeakRef(packed.untyped_storage()),
     )  # fmt: skip
     _buffers[address] = found
     return found

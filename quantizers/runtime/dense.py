@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from nash_swarm.quantizers.formats.native import description
+from nash_swarm.quantizers.formats import description
 from nash_swarm.quantizers.runtime import buffers
 from nash_swarm.quantizers.runtime.cpu.workers.threads import Work, share_rows
 
@@ -56,13 +56,7 @@ def _unpack(packed: torch.Tensor, matrix: str, wanted: npt.NDArray[np.int64]) ->
 
         kernel = partial(gather, found.prepared, wanted, out.numpy())
     else:
-        from nash_swarm.quantizers.formats.native import unpacking_weights
-
         assert found.parsed is not None
-        parsed = found.parsed
-        kernel = partial(
-            unpacking_weights.dequantize_rows, parsed.buffer, parsed.row_bits, parsed.widths, parsed.scales,
-            parsed.zeros, parsed.permutation, found.layout.group_size, wanted, out.numpy(),
-        )  # fmt: skip
+        kernel = partial(found.parsed.read_rows, wanted, out.numpy())
     share_rows(len(wanted), kernel)
     return out

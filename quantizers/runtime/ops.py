@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from nash_swarm.quantizers.formats.native import description
+from nash_swarm.quantizers.formats import description
 from nash_swarm.quantizers.runtime import dense as unpacked
 from nash_swarm.quantizers.runtime import products
 

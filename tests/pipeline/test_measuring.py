@@ -16,10 +16,11 @@ from nash_swarm.damage.fisher import Fisher
 from nash_swarm.damage.neighbours import neighbour_correlation
 from nash_swarm.damage.table import damage_table
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.game import Calibration, Stencil, TensorLayout
+from nash_swarm.game import Calibration, Stencil
 from nash_swarm.models.walk import Matrix, count_parameters, find_blocks, find_matrices
 from nash_swarm.pipeline.gathering import gather
 from nash_swarm.quantizers.formats.native.grid import scale_table
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.rounding.hessian import inverse_factor, reordered
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from nash_swarm.names import GRANULARITIES, LEVELS
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native import grid
 from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
 from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, PLACES, ScaleWindows, scale_offsets
@@ -28,7 +29,7 @@ class Case(NamedTuple):
 def layouts(draw: st.DrawFn, *, per_weight: bool | None = None, most: int = 150) -> TensorLayout:
     granularities = GRANULARITIES if per_weight is None else ("parameter",) if per_weight else GRANULARITIES[:3]
     granularity = draw(st.sampled_from(granularities))
-    layout = TensorLayout.cut(
+    layout = cut(
         "m",
         draw(st.sampled_from(["linear", "conv1d", "embedding", "tied"])),
         (draw(st.integers(1, most)), draw(st.integers(1, most))),

@@ -31,10 +31,9 @@ from reporting import new_file, origin, write_json
 
 from nash_swarm.names import Levels
 from nash_swarm.quantizers.formats.known import cut
-from nash_swarm.quantizers.formats.native.grid import row_widths
+from nash_swarm.quantizers.formats.native.grid import Rounded, row_widths
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
-from nash_swarm.quantizers.rounding.base import Rounded
 from nash_swarm.quantizers.runtime.cpu.aligned import aligned_empty, whole_lines
 from nash_swarm.quantizers.runtime.cpu.matmul import Runner
 from nash_swarm.quantizers.runtime.cpu.prepared import prepare

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from nash_swarm.quantizers.rounding.kernels.per_weight import fit_range
 from reporting import new_file, origin, write_json
 
 from nash_swarm.calibration.collect import collecting
@@ -31,6 +30,7 @@ from nash_swarm.models.modes import inference
 from nash_swarm.models.source import load_source
 from nash_swarm.models.walk import Matrix, find_matrices
 from nash_swarm.quantizers.formats.native.grid import scale_base, scale_table
+from nash_swarm.quantizers.formats.per_weight.kernels import fit_range
 from nash_swarm.solvers._row_market import play_rows
 from nash_swarm.solvers.lagrangian import Lagrangian
 from solvers import show

@@ -22,6 +22,7 @@ from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import Calibration
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
+from nash_swarm.quantizers.formats.base import layouts_of
 from nash_swarm.quantizers.formats.known import layout_of
 
 _FORMAT = 1
@@ -63,7 +64,7 @@ def allocation_values(allocation: Allocation) -> dict[str, Any]:
         "strategies": list(allocation.strategies),
         "agents_by_width": allocation.histogram(),
         "provenance": dict(allocation.provenance),
-        "tensors": [tensor.values() for tensor in allocation.tensors],
+        "tensors": [tensor.values() for tensor in layouts_of(allocation.tensors)],
         "choices": _encode(allocation.choices),
         "permutations": {name: _encode(order.astype("<u4")) for name, order in allocation.permutations.items()},
         "calibration": None

@@ -24,7 +24,7 @@ from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.interaction import Interaction
 from nash_swarm.game.stencil import Stencil
-from nash_swarm.quantizers.formats.base import Layout
+from nash_swarm.quantizers.formats.base import Layout, layouts_of
 from nash_swarm.quantizers.formats.known import layout_of
 
 _FORMAT = 1
@@ -63,7 +63,7 @@ def save_game(game: BitGame, path: str | Path, *, overwrite: bool = False) -> Pa
         "strategies": list(game.strategies),
         "fixed_bits": game.fixed_bits,
         "parameters": game.parameters,
-        "tensors": [_values(tensor) for tensor in game.tensors],
+        "tensors": [_values(tensor) for tensor in layouts_of(game.tensors)],
         "text": None if game.calibration is None else game.calibration.source,
         "provenance": dict(game.provenance),
     }

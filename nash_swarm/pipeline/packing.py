@@ -28,7 +28,7 @@ from nash_swarm.models.offload import checkpoint_of, load_for_good, mapped, resi
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.names import DEFAULT_QUANTIZER
 from nash_swarm.progress import Work, working
-from nash_swarm.quantizers.formats.base import Layout
+from nash_swarm.quantizers.formats.base import Layout, layouts_of
 from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.quantizers.rounding.hessian import corrected_weight, reordered
 from nash_swarm.quantizers.runtime.modules import (
@@ -172,7 +172,7 @@ class _Work:
 
     def __init__(self, model: Any, allocation: Allocation, quantizer: Quantizer, propagation: float) -> None:
         self.model, self.allocation, self.quantizer, self.propagation = model, allocation, quantizer, propagation
-        self.layouts = {layout.name: layout for layout in allocation.tensors}
+        self.layouts = {layout.name: layout for layout in layouts_of(allocation.tensors)}
 
     def replace(self, matrix: Matrix, statistics: Statistics | None) -> None:
         layout, strategies = self.layouts[matrix.name], self.allocation.strategies

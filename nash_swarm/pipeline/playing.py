@@ -29,6 +29,7 @@ from nash_swarm.names import DEFAULT_QUANTIZER
 from nash_swarm.pipeline.measuring import measure
 from nash_swarm.pipeline.packing import pack
 from nash_swarm.pipeline.solving import allocate
+from nash_swarm.quantizers.formats.base import layouts_of
 from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.quantizers.runtime.modules import PackedWeight
 from nash_swarm.solvers.base import Solver
@@ -189,7 +190,7 @@ def measure_at(model: Any, packed: Any, game: BitGame, *, quiet: bool = False) -
         model, tokens=game.calibration.tokens, point=dense_copy(model, packed), orders=game.permutations,
         damage=estimator,
         granularity=facts["granularity"], strategies=game.strategies, scope=facts["scope"],
-        group_size=game.tensors[0].group_size, levels=game.tensors[0].levels,
+        format=layouts_of(game.tensors)[0].format,
         coupling=isinstance(game.coupling, Stencil), seed=facts["seed"],
         name=facts["model"], quiet=quiet,
     )  # fmt: skip

@@ -20,8 +20,8 @@ from nash_swarm.models.architectures import prepare
 from nash_swarm.models.memory import return_unused_memory
 from nash_swarm.models.offload import require_in_memory
 from nash_swarm.progress import Work, working
+from nash_swarm.quantizers.formats.native.grid import Rounded
 from nash_swarm.quantizers.formats.native.layout import TILE_ROWS, TensorLayout
-from nash_swarm.quantizers.rounding.base import Rounded
 from nash_swarm.quantizers.runtime.modules import PackedWeight
 from nash_swarm.tuning.divergence import divergence
 from nash_swarm.tuning.latent import Adam

@@ -13,8 +13,9 @@ from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.rules import VLLM_FUSION, Rules
 from nash_swarm.game.stencil import LIMIT, Stencil
 from nash_swarm.names import GRANULARITIES
+from nash_swarm.quantizers.formats.base import Kind
 from nash_swarm.quantizers.formats.known import cut
-from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
+from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
 
 KINDS = ("convex", "ties", "zero", "huge range", "rising and falling", "identical agents")
 """What the damage looks like."""

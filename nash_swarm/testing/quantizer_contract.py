@@ -12,8 +12,9 @@ import numpy.typing as npt
 from nash_swarm.errors import DataError
 from nash_swarm.names import GRANULARITIES
 from nash_swarm.quantizers.formats.known import cut
+from nash_swarm.quantizers.formats.native.grid import Rounded
 from nash_swarm.quantizers.formats.native.layout import HALF, TILE_ROWS, TensorLayout
-from nash_swarm.quantizers.rounding.base import Quantizer, Rounded
+from nash_swarm.quantizers.rounding.base import Quantizer
 
 KINDS = ("even", "heavy tails", "one sign", "constant", "zero", "zero rows", "tiny", "huge")
 """What the weights look like."""

@@ -8,7 +8,7 @@ which is what games, allocations and files know of the matrix. A new format is o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
@@ -269,6 +269,17 @@ class Format(ABC, Generic[L]):
         Raises:
             DataError: the buffer is not what the layout says, to the byte.
         """
+
+
+def layouts_of(tensors: Sequence[Any]) -> tuple[Layout, ...]:
+    """The tensors of a game, where they are those of a model's matrices in a format.
+
+    Raises:
+        DataError: they are not: there is nothing to store.
+    """
+    if not all(isinstance(tensor, Layout) for tensor in tensors):
+        raise DataError("the game's tensors have no format to be stored in")
+    return tuple(tensors)
 
 
 def check_rounding(weight: Floats, widths: Bytes, layout: Layout, hessian: Floats | None) -> None:

@@ -13,9 +13,8 @@ from nash_swarm.errors import UsageError
 from nash_swarm.names import LEVELS, Levels
 from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.codebooks import code_levels
-from nash_swarm.quantizers.formats.native.grid import dequantize, row_widths, scale_table
+from nash_swarm.quantizers.formats.native.grid import Rounded, dequantize, row_widths, scale_table
 from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
-from nash_swarm.quantizers.rounding.base import Rounded
 from nash_swarm.quantizers.rounding.descent import Descent
 from nash_swarm.quantizers.rounding.gptq import Gptq
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nash_swarm.quantizers.rounding.kernels.codebook_fitting import fit_levels
 from scipy import stats
 from support.models import allocate, logits, tiny_llama
 from transformers import AutoModelForCausalLM
@@ -28,9 +27,10 @@ from nash_swarm.quantizers.formats.native.codebooks import (
     zero_levels,
 )
 from nash_swarm.quantizers.formats.native.grid import layout_base, scale_table
+from nash_swarm.quantizers.formats.native.kernels import rounding
+from nash_swarm.quantizers.formats.native.kernels.codebook_fitting import fit_levels
 from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
-from nash_swarm.quantizers.rounding.kernels import rounding
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 
 TABLES = level_tables("normal")
@@ -183,6 +183,6 @@ def test_impossible_ones_are_refused() -> None:
     with pytest.raises(UsageError, match="parameter"):
         cut("m", "linear", (16, 32), "parameter", group_size=32, levels="normal")
     with pytest.raises(DataError, match="impossible"):
-        TensorLayout("m", "linear", 16, 32, 32, 16, 1, per_weight=True, levels="normal")
+        TensorLayout("m", "linear", 16, 32, 32, 16, 1, levels="dense")
     with pytest.raises(DataError, match="does not describe"):
         description.read("linear 16x32 g32 a16x1 z 2,4 m")

@@ -10,6 +10,7 @@ from nash_swarm.errors import DataError, UsageError
 from nash_swarm.names import GRANULARITIES
 from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.quantizers.formats.per_weight.layout import WeightLayout
 
 
 @given(cases(per_weight=False))
@@ -38,7 +39,7 @@ def test_bytes_accounted_for_single_weights_cover_the_bytes_packed(case: Case) -
 def test_expand_gives_every_weight_the_width_of_its_agent(layout: TensorLayout, seed: int) -> None:
     widths = np.random.default_rng(seed).integers(0, 250, layout.agents).astype(np.uint8)
     tiles = layout.expand(widths)
-    if layout.per_weight:
+    if isinstance(layout, WeightLayout):
         spread = tiles
     else:
         assert tiles.shape == (layout.row_tiles, layout.groups)
@@ -93,7 +94,7 @@ def test_an_unknown_granularity_names_those_there_are() -> None:
     "change",
     [
         {"rows": 0}, {"columns": -1}, {"rows_per_agent": 8}, {"groups_per_agent": 0}, {"group_size": 40},
-        {"kind": "matrix"}, {"start": -1}, {"scale_bits": 5}, {"scale_bits": 4, "per_weight": True},
+        {"kind": "matrix"}, {"start": -1}, {"scale_bits": 5},
     ],
 )  # fmt: skip
 def test_impossible_layouts_are_refused(change: dict[str, object]) -> None:

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nash_swarm.quantizers.rounding.kernels.codebook_fitting import fit_levels
-from nash_swarm.quantizers.rounding.kernels.rounding import fit_scale
-from nash_swarm.quantizers.rounding.range_search import search_windows
 
 from nash_swarm.names import LEVELS, Levels
 from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.codebooks import NORMAL_WIDTHS, code_levels, level_tables, zero_levels
 from nash_swarm.quantizers.formats.native.grid import SHRINKS, layout_base, scale_table
+from nash_swarm.quantizers.formats.native.kernels import scale_ranges as windows
+from nash_swarm.quantizers.formats.native.kernels.codebook_fitting import fit_levels
+from nash_swarm.quantizers.formats.native.kernels.rounding import fit_scale
 from nash_swarm.quantizers.formats.native.layout import HALF
+from nash_swarm.quantizers.formats.native.range_search import search_windows
 from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, EVEN, PLACES, ScaleWindows, scale_offsets
-from nash_swarm.quantizers.rounding.kernels import scale_ranges as windows
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 70), st.integers(1, 5), st.sampled_from([2, 4, 5]))

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from nash_swarm.names import Levels
+from nash_swarm.quantizers.formats.base import Kind
 from nash_swarm.quantizers.formats.known import cut
-from nash_swarm.quantizers.formats.native.layout import Kind
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.modules import PackedEmbedding, PackedLinear
 from support.layouts import Case, rounded

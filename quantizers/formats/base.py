@@ -97,8 +97,13 @@ class Layout(ABC):
 
     @property
     @abstractmethod
+    def unit(self) -> tuple[int, int]:
+        """Rows and columns of the smallest block that has one width."""
+
+    @property
     def units(self) -> tuple[int, int]:
         """Shape of the array of widths that the format rounds and packs with, see `expand`."""
+        return -(-self.rows // self.unit[0]), -(-self.columns // self.unit[1])
 
     @abstractmethod
     def expand(self, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:

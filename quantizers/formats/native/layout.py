@@ -80,9 +80,9 @@ class TensorLayout(Layout):
         return -(-self.row_tiles * TILE_ROWS // self.rows_per_agent), -(-self.groups // self.groups_per_agent)
 
     @property
-    def units(self) -> tuple[int, int]:
-        """Tiles: (row_tiles, groups)."""
-        return self.row_tiles, self.groups
+    def unit(self) -> tuple[int, int]:
+        """A tile: 16 rows of one group."""
+        return TILE_ROWS, self.group_size
 
     def group_blocks(self) -> npt.NDArray[np.int64]:
         """Blocks of 32 inputs in each group, shape (groups,)."""

@@ -55,9 +55,9 @@ class WeightLayout(Layout):
         return self.rows, self.columns
 
     @property
-    def units(self) -> tuple[int, int]:
-        """Weights: (rows, columns)."""
-        return self.rows, self.columns
+    def unit(self) -> tuple[int, int]:
+        """A weight."""
+        return 1, 1
 
     def expand(self, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """See `Layout.expand`."""

@@ -15,7 +15,6 @@ from nash_swarm.quantizers.formats.base import Bytes, Floats, Format, Grid, Kind
 from nash_swarm.quantizers.formats.native.codebooks import level_tables
 from nash_swarm.quantizers.formats.native.grid import SHRINKS, Rounded, layout_base, row_widths, scale_table
 from nash_swarm.quantizers.formats.native.layout import BLOCK_COLUMNS, HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
-from nash_swarm.quantizers.formats.native.range_search import search_windows
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 
 _EMBEDDING_BAND = 128
@@ -112,6 +111,8 @@ class NativeGrid(Grid):
         self, weight: Floats, widths: Bytes, layout: TensorLayout, costs: Floats, shrinks: tuple[float, ...],
         share: Share,
     ) -> None:  # fmt: skip
+        from nash_swarm.quantizers.formats.native.range_search import search_windows
+
         self.group_size, self._layout, self._share = layout.group_size, layout, share
         self._costs, self._shrinks = costs, np.array(shrinks, np.float32)
         self._base = layout_base(weight, layout)

@@ -51,7 +51,7 @@ class Allocation:
         if list(self.strategies) != sorted(set(self.strategies)):
             raise DataError(f"strategies must be distinct ascending bit-widths, not {self.strategies}")
         if self.tensors:
-            check_tensors(self.tensors, self.permutations, len(self.choices))
+            check_tensors(self.tensors, self.permutations, self.strategies, len(self.choices))
 
     @classmethod
     def of(

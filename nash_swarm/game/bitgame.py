@@ -86,7 +86,7 @@ class BitGame:
         if self.coupling is not None:
             self.coupling.check(*shape)
         if self.tensors:
-            check_tensors(self.tensors, self.permutations, self.agents)
+            check_tensors(self.tensors, self.permutations, self.strategies, self.agents)
             if self.coupling is not None:
                 self.coupling.check_tensors(self.tensors)
 
@@ -125,6 +125,7 @@ class BitGame:
 def check_tensors(
     tensors: Sequence[Tensor],
     permutations: Mapping[str, npt.NDArray[np.int64]],
+    strategies: tuple[int, ...],
     agents: int,
 ) -> None:
     """Hold the layouts of a model's matrices against the agents and activation orders they come with.
@@ -144,6 +145,7 @@ def check_tensors(
             len(order) != tensor.columns or not np.array_equal(np.sort(order), np.arange(tensor.columns))
         ):
             raise DataError(f"the activation order of {tensor.name!r} is no permutation of its columns")
+        tensor.check(strategies)
         at += tensor.agents
     if at != agents:
         raise DataError(f"the tensors hold {at} agents, not {agents}")

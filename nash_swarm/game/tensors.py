@@ -50,5 +50,12 @@ class Tensor(Protocol):
     def weights(self) -> int:
         """Number of its weights."""
 
+    def check(self, strategies: tuple[int, ...]) -> None:
+        """Refuse strategies that its agents cannot have.
+
+        Raises:
+            DataError: there are some.
+        """
+
     def expand(self, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Values of its agents, shape (agents,), spread over what widths are given for."""

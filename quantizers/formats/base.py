@@ -124,6 +124,15 @@ class Layout(ABC):
     def fixed_bytes(self, strategies: int) -> int:
         """Bytes on disk that no choice among so many strategies changes."""
 
+    def check(self, strategies: tuple[int, ...]) -> None:
+        """Refuse strategies that the format does not hold.
+
+        Raises:
+            DataError: there are some.
+        """
+        if not set(strategies) <= set(self.format.strategies):
+            raise DataError(f"the packed format holds the widths {self.format.strategies}, not {strategies}")
+
     def order_bytes(self) -> int:
         """Bytes of the permutation, if there is one."""
         return self.columns * order_type(self).itemsize if self.ordered else 0

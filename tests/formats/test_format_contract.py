@@ -176,5 +176,5 @@ def test_what_breaks_the_contract_is_named(registered: None) -> None:
 
     known.LAYOUTS.remove(Rows)
     known.register(Cheap)
-    with pytest.raises(AssertionError, match="absmax.*predicted"):
+    with pytest.raises(AssertionError, match=r"absmax.*predicted"):
         check_format(TooSmall())

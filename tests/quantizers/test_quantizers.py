@@ -44,7 +44,8 @@ def values(
 ) -> Matrix:  # fmt: skip
     """`weight` rounded, packed and read back."""
     layout = cut("m", "linear", weight.shape, granularity, group_size=32)
-    layout = replace(layout, scale_bits=scale_bits or layout.scale_bits)
+    if scale_bits is not None:
+        layout = replace(layout, scale_bits=scale_bits)
     widths = np.full(layout.agents, bits, np.uint8) if isinstance(bits, int) else bits
     rounded = quantizer.round(weight, layout.expand(widths), layout, seen)
     strategies = tuple(np.unique(widths).tolist())

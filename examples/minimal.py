@@ -8,7 +8,7 @@ import numpy as np
 from nash_swarm.damage.base import Sensitivity
 from nash_swarm.damage.table import damage_table
 from nash_swarm.game import BitGame, Budget
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.gptq import Gptq
 from nash_swarm.solvers.lagrangian import Lagrangian
@@ -70,7 +70,7 @@ def error(buffer, weight, inputs, layout):
 def main():
     """Pack one matrix by two solvers; returns bytes and error of each."""
     weight, inputs = make()
-    layout = TensorLayout.cut("weight", "linear", weight.shape, "tile", group_size=32, levels="normal")
+    layout = cut("weight", "linear", weight.shape, "tile", group_size=32, levels="normal")
     game = measure(weight, inputs, layout)
     found = {}
     for solver in (Lagrangian(), Uniform()):

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 Granularity = Literal["layer", "block", "tile", "parameter"]
 """Size of an agent."""
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 """Of nash-swarm, as in `nash_swarm.__version__`."""
 
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)

@@ -58,11 +58,10 @@ class Cut:
             UsageError: widths that cannot be packed, levels that do not go with the granularity, a group size that is
                 no positive multiple of 32, or an unknown word.
         """
-        from nash_swarm.game.strategies import check_strategies
-        from nash_swarm.quantizers.formats.native.layout import check_cut
+        from nash_swarm.quantizers.formats.known import check_strategies, format_for
 
         levels = default_levels(self.granularity) if self.levels is None else self.levels
-        check_cut(self.granularity, levels, self.group_size)
+        format_for(self.granularity, levels, self.group_size)
         arguments.choice("scope", self.scope, SCOPES)
         return replace(self, levels=levels, strategies=check_strategies(self.strategies, self.granularity))
 

@@ -13,11 +13,10 @@ import torch
 from numba import njit
 
 from nash_swarm.names import Levels
-from nash_swarm.quantizers.formats.native.grid import row_widths
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.known import cut
+from nash_swarm.quantizers.formats.native.grid import Rounded, row_widths
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
-from nash_swarm.quantizers.rounding.base import Rounded
 from nash_swarm.quantizers.runtime.cpu.aligned import aligned_empty, whole_lines
 from nash_swarm.quantizers.runtime.cpu.matrix import prepare
 from nash_swarm.quantizers.runtime.cpu.product import Product
@@ -40,9 +39,7 @@ class Weights:
         levels: Levels = "uniform",
     ) -> None:  # fmt: skip
         rng = np.random.default_rng(0)
-        layout = TensorLayout.cut(
-            "matrix", "linear", (rows, columns), "tile", group_size=GROUP, ordered=True, levels=levels
-        )
+        layout = cut("matrix", "linear", (rows, columns), "tile", group_size=GROUP, ordered=True, levels=levels)
         if isinstance(widths, str):
             agents = rng.choice(np.array(WIDTHS, np.uint8), layout.agents, p=SHARES)
         else:

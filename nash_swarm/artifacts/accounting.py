@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nash_swarm.artifacts.packed_config import PackedConfig, PackedEntry, config_digest
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.base import Layout
 
 REPORT_BYTES = 2560
 """Reserved for the model card and `nash_swarm.json`, whose figures are not known before packing."""
@@ -66,7 +66,7 @@ def generation_text(model: Any) -> str:
 
 
 def fixed_bytes(
-    model: Any, tensors: Iterable[TensorLayout], users: Mapping[str, str], strategies: tuple[int, ...], scope: str
+    model: Any, tensors: Iterable[Layout], users: Mapping[str, str], strategies: tuple[int, ...], scope: str
 ) -> int:
     """Bytes on disk that no choice of widths changes; an upper bound that is tight to a few hundred bytes.
 

@@ -22,7 +22,8 @@ from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import Calibration
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.base import layouts_of
+from nash_swarm.quantizers.formats.known import layout_of
 
 _FORMAT = 1
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, zlib.error)
@@ -63,7 +64,7 @@ def allocation_values(allocation: Allocation) -> dict[str, Any]:
         "strategies": list(allocation.strategies),
         "agents_by_width": allocation.histogram(),
         "provenance": dict(allocation.provenance),
-        "tensors": [asdict(tensor) for tensor in allocation.tensors],
+        "tensors": [tensor.values() for tensor in layouts_of(allocation.tensors)],
         "choices": _encode(allocation.choices),
         "permutations": {name: _encode(order.astype("<u4")) for name, order in allocation.permutations.items()},
         "calibration": None
@@ -88,7 +89,7 @@ def load_allocation(path: str | Path) -> Allocation:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         if values["format"] != _FORMAT:
             raise DataError(f"format {values['format']!r} is not {_FORMAT}; a newer nash-swarm wrote it")
-        tensors = tuple(record(TensorLayout, tensor) for tensor in values["tensors"])
+        tensors = tuple(layout_of(tensor) for tensor in values["tensors"])
         columns = {tensor.name: tensor.columns for tensor in tensors}
         text = values["calibration"]
         calibration = None

@@ -12,7 +12,6 @@ import numpy as np
 from nash_swarm.artifacts.checks import check_files
 from nash_swarm.artifacts.packed_model import COUNTED, WEIGHTS, counted_bytes, read_config, read_report
 from nash_swarm.files.named import require_packed
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def read_contents(path: str | Path) -> Contents:
     check_files([folder / WEIGHTS], config)
     with safe_open(folder / WEIGHTS, framework="np") as file:
         for name, entry in config.tensors.items():
-            tensor = PackedTensor.read(file.get_tensor(f"{name}.packed"), entry.layout, config.strategies)
+            tensor = entry.layout.format.read(file.get_tensor(f"{name}.packed"), entry.layout, config.strategies)
             packed_bytes += len(tensor.buffer)
             bits[name] = len(tensor.buffer) * 8 / entry.layout.weights
             found, cells = np.unique(tensor.widths, return_counts=True)

@@ -7,7 +7,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from nash_swarm.files.arrays import read_arrays
 from nash_swarm.files.atomic import new_file
 from nash_swarm.files.folders import Kind
 from nash_swarm.files.named import check_kind
-from nash_swarm.files.values import record, table
+from nash_swarm.files.values import table
 from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.coupling import Coupling
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.base import Layout, layouts_of
+from nash_swarm.quantizers.formats.known import layout_of
 
 _FORMAT = 1
 _COUPLING = "coupling/"
@@ -61,7 +61,7 @@ def save_game(game: BitGame, path: str | Path, *, overwrite: bool = False) -> Pa
         "strategies": list(game.strategies),
         "fixed_bits": game.fixed_bits,
         "parameters": game.parameters,
-        "tensors": [_values(tensor) for tensor in game.tensors],
+        "tensors": [_values(tensor) for tensor in layouts_of(game.tensors)],
         "text": None if game.calibration is None else game.calibration.source,
         "provenance": dict(game.provenance),
     }
@@ -95,7 +95,7 @@ def load_game(path: str | Path) -> BitGame:
             memory = np.broadcast_to(memory, damage.shape)
         return BitGame(
             tuple(facts["strategies"]), damage, memory, facts["fixed_bits"], facts["parameters"],
-            tuple(record(TensorLayout, tensor) for tensor in facts["tensors"]), orders, calibration,
+            tuple(layout_of(tensor) for tensor in facts["tensors"]), orders, calibration,
             table(facts["provenance"]), coupling,
         )  # fmt: skip
     except FileNotFoundError:
@@ -105,14 +105,10 @@ def load_game(path: str | Path) -> BitGame:
         raise DataError(f"{path} is no game file, or damaged: {error}") from error
 
 
-def _values(tensor: TensorLayout) -> dict[str, Any]:
-    values = asdict(tensor)
-    if tensor.levels == "uniform":
-        # games of earlier versions have no others
-        del values["levels"]
-    if tensor.scale_bits == 8:
-        del values["scale_bits"]
-    return values
+def _values(tensor: Layout) -> dict[str, Any]:
+    # what is as it always was is left out
+    plain = {"levels": "uniform", "scale_bits": 8}
+    return {name: value for name, value in tensor.values().items() if plain.get(name) != value}
 
 
 def _coupling(arrays: Mapping[str, npt.NDArray[Any]]) -> Coupling | None:

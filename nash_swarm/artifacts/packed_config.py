@@ -14,15 +14,14 @@ import torch
 from nash_swarm.errors import DataError
 from nash_swarm.files.known import METHOD as METHOD
 from nash_swarm.names import SCOPES
-from nash_swarm.quantizers.formats.native import layout_text
-from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.quantizers.formats.base import Layout
+from nash_swarm.quantizers.formats.known import parse_layout
 
 FORMAT = 3
-FORMATS = (1, 2, FORMAT)
-"""Version 1 had no digest of the configuration, version 2 no 4-bit scales."""
+_OLDER = (1, 2)
 _VOLATILE = ("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
 """What transformers writes as it pleases and no computation depends on."""
-_ENTRY = re.compile(layout_text.PATTERN + r" (\d{1,12}) ([0-9a-f]{16})")
+_ENTRY = re.compile(r"(.*) (\d{1,12}) ([0-9a-f]{16})")
 
 
 def checksum(tensor: torch.Tensor) -> str:
@@ -52,8 +51,6 @@ def check_digest(values: Mapping[str, Any]) -> None:
         DataError: it has been changed, or there is no digest.
     """
     packed = values["quantization_config"]
-    if packed.get("format") == 1:
-        return
     if packed.get("digest") != config_digest(values):
         raise DataError("config.json is damaged: its digest does not match")
 
@@ -62,14 +59,14 @@ def check_digest(values: Mapping[str, Any]) -> None:
 class PackedEntry:
     """One packed tensor: its layout, whether its module has a bias, the size of its buffer, and its checksum."""
 
-    layout: TensorLayout
+    layout: Layout
     bias: bool
     size: int
     checksum: str
 
     def text(self) -> str:
         """One line, e.g. ``linear 576x1536 g64 a576x1 ob 41234 0123456789abcdef``."""
-        return f"{layout_text.text(self.layout, self.bias)} {self.size} {self.checksum}"
+        return f"{self.layout.text(self.bias)} {self.size} {self.checksum}"
 
     @classmethod
     def parse(cls, name: str, text: object) -> PackedEntry:
@@ -81,8 +78,11 @@ class PackedEntry:
         match = _ENTRY.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise DataError(f"config.json: the entry of tensor {name!r} cannot be read")
-        layout, bias = layout_text.layout(name, match.groups()[: layout_text.FIELDS])
-        return cls(layout, bias, int(match[layout_text.FIELDS + 1]), match[layout_text.FIELDS + 2])
+        try:
+            layout, bias = parse_layout(name, match[1])
+        except DataError as error:
+            raise DataError(f"config.json: the entry of tensor {name!r} cannot be read: {error}") from error
+        return cls(layout, bias, int(match[2]), match[3])
 
 
 @dataclass(frozen=True)
@@ -127,22 +127,20 @@ class PackedConfig:
         """
         if values.get("quant_method") != METHOD:
             raise DataError("config.json: this is no model packed by nash-swarm")
-        if values.get("format") not in FORMATS:
-            raise DataError(
-                f"config.json: format {values.get('format')!r} is not {FORMAT}; a newer nash-swarm wrote it"
-            )
+        if values.get("format") != FORMAT:
+            said, older = values.get("format"), values.get("format") in _OLDER
+            advice = "the model must be packed again" if older else "a newer nash-swarm wrote it"
+            raise DataError(f"config.json: format {said!r} is not {FORMAT}; {advice}")
         strategies, tensors = values.get("strategies"), values.get("tensors")
         dense, heads = values.get("dense"), values.get("heads")
-        if (
-            not isinstance(strategies, list)
-            or not strategies
-            or any(type(bits) is not int or bits not in SUPPORTED_WIDTHS for bits in strategies)
-        ):
+        if not isinstance(strategies, list) or not strategies or any(type(bits) is not int for bits in strategies):
             raise DataError("config.json: the strategies of the packed model cannot be read")
         if not all(_is_table(table) for table in (tensors, dense, heads)):
             raise DataError("config.json: the tensors of the packed model cannot be read")
         assert isinstance(tensors, dict) and isinstance(dense, dict) and isinstance(heads, dict)
         entries = {name: PackedEntry.parse(name, text) for name, text in tensors.items()}
+        if not all(set(strategies) <= set(entry.layout.format.strategies) for entry in entries.values()):
+            raise DataError("config.json: the strategies of the packed model cannot be read")
         for head, embedding in heads.items():
             if embedding not in entries or entries[embedding].layout.kind not in ("tied", "embedding"):
                 raise DataError(f"config.json: {head!r} is tied to {embedding!r}, which is no packed embedding")

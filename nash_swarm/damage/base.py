@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nash_swarm.calibration.statistics import Observer, Statistics
 from nash_swarm.damage.overflow import check_statistics
 from nash_swarm.errors import DataError
-from nash_swarm.quantizers.formats.native.layout import Kind, TensorLayout
+from nash_swarm.quantizers.formats.base import Kind, Layout
 
 Needs = Literal["weights", "activations", "gradients"]
 """Walks over the calibration text: none, forward, or forward and backward."""
@@ -39,6 +39,14 @@ class Sensitivity:
         """From terms `(rows[t], columns[t])` of any floating-point type."""
         rows, columns = (np.array(part, np.float32) for part in zip(*terms, strict=True))
         return cls(rows, columns, order)
+
+    def in_model_order(self) -> Sensitivity:
+        """The same costs for a format that stores columns in the model's order."""
+        if self.order is None:
+            return self
+        columns = np.empty_like(self.columns)
+        columns[:, self.order] = self.columns
+        return Sensitivity(self.rows, columns)
 
     def loss_of_all(self, weight: npt.NDArray[np.float32]) -> float:
         """Cost of rounding all of `weight`, (rows, columns) in the model's order, to zero."""
@@ -71,7 +79,7 @@ class DamageEstimator(ABC):
     """Unit of the damage."""
 
     def orders(self, kind: Kind) -> bool:
-        """Whether `sensitivity` gives matrices of this kind an activation order, whose permutation is stored.
+        """Whether `sensitivity` gives matrices of this kind an order of columns; the format says if it is stored.
 
         Known before anything is measured, because it is part of the smallest feasible budget. By default every
         multiplying matrix has one, unless nothing is collected.
@@ -110,7 +118,7 @@ class DamageEstimator(ABC):
             kind: how the matrix is used.
         """
 
-    def checked(self, weight: npt.NDArray[np.float32], statistics: Statistics, layout: TensorLayout) -> Sensitivity:
+    def checked(self, weight: npt.NDArray[np.float32], statistics: Statistics, layout: Layout) -> Sensitivity:
         """`sensitivity` with its input and output checked: kernels that use the result do not check bounds.
 
         Args:
@@ -124,6 +132,8 @@ class DamageEstimator(ABC):
         """
         check_statistics(layout.name, statistics)
         found = self.sensitivity(weight, statistics, layout.kind)
+        if not layout.format.permutes:
+            found = found.in_model_order()
         if (found.order is not None) != layout.ordered:
             raise DataError(f"damage {self.name!r}: orders() and sensitivity() disagree on {layout.name}")
         if not found.fits((layout.rows, layout.columns)):

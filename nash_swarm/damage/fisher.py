@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nash_swarm.calibration.statistics import Statistics, array
 from nash_swarm.damage.base import DamageEstimator, Needs, Sensitivity, Term
 from nash_swarm.errors import UsageError
-from nash_swarm.quantizers.formats.native.layout import Kind
+from nash_swarm.quantizers.formats.base import Kind
 from nash_swarm.quantizers.rounding.hessian import column_weights, inverse_factor, reordered
 
 

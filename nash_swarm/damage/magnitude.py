@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.damage.base import DamageEstimator, Needs, Sensitivity
-from nash_swarm.quantizers.formats.native.layout import Kind
+from nash_swarm.quantizers.formats.base import Kind
 
 
 @dataclass(frozen=True)

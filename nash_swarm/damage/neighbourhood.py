@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.game.rules import VLLM_FUSION
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.game.tensors import Tensor
 
 _NUMBER = re.compile(r"\.(\d+)\.")
 
@@ -38,7 +38,7 @@ class Neighbourhood:
         return strength * np.exp(-distance / reach) if np.isfinite(reach) else np.full(distance.shape, strength)
 
 
-def neighbourhood(tensors: Sequence[TensorLayout]) -> Neighbourhood:
+def neighbourhood(tensors: Sequence[Tensor]) -> Neighbourhood:
     """Communities of a game's tensors, from their names."""
     numbers = [int(match[1]) for tensor in tensors if (match := _NUMBER.search(tensor.name))]
     last = max(numbers, default=-1) + 1

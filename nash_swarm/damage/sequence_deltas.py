@@ -47,10 +47,10 @@ def sequence_deltas(model: Any, game: BitGame, *, quiet: bool = False) -> Floats
     require_in_memory(model, "coupling")
     if not game.tensors or game.calibration is None:
         raise UsageError("coupling needs a game that was measured on a model with calibration text")
-    if any(tensor.per_weight for tensor in game.tensors):
+    layouts = {tensor.name: tensor for tensor in game.tensors if isinstance(tensor, TensorLayout)}
+    if len(layouts) < len(game.tensors):
         raise UsageError("coupling is of layer, block and tile agents, not of single weights")
     model = prepare(model)
-    layouts = {tensor.name: tensor for tensor in game.tensors}
     matrices = [matrix for matrix in find_matrices(model) if matrix.name in layouts]
     tokens = torch.from_numpy(game.calibration.tokens.astype(np.int64))
     stream = stream_of(model, tokens, batch=1)

@@ -13,12 +13,12 @@ from nash_swarm.calibration.statistics import Statistics
 from nash_swarm.damage.base import Sensitivity
 from nash_swarm.damage.magnitude import Magnitude
 from nash_swarm.errors import CalibrationWarning, DataError
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.base import Layout
 
 _NAMED = 3
 
 
-def judge_unreached(layout: TensorLayout, weight: npt.NDArray[np.float32], losses: Mapping[str, float]) -> Sensitivity:
+def judge_unreached(layout: Layout, weight: npt.NDArray[np.float32], losses: Mapping[str, float]) -> Sensitivity:
     """Sensitivity from the weights alone (`magnitude`), in the unit of the matrices that were reached.
 
     It is scaled so that rounding the whole matrix to zero costs the median of what that costs for its siblings (the

@@ -14,6 +14,7 @@ from torch import nn
 from nash_swarm.compat.classes import combined
 from nash_swarm.compat.torch_names import has_global_hook
 from nash_swarm.engine.family import Family
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.runtime.modules import PackedLinear
 from nash_swarm.quantizers.runtime.ops import nobody_watches
 
@@ -118,7 +119,7 @@ def is_plain_eager(x: torch.Tensor) -> bool:
 def is_packed(*layers: Any) -> bool:
     """Whether layers are packed ones without hooks, with widths that kernels know."""
     for layer in layers:
-        if type(layer) is not PackedLinear or layer.layout.per_weight:
+        if type(layer) is not PackedLinear or not isinstance(layer.layout, TensorLayout):
             return False
     return is_untouched(*layers)
 

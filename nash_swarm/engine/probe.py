@@ -76,7 +76,7 @@ def signature(module: nn.Module) -> tuple[Any, ...]:
 
 def _shape(part: nn.Module) -> tuple[Any, ...]:
     if isinstance(part, PackedWeight):
-        return part.layout.rows, part.layout.columns, part.layout.per_weight, getattr(part, "activations", "")
+        return part.layout.rows, part.layout.columns, part.layout.format.name, getattr(part, "activations", "")
     return tuple((name, tuple(p.shape), p.dtype, p.device) for name, p in part.named_parameters(recurse=False))
 
 

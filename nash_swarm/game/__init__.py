@@ -5,7 +5,6 @@ from nash_swarm.game.bitgame import BitGame, Calibration
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
 from nash_swarm.game.coupling import Coupling
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 __all__ = [
     "Allocation",
@@ -14,5 +13,4 @@ __all__ = [
     "Calibration",
     "Certificate",
     "Coupling",
-    "TensorLayout",
 ]

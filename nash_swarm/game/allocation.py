@@ -13,7 +13,7 @@ from nash_swarm.errors import DataError
 from nash_swarm.game.bitgame import BitGame, Calibration, check_tensors
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.certificate import Certificate
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.game.tensors import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Allocation:
     solver: str
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     trace: tuple[Mapping[str, float], ...] = ()
-    tensors: tuple[TensorLayout, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
     permutations: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     calibration: Calibration | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -71,8 +71,8 @@ class Allocation:
             game.tensors, game.permutations, game.calibration, game.provenance,
         )  # fmt: skip
 
-    def widths(self, tensor: TensorLayout) -> npt.NDArray[np.uint8]:
-        """Bit-widths of a tensor's tiles, uint8 (row_tiles, groups); (rows, columns) at `parameter` granularity."""
+    def widths(self, tensor: Tensor) -> npt.NDArray[np.uint8]:
+        """Bit-widths of a tensor's tiles, uint8 one for each unit of its format."""
         return tensor.expand(np.array(self.strategies, np.uint8)[self.choices[tensor.span]])
 
     def histogram(self) -> dict[int, int]:

@@ -13,7 +13,7 @@ from nash_swarm.errors import DataError
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.coupling.vectors import Coupling
 from nash_swarm.game.profiles import pick
-from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.game.tensors import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class BitGame:
     memory: npt.NDArray[np.int64]
     fixed_bits: int = 0
     parameters: int = 0
-    tensors: tuple[TensorLayout, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
     permutations: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     calibration: Calibration | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class BitGame:
 
 
 def check_tensors(
-    tensors: Sequence[TensorLayout],
+    tensors: Sequence[Tensor],
     permutations: Mapping[str, npt.NDArray[np.int64]],
     strategies: tuple[int, ...],
     agents: int,
@@ -144,8 +144,7 @@ def check_tensors(
             len(order) != tensor.columns or not np.array_equal(np.sort(order), np.arange(tensor.columns))
         ):
             raise DataError(f"the activation order of {tensor.name!r} is no permutation of its columns")
+        tensor.check(strategies)
         at += tensor.agents
     if at != agents:
         raise DataError(f"the tensors hold {at} agents, not {agents}")
-    if not set(strategies) <= set(SUPPORTED_WIDTHS):
-        raise DataError(f"the packed format holds the widths {SUPPORTED_WIDTHS}, not {strategies}")

@@ -14,7 +14,7 @@ from nash_swarm.arguments import shown, whole, widths
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.reduction import Expand, reduce_game
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.game.tensors import Tensor
 
 VLLM_FUSION = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Sibling layers that vLLM merges into one, and which must therefore share a scheme."""
@@ -142,7 +142,7 @@ class Rules:
                 )
         return allowed
 
-    def _bearing(self, tensor: TensorLayout) -> list[str]:
+    def _bearing(self, tensor: Tensor) -> list[str]:
         """The options that say something of a tensor's widths, as they are typed."""
         found = [f"--keep {pattern}={width}" for pattern, width in self.keep.items() if _matches(tensor, pattern)]
         return found + [
@@ -216,9 +216,9 @@ def _check_types(rules: Rules) -> None:
         raise UsageError(f"fuse must hold sets of names, like (('q_proj', 'k_proj'),), not {shown(rules.fuse)}")
 
 
-def _families(game: BitGame, siblings: tuple[str, ...]) -> dict[str, list[TensorLayout]]:
+def _families(game: BitGame, siblings: tuple[str, ...]) -> dict[str, list[Tensor]]:
     """Tensors that have one of the names, by their parent."""
-    families: dict[str, list[TensorLayout]] = {}
+    families: dict[str, list[Tensor]] = {}
     for tensor in game.tensors:
         parent, _, leaf = tensor.name.rpartition(".")
         if leaf in siblings:
@@ -226,7 +226,7 @@ def _families(game: BitGame, siblings: tuple[str, ...]) -> dict[str, list[Tensor
     return families
 
 
-def _agents(tensor: TensorLayout) -> str:
+def _agents(tensor: Tensor) -> str:
     return f"{tensor.agents:,} agent{'s' * (tensor.agents != 1)}"
 
 
@@ -234,7 +234,7 @@ def _widths(game: BitGame, allowed: npt.NDArray[np.bool_]) -> str:
     return f"{[width for width, fits in zip(game.strategies, allowed, strict=True) if fits]}"
 
 
-def _fuse(family: list[TensorLayout], fusion: npt.NDArray[np.int32]) -> None:
+def _fuse(family: list[Tensor], fusion: npt.NDArray[np.int32]) -> None:
     """Number the agents of siblings in `fusion`: equal numbers play one width."""
     first, *others = family
     for other in others:
@@ -260,14 +260,14 @@ def _parse(text: str) -> tuple[str, tuple[int, ...]]:
     return pattern.strip(), numbers
 
 
-def _find(game: BitGame, pattern: str) -> list[TensorLayout]:
+def _find(game: BitGame, pattern: str) -> list[Tensor]:
     found = [tensor for tensor in game.tensors if _matches(tensor, pattern)]
     if not found:
         raise UsageError(f"no tensor matches {pattern!r}; {_examples(game)}")
     return found
 
 
-def _matches(tensor: TensorLayout, pattern: str) -> bool:
+def _matches(tensor: Tensor, pattern: str) -> bool:
     names = (tensor.name, "lm_head") if tensor.kind == "tied" else (tensor.name,)
     return any(fnmatchcase(name, glob) for name in names for glob in (pattern, f"*.{pattern}"))
 

@@ -11,7 +11,7 @@ from torch import nn
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.models.architectures import LEFT_IN_HALF, PLAIN_LINEARS
 from nash_swarm.names import SCOPES, Scope
-from nash_swarm.quantizers.formats.native.layout import Kind
+from nash_swarm.quantizers.formats.base import Kind
 
 
 @dataclass(frozen=True, eq=False)

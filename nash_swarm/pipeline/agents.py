@@ -15,7 +15,7 @@ from nash_swarm.errors import BudgetError
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
-from nash_swarm.game.strategies import DEFAULT_STRATEGIES, check_strategies
+from nash_swarm.game.strategies import DEFAULT_STRATEGIES
 from nash_swarm.models.experts import prepare
 from nash_swarm.models.walk import Matrix, count_parameters, find_matrices
 from nash_swarm.names import (
@@ -27,7 +27,8 @@ from nash_swarm.names import (
     Scope,
     default_levels,
 )
-from nash_swarm.quantizers.formats.native.layout import TensorLayout, check_cut
+from nash_swarm.quantizers.formats.base import Format, Layout
+from nash_swarm.quantizers.formats.known import check_strategies, format_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +39,14 @@ class Agents:
         strategies: bit-widths, ascending.
         matrices: the model's matrices in scope.
         tensors: their layouts, in the same order.
-        memory: int64 (agents, strategies), exact bits on disk; a broadcast view at `parameter` granularity.
+        memory: int64 (agents, strategies), exact bits on disk; a broadcast view where all agents cost the same.
         fixed_bits: bits on disk that no strategy changes.
         parameters: unique parameters in scope.
     """
 
     strategies: tuple[int, ...]
     matrices: tuple[Matrix, ...]
-    tensors: tuple[TensorLayout, ...]
+    tensors: tuple[Layout, ...]
     memory: npt.NDArray[np.int64]
     fixed_bits: int
     parameters: int
@@ -81,35 +82,34 @@ def find_agents(
     scope: Scope = "model",
     group_size: int = DEFAULT_GROUP_SIZE,
     levels: Levels | None = None,
+    format: Format[Any] | None = None,
 ) -> Agents:
     """Cut a model's matrices into agents.
 
     Args:
         model: a transformers causal language model.
-        estimator: who will measure; says which matrices are stored in activation order.
-        granularity, strategies, scope, group_size, levels: see `measure`.
+        estimator: says which matrices have an order of columns, which is stored if the format permits.
+        granularity, strategies, scope, group_size, levels, format: see `measure`.
 
     Raises:
         UsageError: unknown strategies, granularity or levels, or a model that cannot be walked.
     """
     levels = default_levels(granularity) if levels is None else levels
-    check_cut(granularity, levels, group_size)
+    chosen = format_for(granularity, levels, group_size) if format is None else format
     arguments.choice("scope", scope, SCOPES)
-    strategies = check_strategies(strategies, granularity)
+    strategies = check_strategies(strategies, granularity, chosen)
     model = prepare(model)
     matrices = find_matrices(model, scope)
-    tensors: list[TensorLayout] = []
+    tensors: list[Layout] = []
     for matrix in matrices:
         start = tensors[-1].span.stop if tensors else 0
-        layout = TensorLayout.cut(
-            matrix.name, matrix.kind, matrix.shape, granularity,
-            group_size=group_size, ordered=estimator.orders(matrix.kind), start=start, levels=levels,
-        )  # fmt: skip
-        tensors.append(layout)
-    if granularity == "parameter":
-        memory = np.broadcast_to(tensors[0].memory(strategies)[:1], (tensors[-1].span.stop, len(strategies)))
+        ordered = chosen.permutes and estimator.orders(matrix.kind)
+        tensors.append(chosen.cut(matrix.name, matrix.kind, matrix.shape, granularity, ordered=ordered, start=start))
+    tables = [tensor.memory(strategies) for tensor in tensors]
+    if all(table.strides[0] == 0 and np.array_equal(table[0], tables[0][0]) for table in tables):
+        memory = np.broadcast_to(tables[0][:1], (tensors[-1].span.stop, len(strategies)))
     else:
-        memory = np.concatenate([tensor.memory(strategies) for tensor in tensors])
+        memory = np.concatenate(tables)
     users = {path: matrix.name for matrix in matrices for path in matrix.users}
     fixed = fixed_bytes(model, tensors, users, strategies, scope) * 8
     parameters = count_parameters(model, matrices, scope)

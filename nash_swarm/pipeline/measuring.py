@@ -39,7 +39,7 @@ from nash_swarm.pipeline.gathering import gather
 from nash_swarm.pipeline.pieces import Piece, Pieces
 from nash_swarm.pipeline.recovery import model_digest
 from nash_swarm.progress import working
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.base import Format, Layout
 from nash_swarm.recipe import DEFAULT
 
 
@@ -62,6 +62,7 @@ def measure(
     seed: int = 0,
     name: str = "",
     pieces: Pieces | None = None,
+    format: Format[Any] | None = None,
     quiet: bool = False,
 ) -> BitGame:
     """Measure what every agent would suffer and cost with every width.
@@ -87,6 +88,7 @@ def measure(
         name: what to call the model in reports.
         pieces: where matrices are kept as soon as they are measured, see `kept_pieces`; those that an earlier run with
             the same model, tokens and settings kept there are not measured again, and the game is the same.
+        format: what matrices are stored in; by default the native one of `granularity`, `group_size` and `levels`.
         quiet: no progress bars.
 
     Raises:
@@ -112,7 +114,7 @@ def measure(
     estimator: DamageEstimator = registry.resolve("damage", damage, "sensitivity")
     agents = find_agents(
         model, estimator, granularity=granularity, strategies=strategies, scope=scope, group_size=group_size,
-        levels=levels,
+        levels=levels, format=format,
     )  # fmt: skip
     check_weights(model)
     calibration: Calibration | None = None
@@ -141,7 +143,7 @@ def measure(
     if pieces is not None:
         values = [
             VERSION, estimator.name, registry.origin("damage", estimator.name), asdict(estimator),
-            agents.strategies, [asdict(tensor) for tensor in agents.tensors], [model_digest(reference)],
+            agents.strategies, [tensor.values() for tensor in agents.tensors], [model_digest(reference)],
             None if calibration is None else array_digest(calibration.tokens),
             {},
         ]  # fmt: skip
@@ -223,7 +225,7 @@ def measure(
 
 
 def _measured(
-    weight: npt.NDArray[np.float32], statistics: Statistics, estimator: DamageEstimator, layout: TensorLayout,
+    weight: npt.NDArray[np.float32], statistics: Statistics, estimator: DamageEstimator, layout: Layout,
     strategies: tuple[int, ...],
 ) -> Piece:  # fmt: skip
     """What the statistics say of a matrix (rows, columns) that the text reached."""

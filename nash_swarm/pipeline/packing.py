@@ -28,7 +28,7 @@ from nash_swarm.models.reference import ReferenceModel
 from nash_swarm.models.walk import Matrix, check_weights, count_parameters, find_matrices
 from nash_swarm.names import ACTIVATIONS, DEFAULT_QUANTIZER
 from nash_swarm.progress import Work, working
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.formats.base import layouts_of
 from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.quantizers.rounding.hessian import reordered
 from nash_swarm.quantizers.runtime.assemble import build_module, build_tied
@@ -167,7 +167,7 @@ class _Work:
 
     def __init__(self, model: Any, allocation: Allocation, quantizer: Quantizer) -> None:
         self.model, self.allocation, self.quantizer = model, allocation, quantizer
-        self.layouts = {layout.name: layout for layout in allocation.tensors}
+        self.layouts = {layout.name: layout for layout in layouts_of(allocation.tensors)}
 
     def replace(self, matrix: Matrix, statistics: Statistics | None) -> None:
         layout, strategies = self.layouts[matrix.name], self.allocation.strategies
@@ -184,7 +184,7 @@ class _Work:
         widths = self.allocation.widths(layout)
         rounded = self.quantizer.round(weight, widths, layout, hessian)
         agent_widths = np.array(strategies, np.uint8)[self.allocation.choices[layout.span]]
-        tensor = PackedTensor.pack(rounded, agent_widths, layout, order, strategies)
+        tensor = layout.format.pack(rounded, agent_widths, layout, order, strategies)
         bias = getattr(matrix.module, "bias", None)
         module = build_module(layout, strategies, len(tensor.buffer), matrix.module)
         module.packed = torch.from_numpy(tensor.buffer)

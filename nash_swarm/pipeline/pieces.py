@@ -20,7 +20,7 @@ import numpy.typing as npt
 from nash_swarm.errors import DataError
 from nash_swarm.files.arrays import read_arrays
 from nash_swarm.files.atomic import short_name
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.base import Layout
 
 SUFFIX = ".parts"
 _UNREADABLE = (
@@ -45,7 +45,7 @@ class Piece:
     order: npt.NDArray[np.int64] | None = None
     loss: float = 0.0
 
-    def fits(self, layout: TensorLayout, strategies: int) -> bool:
+    def fits(self, layout: Layout, strategies: int) -> bool:
         """Whether it can be of a matrix with that layout, and so many widths."""
         if self.damage is None:
             return True

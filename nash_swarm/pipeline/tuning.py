@@ -18,9 +18,8 @@ from nash_swarm.errors import DataError
 from nash_swarm.models.memory import return_unused_memory
 from nash_swarm.models.reference import ReferenceModel
 from nash_swarm.progress import Work, working
-from nash_swarm.quantizers.formats.native.layout import TILE_ROWS
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
-from nash_swarm.quantizers.rounding.base import Rounded
+from nash_swarm.quantizers.formats.native.grid import Rounded
+from nash_swarm.quantizers.formats.native.layout import TILE_ROWS, TensorLayout
 from nash_swarm.quantizers.runtime.modules import PackedWeight
 from nash_swarm.recipe import Tuning
 from nash_swarm.tuning.divergence import divergence
@@ -140,8 +139,9 @@ class _Run:
             module = tuned.get_submodule(name)
             assert isinstance(module, PackedWeight)
             layout, before = module.layout, module.tensor()
+            assert isinstance(layout, TensorLayout)
             corners = before.widths[:: layout.rows_per_agent // TILE_ROWS, :: layout.groups_per_agent]
-            tensor = PackedTensor.pack(rounded, corners.ravel(), layout, before.permutation, module.strategies)
+            tensor = layout.format.pack(rounded, corners.ravel(), layout, before.permutation, module.strategies)
             module.packed = torch.from_numpy(tensor.buffer)
         state = tuned.state_dict()
         for name, values in self._best_dense.items():

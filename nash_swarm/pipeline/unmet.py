@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from nash_swarm.game.budget import Budget
 from nash_swarm.game.rules import Rules
-from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
+from nash_swarm.game.tensors import Tensor
+from nash_swarm.quantizers.formats.known import strategies_at
 
 
-def unmet_rules(tensors: Sequence[TensorLayout], rules: Rules | None) -> list[str]:
+def unmet_rules(tensors: Sequence[Tensor], rules: Rules | None) -> list[str]:
     """What of the sets to fuse has no effect, a line each; names that no tensor has at all are refused elsewhere."""
     lines: list[str] = []
     for siblings in () if rules is None else rules.fuse:
@@ -43,7 +44,7 @@ def unmet_budget(
     """
     if budget.total_bits <= largest_bits:
         return []
-    wider = [bits for bits in SUPPORTED_WIDTHS if bits > strategies[-1] and not (grain == "parameter" and bits == 16)]
+    wider = [bits for bits in strategies_at(grain) if bits > strategies[-1]]
     advice = f"; add {wider[-1]} to --strategies" if wider else ""
     most = f"{largest_bits / parameters:.2f} bits per parameter" if parameters else f"{largest_bits // 8} bytes"
     return [

@@ -14,6 +14,7 @@ from nash_swarm.game.allocation import Allocation
 from nash_swarm.game.bitgame import BitGame
 from nash_swarm.game.profiles import pick
 from nash_swarm.names import OUTSIDE
+from nash_swarm.quantizers.formats.base import layouts_of
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def of_allocation(allocation: Allocation, game: BitGame) -> HeatMap:
     """The map of an allocation of `game`."""
     spots = []
     damages, bits = pick(game.damage, allocation.choices), pick(game.memory, allocation.choices)
-    for tensor in allocation.tensors:
+    for tensor in layouts_of(allocation.tensors):
         used = int(bits[tensor.span].sum()) + 8 * tensor.fixed_bytes(len(allocation.strategies))
         widths, counts = np.unique(allocation.widths(tensor), return_counts=True)
         shares = dict(zip(widths.tolist(), (counts / counts.sum()).tolist(), strict=True))

@@ -65,7 +65,7 @@ class Settings:
             UsageError: an unknown name, no model, solver or budget, or a number out of its range.
         """
         from nash_swarm.game.budget import Budget
-        from nash_swarm.game.strategies import check_strategies
+        from nash_swarm.quantizers.formats.known import check_strategies
 
         for name in ("models", "solvers", "bits", "quantizers", "damages", "granularities"):
             values = getattr(self, name)

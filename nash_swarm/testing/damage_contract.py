@@ -15,7 +15,9 @@ from nash_swarm.damage.base import DamageEstimator, Sensitivity
 from nash_swarm.damage.overflow import Overflow
 from nash_swarm.damage.table import damage_table
 from nash_swarm.names import Granularity
-from nash_swarm.quantizers.formats.native.layout import HALF, Kind, TensorLayout
+from nash_swarm.quantizers.formats.base import Kind, Layout
+from nash_swarm.quantizers.formats.known import cut
+from nash_swarm.quantizers.formats.native.layout import HALF
 
 STRATEGIES = (2, 3, 4, 5, 6, 8, HALF)
 GRAINS: tuple[Granularity, ...] = ("layer", "block", "tile")
@@ -29,7 +31,7 @@ class _Case(NamedTuple):
 
     weight: npt.NDArray[np.float32]
     statistics: Statistics
-    layout: TensorLayout
+    layout: Layout
     plain: bool
     label: str
 
@@ -133,7 +135,7 @@ def _sample(rng: np.random.Generator, estimator: DamageEstimator, number: int, l
     weights = WEIGHTS[0] if plain else WEIGHTS[int(rng.integers(len(WEIGHTS)))]
     inputs = INPUTS[0] if plain else INPUTS[int(rng.integers(len(INPUTS)))]
     rows, columns = int(rng.integers(1, 70)), int(rng.integers(1, 100))
-    layout = TensorLayout.cut(
+    layout = cut(
         "model.layers.0.matrix", kind, (rows, columns), granularity=GRAINS[int(rng.integers(len(GRAINS)))],
         group_size=int(rng.choice([32, 64])), ordered=estimator.orders(kind),
     )  # fmt: skip

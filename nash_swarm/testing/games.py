@@ -12,7 +12,9 @@ from nash_swarm.game.budget import Budget
 from nash_swarm.game.coupling import Coupling
 from nash_swarm.game.rules import VLLM_FUSION, Rules
 from nash_swarm.names import GRANULARITIES
-from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, Kind, TensorLayout
+from nash_swarm.quantizers.formats.base import Kind
+from nash_swarm.quantizers.formats.known import cut
+from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
 
 KINDS = ("convex", "ties", "zero", "huge range", "rising and falling", "identical agents")
 """What the damage looks like."""
@@ -59,7 +61,7 @@ def sample_model_game(rng: np.random.Generator) -> BitGame:
     for name, rows in [("embed_tokens", 64), *((f"layers.{layer}.{leaf}", 32) for layer in (0, 1) for leaf in _LEAVES)]:
         start = tensors[-1].span.stop if tensors else 0
         kind: Kind = "linear" if tensors else "tied"
-        tensors.append(TensorLayout.cut(f"model.{name}", kind, (rows, 64), granularity, group_size=32, start=start))
+        tensors.append(cut(f"model.{name}", kind, (rows, 64), granularity, group_size=32, start=start))
     damage = _damage(rng, "convex", tensors[-1].span.stop, strategies)
     memory = np.concatenate([tensor.memory(strategies) for tensor in tensors])
     game = BitGame(

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from nash_swarm.errors import DataError
 from nash_swarm.names import GRANULARITIES
-from nash_swarm.quantizers.formats.native.layout import HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
-from nash_swarm.quantizers.rounding.base import Quantizer, Rounded
+from nash_swarm.quantizers.formats.known import cut
+from nash_swarm.quantizers.formats.native.grid import Rounded
+from nash_swarm.quantizers.formats.native.layout import HALF, TILE_ROWS, TensorLayout
+from nash_swarm.quantizers.rounding.base import Quantizer
 
 KINDS = ("even", "heavy tails", "one sign", "constant", "zero", "zero rows", "tiny", "huge")
 """What the weights look like."""
@@ -71,12 +72,12 @@ def check_quantizer(quantizer: Quantizer, *, examples: int = 50, seed: int = 0) 
 def _sample(rng: np.random.Generator, label: str) -> _Case:
     rows, columns = (int(size) for size in rng.integers(1, 100, 2))
     granularity = GRANULARITIES[rng.integers(len(GRANULARITIES))]
-    layout = TensorLayout.cut(
+    layout = cut(
         "matrix", "linear", (rows, columns), granularity,
         group_size=int(rng.choice([32, 64])), ordered=bool(rng.random() < 0.5),
         levels="normal" if granularity != "parameter" and rng.random() < 0.5 else "uniform",
     )  # fmt: skip
-    known = [bits for bits in SUPPORTED_WIDTHS if bits != HALF or not layout.per_weight]
+    known = layout.format.strategies
     kind, seen = KINDS[rng.integers(len(KINDS))], HESSIANS[rng.integers(len(HESSIANS))]
     return _Case(
         _weights(rng, kind, rows, columns),
@@ -84,8 +85,7 @@ def _sample(rng: np.random.Generator, label: str) -> _Case:
         layout,
         _hessian(rng, seen, columns),
         rng.permutation(columns) if layout.ordered else None,
-        f"{label} ({kind} weights, {rows} x {columns}, {'single' if layout.per_weight else 'tiled'}, "
-        f"{layout.levels} levels, Hessian: {seen})",
+        f"{label} ({kind} weights, {rows} x {columns}, {layout.format.name}, Hessian: {seen})",
     )
 
 
@@ -127,7 +127,7 @@ def _check_values(case: _Case, rounded: Rounded) -> None:
     layout, widths = case.layout, case.layout.expand(case.agent_widths)
     by_group = np.full((layout.rows, layout.groups), 8)
     by_weight = widths
-    if not layout.per_weight:
+    if isinstance(layout, TensorLayout):
         by_group = np.repeat(widths, TILE_ROWS, axis=0)[: layout.rows]
         by_weight = np.repeat(by_group, layout.group_size, axis=1)[:, : layout.columns]
     for name, array, wide in (
@@ -147,10 +147,10 @@ def _check_values(case: _Case, rounded: Rounded) -> None:
 def _check_packing(case: _Case, rounded: Rounded) -> None:
     layout, strategies = case.layout, tuple(sorted(set(case.agent_widths.tolist())))
     try:
-        packed = PackedTensor.pack(rounded, case.agent_widths, layout, case.permutation, strategies)
+        packed = layout.format.pack(rounded, case.agent_widths, layout, case.permutation, strategies)
     except DataError as error:
         raise AssertionError(f"{case.label}: {error}") from error
-    again = PackedTensor.read(packed.buffer, layout, strategies)
+    again = layout.format.read(packed.buffer, layout, strategies)
     values = again.dequantize()
     case.require(bool(np.isfinite(values).all()), "the packed matrix is not finite")
     zero_rows = ~case.weight.any(axis=1)
@@ -159,7 +159,7 @@ def _check_packing(case: _Case, rounded: Rounded) -> None:
 
 def _check_error(case: _Case, quantizer: Quantizer) -> None:
     wide = case._replace(agent_widths=np.full(case.layout.agents, 8, np.uint8), hessian=None)
-    packed = PackedTensor.pack(wide.round(quantizer), wide.agent_widths, case.layout, case.permutation, (8,))
+    packed = case.layout.format.pack(wide.round(quantizer), wide.agent_widths, case.layout, case.permutation, (8,))
     weight = np.empty_like(case.weight)
     weight[:, packed.permutation] = case.weight
     span = np.maximum(case.weight.max(axis=1, initial=0), 0) - np.minimum(case.weight.min(axis=1, initial=0), 0)

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 
 from nash_swarm.errors import UsageError
+from nash_swarm.quantizers.formats.base import Packed
 from nash_swarm.quantizers.formats.native import n16k32
 from nash_swarm.quantizers.formats.native.codebooks import level_tables
-from nash_swarm.quantizers.formats.native.grid import row_widths, scale_table
+from nash_swarm.quantizers.formats.native.grid import Rounded, row_widths, scale_table
 from nash_swarm.quantizers.formats.native.layout import HALF
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
-from nash_swarm.quantizers.rounding.base import Rounded
 from nash_swarm.sharing import share_rows
 
 Floats = npt.NDArray[np.float32]
@@ -57,10 +57,10 @@ class LatentMatrix:
         UsageError: the matrix is at `parameter` granularity.
     """
 
-    def __init__(self, packed: PackedTensor, *, trainable: bool = True) -> None:
-        layout = packed.layout
-        if layout.per_weight:
+    def __init__(self, packed: Packed, *, trainable: bool = True) -> None:
+        if not isinstance(packed, PackedTensor):
             raise UsageError("parameter granularity cannot be tuned; use layer, block or tile")
+        layout = packed.layout
         self.layout, self.base = layout, packed.base
         self.widths = row_widths(packed.widths, layout)
         self._order = packed.permutation.astype(np.int32)

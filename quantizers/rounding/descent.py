@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import UsageError
+from nash_swarm.quantizers.formats.base import Layout
 from nash_swarm.quantizers.formats.native.codebooks import level_tables
 from nash_swarm.quantizers.formats.native.grid import dequantize, row_widths, scale_table
 from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
-from nash_swarm.quantizers.rounding.base import Rounded
 from nash_swarm.quantizers.rounding.gptq import Gptq
 from nash_swarm.quantizers.rounding.kernels import descent
 from nash_swarm.sharing import share_rows
@@ -26,7 +26,7 @@ class Descent(Gptq):
 
     GPTQ never looks back at a column: each code is the best one for what was still to come. Here codes are visited
     again and moved to where `(Q - W) (H + d I) (Q - W)^T` of their row is least, all others fixed. It never rises, and
-    at the end no single code can lower it. At `parameter` granularity codes stay as GPTQ has left them.
+    at the end no single code can lower it. Codes of other formats than the native one stay as GPTQ has left them.
 
     Attributes:
         damping, shrinks: as `Gptq`, with more of both: rounding that follows a Hessian this closely follows its noise
@@ -49,12 +49,12 @@ class Descent(Gptq):
         self,
         weight: npt.NDArray[np.float32],
         widths: npt.NDArray[np.uint8],
-        layout: TensorLayout,
+        layout: Layout,
         hessian: npt.NDArray[np.float32] | None = None,
-    ) -> Rounded:
+    ) -> Any:
         """See `Quantizer.round`."""
         rounded = super().round(weight, widths, layout, hessian)
-        if hessian is None or layout.per_weight:
+        if hessian is None or not isinstance(layout, TensorLayout):
             return rounded
         damped = np.array(hessian, np.float32, order="C")
         diagonal = np.einsum("ii->i", damped)

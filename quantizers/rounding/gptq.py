@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.quantizers.formats.native.grid import SHRINKS, check_rounding
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
-from nash_swarm.quantizers.rounding.base import Quantizer, Rounded
+from nash_swarm.quantizers.formats.base import Layout, check_rounding
+from nash_swarm.quantizers.formats.native.grid import SHRINKS
+from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.quantizers.rounding.columns import round_columns
 from nash_swarm.quantizers.rounding.hessian import inverse_factor
 
@@ -38,9 +38,9 @@ class Gptq(Quantizer):
         self,
         weight: npt.NDArray[np.float32],
         widths: npt.NDArray[np.uint8],
-        layout: TensorLayout,
+        layout: Layout,
         hessian: npt.NDArray[np.float32] | None = None,
-    ) -> Rounded:
+    ) -> Any:
         """See `Quantizer.round`."""
         check_rounding(weight, widths, layout, hessian)
         if hessian is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.base import Layout
 from nash_swarm.quantizers.runtime.modules import (
     PackedEmbedding,
     PackedLinear,
@@ -16,7 +16,7 @@ from nash_swarm.quantizers.runtime.modules import (
 
 
 def build_module(
-    layout: TensorLayout, strategies: tuple[int, ...], size: int, original: nn.Module, *, bias: bool | None = None
+    layout: Layout, strategies: tuple[int, ...], size: int, original: nn.Module, *, bias: bool | None = None
 ) -> PackedWeight:
     """The empty packed module for a layout.
 

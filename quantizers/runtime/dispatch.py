@@ -14,7 +14,7 @@ From `PackedLinear.forward` to the kernel there are these steps:
 4. `Product.one` or `Product.many` (`cpu.product`), which have the memory and the threads, and call
 5. the compiled `cpu.compiled.kernel`, on addresses.
 
-A matrix is a `PackedTensor` (the sections of the file) only while it is checked; then a `PackedMatrix` (the kernels'
+A matrix is a `Packed` (the sections of the file) only while it is checked; then a `PackedMatrix` (the kernels'
 tables), with a `Product` for each activation mode that has been asked for.
 """
 
@@ -32,9 +32,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from nash_swarm import registry
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.quantizers.formats.native import description
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.formats import description
+from nash_swarm.quantizers.formats.base import Layout, Packed
 from nash_swarm.quantizers.runtime.backends.base import Backend, instructions_of
 
 _log = logging.getLogger("nash_swarm")
@@ -57,7 +56,7 @@ class Found:
 
     backend: Backend
     matrix: Any
-    layout: TensorLayout
+    layout: Layout
     columns: int
     text: str
     version: int
@@ -108,7 +107,7 @@ def dense(packed: torch.Tensor, matrix: str) -> torch.Tensor:
     return found.backend.rows(found.matrix, torch.arange(found.layout.rows, device=packed.device))
 
 
-def check_columns(x: torch.Tensor, layout: TensorLayout) -> None:
+def check_columns(x: torch.Tensor, layout: Layout) -> None:
     """Refuse inputs of another number of columns.
 
     Raises:
@@ -140,16 +139,17 @@ def find(packed: torch.Tensor, matrix: str) -> Found:
     return _check(packed, matrix)
 
 
-def parse(packed: torch.Tensor, matrix: str) -> PackedTensor:
+def parse(packed: torch.Tensor, matrix: str) -> Packed:
     """The sections of the bytes, on the CPU; not kept.
 
     Raises:
         DataError: the bytes are not what the line says.
     """
-    return PackedTensor.read(packed.detach().cpu().contiguous().numpy(), *description.read(matrix))
+    layout, strategies = description.read(matrix)
+    return layout.format.read(packed.detach().cpu().contiguous().numpy(), layout, strategies)
 
 
-def choose(layout: TensorLayout, device: torch.device) -> Backend:
+def choose(layout: Layout, device: torch.device) -> Backend:
     """The backend with the highest priority that supports matrices of a layout on a device.
 
     Raises:

@@ -12,9 +12,8 @@ from nash_swarm.compat.classes import combined
 from nash_swarm.compat.torch_names import copy_buffers
 from nash_swarm.errors import UsageError
 from nash_swarm.names import ACTIVATIONS
-from nash_swarm.quantizers.formats.native import description
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.formats import description
+from nash_swarm.quantizers.formats.base import Layout, Packed
 from nash_swarm.quantizers.runtime import dispatch, ops
 from nash_swarm.quantizers.runtime.lazy import DenseOnDemand
 
@@ -32,7 +31,7 @@ class PackedWeight(nn.Module):
 
     packed: torch.Tensor
 
-    def __init__(self, layout: TensorLayout, strategies: tuple[int, ...], size: int) -> None:
+    def __init__(self, layout: Layout, strategies: tuple[int, ...], size: int) -> None:
         # not `super()`: next in line may be `nn.Embedding`, which would make a matrix of its own
         nn.Module.__init__(self)
         self.layout = layout
@@ -40,7 +39,7 @@ class PackedWeight(nn.Module):
         self.matrix = description.describe(layout, strategies)
         self.register_buffer("packed", torch.zeros(size, dtype=torch.uint8))
 
-    def tensor(self) -> PackedTensor:
+    def tensor(self) -> Packed:
         """The buffer parsed, with all its sections as arrays.
 
         Raises:
@@ -84,7 +83,7 @@ class PackedLinear(PackedWeight):
     bias: torch.Tensor | None
     activations: str = "int8"
 
-    def __init__(self, layout: TensorLayout, strategies: tuple[int, ...], size: int, bias: bool) -> None:
+    def __init__(self, layout: Layout, strategies: tuple[int, ...], size: int, bias: bool) -> None:
         super().__init__(layout, strategies, size)
         self.in_features, self.out_features = layout.columns, layout.rows
         self.register_parameter("bias", nn.Parameter(torch.zeros(layout.rows), requires_grad=False) if bias else None)
@@ -114,7 +113,7 @@ class PackedEmbedding(PackedWeight, nn.Embedding):  # type: ignore[override]
     dtype: torch.dtype = torch.float32
     padding_idx = None
 
-    def __init__(self, layout: TensorLayout, strategies: tuple[int, ...], size: int) -> None:
+    def __init__(self, layout: Layout, strategies: tuple[int, ...], size: int) -> None:
         super().__init__(layout, strategies, size)
         self.embedding_dim = layout.columns
 

@@ -1,6 +1,6 @@
 """Custom ops of packed matrices, `torch.ops.nash_swarm`: what `torch.compile` and `torch.export` see of them.
 
-An op gets the bytes and one line that describes them (`formats.native.description`), so an exported program is
+An op gets the bytes and one line that describes them (`formats.description`), so an exported program is
 complete in itself. `linear` is differentiable with respect to its input and bias. `multiply` is the same without that:
 what registers a derivative costs microseconds per call, which is why `ops.linear` takes it only where gradients are
 recorded; and in plain eager code, without compiling, tracing, transforms or profiling, it calls what implements the op.
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from nash_swarm.compat.torch_names import dispatch_modes, profiling, tracing, transforms
-from nash_swarm.quantizers.formats.native import description
+from nash_swarm.quantizers.formats import description
 from nash_swarm.quantizers.runtime import dispatch
 
 _NAMESPACE = "nash_swarm"

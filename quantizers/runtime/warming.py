@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nash_swarm.names import Granularity, Mode
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 from nash_swarm.quantizers.runtime.cpu import first_use
@@ -73,11 +73,11 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _packed(granularity: Granularity) -> PackedTensor:
-    layout = TensorLayout.cut("warm-up", "linear", (_ROWS, _COLUMNS), granularity)
+    layout = cut("warm-up", "linear", (_ROWS, _COLUMNS), granularity)
     weight = np.random.default_rng(0).standard_normal((_ROWS, _COLUMNS)).astype(np.float32)
     widths = np.full(layout.agents, _WIDTH, np.uint8)
     rounded = RoundToNearest().round(weight, layout.expand(widths), layout)
-    return PackedTensor.pack(rounded, widths, layout, None, (_WIDTH,))
+    return layout.format.pack(rounded, widths, layout, None, (_WIDTH,))
 
 
 def _linear(granularity: Granularity) -> PackedLinear:

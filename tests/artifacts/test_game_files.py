@@ -16,16 +16,15 @@ from support.models import allocate
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError
-from nash_swarm.game import Allocation, BitGame, Calibration, TensorLayout
+from nash_swarm.game import Allocation, BitGame, Calibration
+from nash_swarm.quantizers.formats.known import cut
 
 
 def small_game(granularity: str = "tile", *, text: bool = True) -> BitGame:
     rng = np.random.default_rng(0)
     tensors, start = [], 0
     for name, ordered in (("a.b", True), ("c", False)):
-        tensors.append(
-            TensorLayout.cut(name, "linear", (20, 40), granularity, group_size=32, ordered=ordered, start=start)
-        )
+        tensors.append(cut(name, "linear", (20, 40), granularity, group_size=32, ordered=ordered, start=start))
         start += tensors[-1].agents
     strategies = (2, 4, 8)
     memory = np.concatenate([tensor.memory(strategies) for tensor in tensors])

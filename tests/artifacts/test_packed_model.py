@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +17,7 @@ import transformers
 from support.models import MODELS, allocate, logits, tiny_gpt2
 
 import nash_swarm as ns
+from nash_swarm.artifacts.packed_config import config_digest
 from nash_swarm.artifacts.packed_model import COUNTED, counted_bytes, is_packed, read_config, read_report
 from nash_swarm.errors import BudgetError, DataError, UsageError
 from nash_swarm.game import Allocation, Budget
@@ -196,3 +199,15 @@ def test_another_class_than_the_saved_one_is_named(packed: Any, tmp_path: Path) 
             UsageError, match=f"a packed {kind}, which cannot .* use AutoModelForCausalLM or nash_swarm"
         ):
             loader.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_models_of_older_formats_must_be_packed_again(folder: Path, tmp_path: Path, version: int) -> None:
+    copy = tmp_path / "older"
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["quantization_config"]["format"] = version
+    config["quantization_config"]["digest"] = config_digest(config)
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="packed again"):
+        ns.load(copy)

@@ -22,7 +22,8 @@ from nash_swarm.damage.base import Needs
 from nash_swarm.damage.fisher import Fisher
 from nash_swarm.damage.magnitude import Magnitude
 from nash_swarm.errors import DataError
-from nash_swarm.quantizers.formats.native.layout import Kind, TensorLayout
+from nash_swarm.quantizers.formats.base import Kind
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.testing import check_damage
 
 SEEN: dict[str, torch.Tensor] = {}
@@ -155,7 +156,7 @@ def test_sums_are_on_the_device_of_what_is_added() -> None:
 
 
 def test_nan_in_an_observed_sum_is_named() -> None:
-    layout = TensorLayout.cut("m", "linear", (16, 32), granularity="tile", group_size=32, ordered=True)
+    layout = cut("m", "linear", (16, 32), granularity="tile", group_size=32, ordered=True)
     statistics = Statistics(inputs=torch.eye(32), outputs=torch.ones(16), tokens=1)
     statistics.observed["absolute"] = torch.full((16,), torch.nan)
     with pytest.raises(DataError, match=r"^m: the sums of 'absolute' leave the range"):

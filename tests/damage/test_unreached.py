@@ -15,7 +15,7 @@ import nash_swarm as ns
 from nash_swarm.damage.unreached import judge_unreached
 from nash_swarm.errors import CalibrationWarning, DataError
 from nash_swarm.models.experts import opened
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.known import cut
 
 IDLE = 2
 BUSY = (0, 1, 3, 4)
@@ -82,6 +82,6 @@ def test_an_expert_that_is_never_picked_falls_back_to_magnitude(
 
 
 def test_a_text_that_reaches_nothing_is_refused(tokens: Any) -> None:
-    layout = TensorLayout.cut("x", "linear", (16, 32), "layer", group_size=32, ordered=False, start=0)
+    layout = cut("x", "linear", (16, 32), "layer", group_size=32, ordered=False, start=0)
     with pytest.raises(DataError, match="no calibration token reaches any matrix"):
         judge_unreached(layout, np.ones((16, 32), np.float32), {})

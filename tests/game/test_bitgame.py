@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from nash_swarm.errors import BudgetError, DataError
-from nash_swarm.game import Allocation, BitGame, Budget, Calibration, TensorLayout
+from nash_swarm.game import Allocation, BitGame, Budget, Calibration
 from nash_swarm.game.certificate import certify
+from nash_swarm.quantizers.formats.known import cut
 
-LAYOUT = TensorLayout.cut("m", "linear", (16, 64), "tile", group_size=32, ordered=True)
+LAYOUT = cut("m", "linear", (16, 64), "tile", group_size=32, ordered=True)
 TABLES: dict[str, Any] = {
     "strategies": (2, 4),
     "damage": np.array([[2, 1], [3, 0]], np.float32),
@@ -51,9 +52,9 @@ def with_value(table: np.ndarray, value: float) -> np.ndarray:
         ({"permutations": {}}, "belong together"),
         ({"permutations": {"m": np.zeros(64, np.int64)}}, "no permutation"),
         ({"permutations": {"m": np.arange(63)}}, "no permutation"),
-        ({"tensors": (TensorLayout.cut("m", "linear", (16, 96), "tile", group_size=32),)}, "belong together"),
-        ({"tensors": (TensorLayout.cut("n", "linear", (16, 96), "tile", group_size=32),)}, "3 agents"),
-        ({"tensors": (TensorLayout.cut("m", "linear", (16, 64), "tile", start=1),)}, "starts at"),
+        ({"tensors": (cut("m", "linear", (16, 96), "tile", group_size=32),)}, "belong together"),
+        ({"tensors": (cut("n", "linear", (16, 96), "tile", group_size=32),)}, "3 agents"),
+        ({"tensors": (cut("m", "linear", (16, 64), "tile", start=1),)}, "starts at"),
     ],
 )
 def test_damaged_games_are_refused(change: dict[str, Any], message: str) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError
-from nash_swarm.game import Allocation, BitGame, TensorLayout
+from nash_swarm.game import Allocation, BitGame
 from nash_swarm.game.rules import Rules
 from nash_swarm.pipeline.certifying import check_certificate
+from nash_swarm.quantizers.formats.known import cut
 
 
 def _game(seed: int = 0) -> BitGame:
@@ -19,7 +20,7 @@ def _game(seed: int = 0) -> BitGame:
     names = ("a.q_proj", "a.k_proj", "a.down_proj")
     tensors, start = [], 0
     for name in names:
-        tensors.append(TensorLayout.cut(name, "linear", (48, 256), "block", start=start))
+        tensors.append(cut(name, "linear", (48, 256), "block", start=start))
         start += tensors[-1].agents
     strategies = (2, 3, 4, 8)
     damage = -np.sort(-rng.gamma(0.5, size=(start, 4)), axis=1)

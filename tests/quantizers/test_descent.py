@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from nash_swarm.errors import UsageError
 from nash_swarm.names import LEVELS, Levels
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.codebooks import code_levels
-from nash_swarm.quantizers.formats.native.grid import dequantize, row_widths, scale_table
+from nash_swarm.quantizers.formats.native.grid import Rounded, dequantize, row_widths, scale_table
 from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
-from nash_swarm.quantizers.rounding.base import Rounded
 from nash_swarm.quantizers.rounding.descent import Descent
 from nash_swarm.quantizers.rounding.gptq import Gptq
 
@@ -27,7 +27,7 @@ def problem(
 ) -> tuple[Matrix, Matrix, TensorLayout, Matrix]:
     """Weights, widths, layout and a Hessian of few directions."""
     rng = np.random.default_rng(seed)
-    layout = TensorLayout.cut("m", "linear", (ROWS, COLUMNS), "tile", group_size=GROUP, levels=levels)
+    layout = cut("m", "linear", (ROWS, COLUMNS), "tile", group_size=GROUP, levels=levels)
     x = rng.standard_normal((200, 12)) @ rng.standard_normal((12, COLUMNS)) + rng.standard_normal((200, COLUMNS))
     hessian = (x.T @ x / len(x)).astype(np.float32)
     chosen = layout.expand(rng.choice(np.array(widths, np.uint8), layout.agents))

@@ -14,7 +14,6 @@ from nash_swarm.names import LEVELS, Levels
 from nash_swarm.quantizers.formats.native.codebooks import zero_levels
 from nash_swarm.quantizers.formats.native.layout import HALF
 from nash_swarm.quantizers.formats.native.scale_ranges import LAST, ScaleWindows, scale_offsets
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.cpu.entries import meanings
 from nash_swarm.quantizers.runtime.cpu.gathering import gather
 from nash_swarm.quantizers.runtime.cpu.matrix import prepare
@@ -26,7 +25,7 @@ from nash_swarm.testing.products import multiply
 def test_they_say_what_the_file_says(case: Case) -> None:
     """Read byte by byte, in plain Python."""
     layout = case.layout
-    tensor = PackedTensor.pack(case.rounded, case.agent_widths, layout, case.permutation, case.strategies)
+    tensor = layout.format.pack(case.rounded, case.agent_widths, layout, case.permutation, case.strategies)
     prepared = prepare(tensor)
     read = 0
     for tile in range(layout.row_tiles):

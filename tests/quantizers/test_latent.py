@@ -23,7 +23,7 @@ from nash_swarm.tuning.latent_modules import LatentEmbedding, LatentLinear
 
 
 def repacked(latent: LatentMatrix, case: Case) -> PackedTensor:
-    return PackedTensor.pack(latent.rounded(), case.agent_widths, case.layout, case.permutation, case.strategies)
+    return case.layout.format.pack(latent.rounded(), case.agent_widths, case.layout, case.permutation, case.strategies)
 
 
 @given(cases(per_weight=False))

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 import nash_swarm as ns
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.names import LEVELS, Levels
-from nash_swarm.quantizers.formats.native import description
+from nash_swarm.quantizers.formats import description
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.codebooks import (
     NORMAL_WIDTHS,
     code_levels,
@@ -26,11 +27,10 @@ from nash_swarm.quantizers.formats.native.codebooks import (
     zero_levels,
 )
 from nash_swarm.quantizers.formats.native.grid import layout_base, scale_table
+from nash_swarm.quantizers.formats.native.kernels import rounding
+from nash_swarm.quantizers.formats.native.kernels.codebook_fitting import fit_levels
 from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
-from nash_swarm.quantizers.rounding.kernels import rounding
-from nash_swarm.quantizers.rounding.kernels.codebook_fitting import fit_levels
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 
 TABLES = level_tables("normal")
@@ -99,7 +99,7 @@ def test_the_search_finds_nearly_the_best_grid(width: int) -> None:
     assert best * 0.999 <= found <= 1.1 * best
 
 
-LAYOUT = TensorLayout.cut("m", "linear", (48, 160), "tile", group_size=64, levels="normal")
+LAYOUT = cut("m", "linear", (48, 160), "tile", group_size=64, levels="normal")
 
 
 @pytest.mark.parametrize(("width", "share"), [(2, 0.85), (3, 0.85), (4, 0.82), (5, 0.88), (6, 1.02), (8, 1.02)])
@@ -107,10 +107,10 @@ def test_normal_weights_have_less_error_than_on_even_levels(width: int, share: f
     weight = np.random.default_rng(0).standard_normal((64, 512)).astype(np.float32)
     errors = {}
     for levels in LEVELS:
-        layout = TensorLayout.cut("m", "linear", weight.shape, "tile", levels=levels)
+        layout = cut("m", "linear", weight.shape, "tile", levels=levels)
         widths = np.full(layout.agents, width, np.uint8)
         rounded = RoundToNearest().round(weight, layout.expand(widths), layout)
-        packed = PackedTensor.pack(rounded, widths, layout, None, (width,))
+        packed = layout.format.pack(rounded, widths, layout, None, (width,))
         errors[levels] = float(np.square(packed.dequantize() - weight).mean())
         assert len(packed.buffer) == layout.memory((width,)).sum() // 8 + layout.fixed_bytes(1)
     assert errors["normal"] < share * errors["uniform"]
@@ -173,16 +173,16 @@ def test_a_model_on_them_is_saved_and_read_back(tmp_path: Path) -> None:
 
 def test_a_packed_matrix_says_which_it_has() -> None:
     for levels in LEVELS:
-        layout = TensorLayout.cut("m", "linear", (20, 70), "tile", group_size=32, ordered=True, levels=levels)
+        layout = cut("m", "linear", (20, 70), "tile", group_size=32, ordered=True, levels=levels)
         assert description.read(description.describe(layout, (2, 4)))[0] == layout
 
 
 def test_impossible_ones_are_refused() -> None:
     with pytest.raises(UsageError, match="unknown levels 'gaussian'"):
-        TensorLayout.cut("m", "linear", (16, 32), "tile", group_size=32, levels="gaussian")  # type: ignore[arg-type]
+        cut("m", "linear", (16, 32), "tile", group_size=32, levels="gaussian")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="parameter"):
-        TensorLayout.cut("m", "linear", (16, 32), "parameter", group_size=32, levels="normal")
+        cut("m", "linear", (16, 32), "parameter", group_size=32, levels="normal")
     with pytest.raises(DataError, match="impossible"):
-        TensorLayout("m", "linear", 16, 32, 32, 16, 1, per_weight=True, levels="normal")
+        TensorLayout("m", "linear", 16, 32, 32, 16, 1, levels="dense")
     with pytest.raises(DataError, match="does not describe"):
         description.read("linear 16x32 g32 a16x1 z 2,4 m")

@@ -49,7 +49,7 @@ def assert_exact(tensor: PackedTensor, x: npt.NDArray[np.float32]) -> None:
 
 @given(cases(per_weight=False), st.sampled_from(TOKENS), st.integers(0, 99))
 def test_mixed_layouts(case: Case, tokens: int, seed: int) -> None:
-    tensor = PackedTensor.pack(case.rounded, case.agent_widths, case.layout, case.permutation, case.strategies)
+    tensor = case.layout.format.pack(case.rounded, case.agent_widths, case.layout, case.permutation, case.strategies)
     assert_exact(tensor, inputs(seed, tokens, case.layout.columns))
 
 
@@ -179,7 +179,7 @@ def test_half_precision_values_of_every_kind() -> None:
 @given(cases(per_weight=False), st.integers(0, 99))
 def test_the_reference_is_the_dense_product(case: Case, seed: int) -> None:
     """Held against double precision: exact activations to rounding, int8 ones within half a step of each input."""
-    tensor = PackedTensor.pack(case.rounded, case.agent_widths, case.layout, case.permutation, case.strategies)
+    tensor = case.layout.format.pack(case.rounded, case.agent_widths, case.layout, case.permutation, case.strategies)
     x, dense = inputs(seed, 3, case.layout.columns), tensor.dequantize().astype(np.float64)
     true, size = x @ dense.T, np.abs(x) @ np.abs(dense).T
     assert (np.abs(oracle.multiply(tensor, x, "fp32") - true) <= 1e-5 * size + 1e-30).all()

@@ -16,7 +16,7 @@ import pytest
 from support.products import WIDTHS, guarded, product, random_tensor
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix, prepare
@@ -71,7 +71,7 @@ def damaged_bytes() -> int:
         elif seed % 4 == 1:
             buffer = buffer[: rng.integers(0, len(buffer))].copy()
         try:
-            run_guarded(PackedTensor.read(buffer, tensor.layout, (2, 3, 4, 5, 6, 8, 16)), 1 + seed % 3)
+            run_guarded(tensor.layout.format.read(buffer, tensor.layout, (2, 3, 4, 5, 6, 8, 16)), 1 + seed % 3)
         except DataError:
             refused += 1
     return refused
@@ -111,7 +111,7 @@ def lies(rng: np.random.Generator, tensor: PackedTensor) -> dict[str, Any]:
         "base  ": -1.0,
         "layout": larger,
         "layout ": wider,
-        "layout  ": TensorLayout.cut("m", "linear", (layout.rows, layout.columns), "parameter"),
+        "layout  ": cut("m", "linear", (layout.rows, layout.columns), "parameter"),
         "layout   ": dataclasses.replace(layout, group_size=1 << 20),
     }
 

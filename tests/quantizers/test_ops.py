@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import nash_swarm as ns
 from nash_swarm.errors import DataError
-from nash_swarm.quantizers.formats.native import description
+from nash_swarm.quantizers.formats import description
 from nash_swarm.quantizers.runtime import ops
 from nash_swarm.quantizers.runtime.modules import TiedHead, set_activations
 

@@ -9,15 +9,15 @@ from support.format import decode, decode_weights
 from support.layouts import Case, cases, rounded
 
 from nash_swarm.errors import DataError
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native import n16k32
 from nash_swarm.quantizers.formats.native.bitstream import read_bits, stream_bytes, write_bits
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.modules import PackedEmbedding
 
 
 def pack(case: Case) -> PackedTensor:
-    return PackedTensor.pack(case.rounded, case.agent_widths, case.layout, case.permutation, case.strategies)
+    return case.layout.format.pack(case.rounded, case.agent_widths, case.layout, case.permutation, case.strategies)
 
 
 @given(st.lists(st.integers(0, 255), max_size=40), st.integers(1, 8))
@@ -76,7 +76,7 @@ def test_any_damage_to_a_buffer_is_a_data_error_or_still_a_matrix(data: st.DataO
     cut = data.draw(st.integers(0, 3))
     buffer = buffer[: len(buffer) - cut] if data.draw(st.booleans()) else np.append(buffer, np.zeros(cut, np.uint8))
     try:
-        matrix = PackedTensor.read(buffer, case.layout, case.strategies).dequantize()
+        matrix = case.layout.format.read(buffer, case.layout, case.strategies).dequantize()
     except DataError as error:
         assert str(error).startswith("m: ")
     else:
@@ -88,12 +88,12 @@ def test_a_buffer_of_another_length_is_refused(case: Case, data: st.DataObject) 
     buffer = pack(case).buffer
     kept = data.draw(st.integers(0, len(buffer) - 1))
     with pytest.raises(DataError, match="m: "):
-        PackedTensor.read(buffer[:kept].copy(), case.layout, case.strategies)
+        case.layout.format.read(buffer[:kept].copy(), case.layout, case.strategies)
     with pytest.raises(DataError, match="m: "):
-        PackedTensor.read(np.concatenate([buffer[:1], buffer]), case.layout, case.strategies)
+        case.layout.format.read(np.concatenate([buffer[:1], buffer]), case.layout, case.strategies)
 
 
-SQUARE = TensorLayout.cut("m", "linear", (32, 64), "tile", group_size=64, ordered=True)
+SQUARE = cut("m", "linear", (32, 64), "tile", group_size=64, ordered=True)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,6 @@ def test_what_is_wrong_is_named(at: int, value: np.ndarray, message: str) -> Non
     where = len(buffer) + at
     buffer[where : where + len(part)] = part
     with pytest.raises(DataError, match=message):
-        PackedTensor.read(buffer, SQUARE, (4, 8))
+        SQUARE.format.read(buffer, SQUARE, (4, 8))
     with pytest.raises(DataError, match="contiguous"):
-        PackedTensor.read(packed.buffer[::2], SQUARE, (4, 8))
+        SQUARE.format.read(packed.buffer[::2], SQUARE, (4, 8))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from nash_swarm import registry
-from nash_swarm.quantizers.rounding.base import Rounded
+from nash_swarm.quantizers.formats.native.grid import Rounded
+from nash_swarm.quantizers.formats.per_weight.layout import WeightLayout
 from nash_swarm.quantizers.rounding.gptq import Gptq
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 from nash_swarm.testing import check_quantizer
@@ -53,7 +54,7 @@ class Broken(RoundToNearest):
         return rounded
 
     def shape(self, layout: Any) -> tuple[int, int]:
-        return (layout.rows, layout.columns) if layout.per_weight else (layout.row_tiles, layout.groups)
+        return (layout.rows, layout.columns) if isinstance(layout, WeightLayout) else (layout.row_tiles, layout.groups)
 
 
 @pytest.mark.parametrize(

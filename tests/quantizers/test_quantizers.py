@@ -7,8 +7,7 @@ import pytest
 
 from nash_swarm import registry
 from nash_swarm.errors import DataError
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.rounding.base import Quantizer
 from nash_swarm.quantizers.rounding.gptq import Gptq
 from nash_swarm.quantizers.rounding.hessian import column_weights, inverse_factor
@@ -44,12 +43,13 @@ def values(
     scale_bits: int | None = None,
 ) -> Matrix:  # fmt: skip
     """`weight` rounded, packed and read back."""
-    layout = TensorLayout.cut("m", "linear", weight.shape, granularity, group_size=32)
-    layout = replace(layout, scale_bits=scale_bits or layout.scale_bits)
+    layout = cut("m", "linear", weight.shape, granularity, group_size=32)
+    if scale_bits is not None:
+        layout = replace(layout, scale_bits=scale_bits)
     widths = np.full(layout.agents, bits, np.uint8) if isinstance(bits, int) else bits
     rounded = quantizer.round(weight, layout.expand(widths), layout, seen)
     strategies = tuple(np.unique(widths).tolist())
-    return PackedTensor.pack(rounded, widths, layout, None, strategies).dequantize()
+    return layout.format.pack(rounded, widths, layout, None, strategies).dequantize()
 
 
 @pytest.mark.parametrize("granularity", ["layer", "tile", "parameter"])

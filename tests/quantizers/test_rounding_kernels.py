@@ -8,8 +8,9 @@ from support import rounding as twin
 
 from nash_swarm.quantizers.formats.native.codebooks import level_tables
 from nash_swarm.quantizers.formats.native.grid import SHRINKS, scale_base, scale_table
+from nash_swarm.quantizers.formats.native.kernels import rounding
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
-from nash_swarm.quantizers.rounding.kernels import per_weight, rounding
+from nash_swarm.quantizers.formats.per_weight import kernels as per_weight
 
 EVEN = tuple(getattr(level_tables("uniform"), name) for name in ("codes", "zeros", "nearest", "closest", "spread"))
 BASE = np.float32(2)

@@ -12,13 +12,13 @@ from support.layouts import Case, cases
 
 from nash_swarm.errors import DataError
 from nash_swarm.names import Levels
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.grid import row_widths
-from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
+from nash_swarm.quantizers.formats.native.layout import HALF
 from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, PLACES, ScaleWindows, pack_places, unpack_places
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 
-LAYOUT = TensorLayout.cut("m", "linear", (48, 320), "tile", levels="normal")
+LAYOUT = cut("m", "linear", (48, 320), "tile", levels="normal")
 
 
 @given(cases(per_weight=False))
@@ -68,9 +68,9 @@ def test_codes_of_no_window_are_refused() -> None:
 
 
 def error(weight: np.ndarray, widths: np.ndarray, levels: Levels, scale_bits: int) -> float:
-    layout = replace(TensorLayout.cut("m", "linear", weight.shape, "tile", levels=levels), scale_bits=scale_bits)
+    layout = replace(cut("m", "linear", weight.shape, "tile", levels=levels), scale_bits=scale_bits)
     rounded = RoundToNearest().round(weight, layout.expand(widths), layout)
-    packed = PackedTensor.pack(rounded, widths, layout, None, (2, 3, 4, 5, 6, 8))
+    packed = layout.format.pack(rounded, widths, layout, None, (2, 3, 4, 5, 6, 8))
     return float(np.square(packed.dequantize() - weight).sum())
 
 

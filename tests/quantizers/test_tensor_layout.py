@@ -8,14 +8,15 @@ from support.layouts import Case, by_weight, cases, layouts
 
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.names import GRANULARITIES
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.formats.per_weight.layout import WeightLayout
 
 
 @given(cases(per_weight=False))
 def test_bytes_accounted_are_the_bytes_packed(case: Case) -> None:
     layout, strategies = case.layout, case.strategies
-    packed = PackedTensor.pack(case.rounded, case.agent_widths, layout, case.permutation, strategies)
+    packed = layout.format.pack(case.rounded, case.agent_widths, layout, case.permutation, strategies)
     choice = np.searchsorted(strategies, case.agent_widths)
     bits = int(np.take_along_axis(layout.memory(strategies), choice[:, None], axis=1).sum())
     assert bits % 8 == 0
@@ -25,7 +26,7 @@ def test_bytes_accounted_are_the_bytes_packed(case: Case) -> None:
 @given(cases(per_weight=True, most=60))
 def test_bytes_accounted_for_single_weights_cover_the_bytes_packed(case: Case) -> None:
     layout, strategies = case.layout, case.strategies
-    packed = PackedTensor.pack(case.rounded, case.agent_widths, layout, case.permutation, strategies)
+    packed = layout.format.pack(case.rounded, case.agent_widths, layout, case.permutation, strategies)
     bits = int(case.agent_widths.astype(np.int64).sum())
     accounted = bits / 8 + layout.fixed_bytes(len(strategies))
     assert len(packed.buffer) <= accounted <= len(packed.buffer) + len(strategies)
@@ -38,7 +39,7 @@ def test_bytes_accounted_for_single_weights_cover_the_bytes_packed(case: Case) -
 def test_expand_gives_every_weight_the_width_of_its_agent(layout: TensorLayout, seed: int) -> None:
     widths = np.random.default_rng(seed).integers(0, 250, layout.agents).astype(np.uint8)
     tiles = layout.expand(widths)
-    if layout.per_weight:
+    if isinstance(layout, WeightLayout):
         spread = tiles
     else:
         assert tiles.shape == (layout.row_tiles, layout.groups)
@@ -73,7 +74,7 @@ def test_memory_rises_with_the_width(layout: TensorLayout) -> None:
     ],
 )
 def test_agents_of_each_granularity(granularity: str, kind: str, agents: int) -> None:
-    layout = TensorLayout.cut("m", kind, (260, 200), granularity, group_size=64, start=7)
+    layout = cut("m", kind, (260, 200), granularity, group_size=64, start=7)
     assert layout.agents == agents
     assert layout.span == slice(7, 7 + agents)
 
@@ -81,19 +82,19 @@ def test_agents_of_each_granularity(granularity: str, kind: str, agents: int) ->
 @pytest.mark.parametrize("group_size", [0, -32, 31, 48])
 def test_impossible_group_sizes_are_refused(group_size: int) -> None:
     with pytest.raises(UsageError, match="multiple of 32"):
-        TensorLayout.cut("m", "linear", (16, 32), "block", group_size=group_size)
+        cut("m", "linear", (16, 32), "block", group_size=group_size)
 
 
 def test_an_unknown_granularity_names_those_there_are() -> None:
     with pytest.raises(UsageError, match=", ".join(GRANULARITIES)):
-        TensorLayout.cut("m", "linear", (16, 32), "row")
+        cut("m", "linear", (16, 32), "row")
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"rows": 0}, {"columns": -1}, {"rows_per_agent": 8}, {"groups_per_agent": 0}, {"group_size": 40},
-        {"kind": "matrix"}, {"start": -1}, {"scale_bits": 5}, {"scale_bits": 4, "per_weight": True},
+        {"kind": "matrix"}, {"start": -1}, {"scale_bits": 5},
     ],
 )  # fmt: skip
 def test_impossible_layouts_are_refused(change: dict[str, object]) -> None:
@@ -106,4 +107,4 @@ def test_impossible_layouts_are_refused(change: dict[str, object]) -> None:
 
 def test_values_of_the_wrong_number_of_agents_are_refused() -> None:
     with pytest.raises(DataError, match="agents"):
-        TensorLayout.cut("m", "linear", (16, 64), "tile", group_size=32).expand(np.zeros(3))
+        cut("m", "linear", (16, 64), "tile", group_size=32).expand(np.zeros(3))

@@ -8,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nash_swarm.names import LEVELS, Levels
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.codebooks import NORMAL_WIDTHS, code_levels, level_tables, zero_levels
 from nash_swarm.quantizers.formats.native.grid import SHRINKS, layout_base, scale_table
-from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
+from nash_swarm.quantizers.formats.native.kernels import scale_ranges as windows
+from nash_swarm.quantizers.formats.native.kernels.codebook_fitting import fit_levels
+from nash_swarm.quantizers.formats.native.kernels.rounding import fit_scale
+from nash_swarm.quantizers.formats.native.layout import HALF
+from nash_swarm.quantizers.formats.native.range_search import search_windows
 from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, EVEN, PLACES, ScaleWindows, scale_offsets
-from nash_swarm.quantizers.rounding.kernels import scale_ranges as windows
-from nash_swarm.quantizers.rounding.kernels.codebook_fitting import fit_levels
-from nash_swarm.quantizers.rounding.kernels.rounding import fit_scale
-from nash_swarm.quantizers.rounding.range_search import search_windows
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 70), st.integers(1, 5), st.sampled_from([2, 4, 5]))
@@ -48,7 +49,7 @@ def test_errors_by_code_are_nearly_the_least_ones(levels: Levels, width: int) ->
     for shift in (0.0, 0.4, -0.3) * 4:
         x = (rng.standard_t(4, 64) + shift).astype(np.float32)
         weight = rng.lognormal(0, 0.5, 64).astype(np.float32)
-        layout = TensorLayout.cut("m", "linear", (1, 64), "tile", levels=levels)
+        layout = cut("m", "linear", (1, 64), "tile", levels=levels)
         base = np.float32(layout_base(x[None], layout))
         table = scale_table(base)
         rows = (tables.zeros, tables.closest, tables.spread)
@@ -73,7 +74,7 @@ def test_a_scale_in_a_window_is_nearly_its_best_one(width: int, stride: int) -> 
     for _ in range(20):
         x, weight = rng.standard_normal(64).astype(np.float32), np.ones(64, np.float32)
         x[3], weight[3] = rng.choice([-8, 8]), 1000
-        base = np.float32(layout_base(x[None], TensorLayout.cut("m", "linear", (1, 64), "tile", levels="normal")))
+        base = np.float32(layout_base(x[None], cut("m", "linear", (1, 64), "tile", levels="normal")))
         table, lowest = scale_table(base), int(rng.integers(20, 60))
         rows = (tables.zeros[width], tables.closest[width], tables.spread[width])
         code, _, error = fit_levels(x, weight, 2**width - 1, base, table, lowest, stride, PLACES, *rows)
@@ -93,7 +94,7 @@ def test_the_window_is_nearly_the_best_of_all(levels: Levels, width: int) -> Non
     weight = rng.standard_normal((rows, columns)).astype(np.float32)
     weight[:, 5] = rng.uniform(2, 30, rows) * rng.choice([-1, 1], rows)
     costs = np.where(np.arange(columns) == 5, 30, 1).astype(np.float32)
-    layout = TensorLayout.cut("m", "linear", weight.shape, "tile", levels=levels)
+    layout = cut("m", "linear", weight.shape, "tile", levels=levels)
     widths = np.full((rows, layout.groups), width, np.uint8)
     base = np.float32(layout_base(weight, layout))
     table, offset, tables = scale_table(base), int(scale_offsets(levels)[width]), level_tables(levels)
@@ -120,7 +121,7 @@ def test_the_window_is_nearly_the_best_of_all(levels: Levels, width: int) -> Non
 
 
 def test_rows_of_zeros_and_of_halves_have_windows_too() -> None:
-    layout = TensorLayout.cut("m", "linear", (48, 320), "tile", levels="normal")
+    layout = cut("m", "linear", (48, 320), "tile", levels="normal")
     widths = np.full((48, 5), HALF, np.uint8)
     widths[:32] = 4
     weight = np.zeros((48, 320), np.float32)
@@ -133,7 +134,7 @@ def test_rows_of_zeros_and_of_halves_have_windows_too() -> None:
 @given(st.integers(0, 10**6), st.sampled_from(LEVELS))
 def test_windows_are_such_as_files_hold(seed: int, levels: Levels) -> None:
     rng = np.random.default_rng(seed)
-    layout = TensorLayout.cut("m", "linear", (20, 200), "tile", group_size=32, levels=levels)
+    layout = cut("m", "linear", (20, 200), "tile", group_size=32, levels=levels)
     spread = np.repeat(np.exp2(rng.normal(0, rng.uniform(0, 6), (20, 7))), 32, axis=1)[:, :200]
     weight = (rng.standard_normal((20, 200)) * spread).astype(np.float32)
     widths = rng.choice(np.array([2, 3, 4, 5, 6, 8, HALF], np.uint8), (20, 7))

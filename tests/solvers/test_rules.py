@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nash_swarm.errors import BudgetError, UsageError
-from nash_swarm.game import BitGame, Budget, TensorLayout
+from nash_swarm.game import BitGame, Budget
 from nash_swarm.game.reduction import reduce_game
 from nash_swarm.game.rules import VLLM_FUSION, Rules
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.solvers.base import Callback, Play
 from nash_swarm.solvers.dp import Dp
 from nash_swarm.solvers.lagrangian import Lagrangian
@@ -168,8 +169,8 @@ def test_conflicts_name_the_tensor_its_agents_and_the_options(model: BitGame) ->
 
 def siblings(key_columns: int) -> tuple[BitGame, Rules]:
     """A layer whose keys have fewer rows than its queries, and the rule that fuses the two."""
-    query = TensorLayout.cut("a.q_proj", "linear", (64, 192), "tile", group_size=64)
-    key = TensorLayout.cut("a.k_proj", "linear", (32, key_columns), "tile", group_size=64, start=query.agents)
+    query = cut("a.q_proj", "linear", (64, 192), "tile", group_size=64)
+    key = cut("a.k_proj", "linear", (32, key_columns), "tile", group_size=64, start=query.agents)
     memory = np.concatenate([query.memory((2, 4)), key.memory((2, 4))])
     damage = np.random.default_rng(0).exponential(size=memory.shape).astype(np.float32)
     return BitGame((2, 4), damage, memory, tensors=(query, key)), Rules(fuse=(("q_proj", "k_proj"),))

@@ -37,7 +37,7 @@ from nash_swarm.errors import NashSwarmError
 from nash_swarm.files.gguf_header import read_header
 from nash_swarm.models.folders import stored_tensors
 from nash_swarm.models.source import load_source
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
+from nash_swarm.quantizers.formats.per_weight.layout import WeightLayout
 from nash_swarm.suite.memory import peak_memory
 from support.models import allocate, tiny_llama
 from support.mutating import as_json, damaged_bytes, damaged_values
@@ -193,8 +193,8 @@ class Fuzz:
                 array: Any = array, layout: Any = layout, strategies: Any = strategies, change: Any = change
             ) -> None:
                 layout = replace(layout, **change)
-                tensor = PackedTensor.read(array, layout, strategies)
-                assert layout.per_weight or tensor.offsets.shape == (layout.row_tiles, layout.groups)
+                tensor = layout.format.read(array, layout, strategies)
+                assert isinstance(layout, WeightLayout) or tensor.offsets.shape == (layout.row_tiles, layout.groups)
 
             yield "packed tensor", read, len(content)
 

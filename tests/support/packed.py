@@ -6,14 +6,15 @@ import numpy as np
 import torch
 
 from nash_swarm.names import Levels
-from nash_swarm.quantizers.formats.native.layout import Kind, TensorLayout
+from nash_swarm.quantizers.formats.base import Kind
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.modules import PackedEmbedding, PackedLinear
 from support.layouts import Case, rounded
 
 
 def pack(case: Case) -> PackedTensor:
-    return PackedTensor.pack(case.rounded, case.agent_widths, case.layout, case.permutation, case.strategies)
+    return case.layout.format.pack(case.rounded, case.agent_widths, case.layout, case.permutation, case.strategies)
 
 
 def linear(case: Case, bias: bool = False) -> PackedLinear:
@@ -45,7 +46,7 @@ def some_case(
 ) -> Case:
     """A matrix of mixed widths and groups of 64, columns in an order of their own."""
     granularity = "parameter" if per_weight else "tile"
-    layout = TensorLayout.cut("m", kind, (rows, columns), granularity, group_size=64, ordered=True, levels=levels)
+    layout = cut("m", kind, (rows, columns), granularity, group_size=64, ordered=True, levels=levels)
     rng = np.random.default_rng(seed)
     strategies = (2, 3, 4, 8) if per_weight else (2, 3, 4, 5, 6, 8, 16)[: 7 if half else 6]
     widths = rng.choice(np.array(strategies, np.uint8), layout.agents)

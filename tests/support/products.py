@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.names import LEVELS, Levels, Mode
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix, prepare
 from nash_swarm.quantizers.runtime.cpu.product import Product
@@ -34,10 +34,10 @@ def random_tensor(
 ) -> PackedTensor:
     """Random codes and zero-points, `widths` drawn anew for every tile and group."""
     rng = np.random.default_rng(seed)
-    layout = TensorLayout.cut("m", "linear", shape, "tile", group_size=group_size, ordered=ordered, levels=levels)
+    layout = cut("m", "linear", shape, "tile", group_size=group_size, ordered=ordered, levels=levels)
     agents = rng.choice(np.array(widths, np.uint8), layout.agents)
     order = rng.permutation(shape[1]) if ordered else None
-    return PackedTensor.pack(rounded(rng, layout, agents, extreme), agents, layout, order, WIDTHS)
+    return layout.format.pack(rounded(rng, layout, agents, extreme), agents, layout, order, WIDTHS)
 
 
 def guarded(size: int) -> npt.NDArray[np.uint8]:

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from nash_swarm.compiling import njit
 from nash_swarm.errors import UsageError
 from nash_swarm.game.streaming import StreamedGame
-from nash_swarm.quantizers.formats.native.layout import Kind, TensorLayout
+from nash_swarm.quantizers.formats.base import Kind
+from nash_swarm.quantizers.formats.known import cut
+from nash_swarm.quantizers.formats.native.layout import TensorLayout
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -121,7 +123,7 @@ def _cut(shapes: dict[str, tuple[int, int]], group_size: int) -> tuple[TensorLay
     for name, shape in shapes.items():
         start = tensors[-1].span.stop if tensors else 0
         kind: Kind = "embedding" if name.endswith("embed_tokens") else "linear"
-        tensors.append(TensorLayout.cut(name, kind, shape, "tile", group_size=group_size, start=start))
+        tensors.append(cut(name, kind, shape, "tile", group_size=group_size, start=start))
     return tuple(tensors)
 
 

@@ -7,12 +7,14 @@ no measurable quality against half-precision scales. Four bits on disk say which
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError
 from nash_swarm.quantizers.formats.native.codebooks import level_tables
-from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
+from nash_swarm.quantizers.formats.native.layout import TILE_ROWS, TensorLayout
 
 STEPS_PER_OCTAVE = 16
 _SMALLEST_BASE = 2.0**-96
@@ -22,6 +24,28 @@ LARGEST_BASE = 2.0**97
 SHRINKS: tuple[float, ...] = (1.05, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Clipping candidates of the scale search: share of the group's full range that the grid spans. The first leaves room
 for a scale that is rounded down: without it 8 bits clip half of all groups and have twice the squared error."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """One matrix rounded to its grid, columns in stored order (activation order where the layout is `ordered`).
+
+    The weight of row n, column k in group g is `(codes[n, k] - zeros[n, g]) * scale(scale_codes[n, g])`;
+    where the width is 16 it is `halves[n, k]`. Of single weights see `formats.per_weight.stream`.
+
+    Attributes:
+        codes: uint8 (rows, columns).
+        scale_codes: uint8 (rows, groups), sixteenths of an octave below `base`.
+        zeros: uint8 (rows, groups), integer zero-points.
+        base: the largest scale, float32.
+        halves: float16 (rows, columns), `None` if no tile is 16 bits wide.
+    """
+
+    codes: npt.NDArray[np.uint8]
+    scale_codes: npt.NDArray[np.uint8]
+    zeros: npt.NDArray[np.uint8]
+    base: float
+    halves: npt.NDArray[np.float16] | None = None
 
 
 def scale_table(base: float) -> npt.NDArray[np.float32]:
@@ -54,35 +78,8 @@ def layout_base(weight: npt.NDArray[np.float32], layout: TensorLayout) -> float:
     Raises:
         DataError: as `scale_base`.
     """
-    if layout.per_weight:
-        return scale_base(weight, 255)
     # uneven levels span 255 whatever the width; the coarsest even steps beside them are those of 6 bits
     return scale_base(weight, 3 if layout.levels == "uniform" else 63)
-
-
-def check_rounding(
-    weight: npt.NDArray[np.float32],
-    widths: npt.NDArray[np.uint8],
-    layout: TensorLayout,
-    hessian: npt.NDArray[np.float32] | None,
-) -> None:
-    """Refuse what does not fit together before a kernel sees it.
-
-    Raises:
-        DataError: a shape, dtype or width is wrong, or the weights are not finite.
-    """
-    shape = (layout.rows, layout.columns)
-    expected = shape if layout.per_weight else (layout.row_tiles, layout.groups)
-    if weight.shape != shape or weight.dtype != np.float32:
-        raise DataError(f"{layout.name}: expected float32 weights of shape {shape}, got {weight.dtype} {weight.shape}")
-    if widths.shape != expected:
-        raise DataError(f"{layout.name}: expected widths of shape {expected}, got {widths.shape}")
-    if not np.isin(widths, SUPPORTED_WIDTHS).all() or (layout.per_weight and (widths > 8).any()):
-        raise DataError(f"{layout.name}: widths outside {SUPPORTED_WIDTHS} (at most 8 at parameter granularity)")
-    if hessian is not None and hessian.shape != (layout.columns, layout.columns):
-        raise DataError(f"{layout.name}: the Hessian is {hessian.shape} for {layout.columns} columns")
-    if not np.isfinite(weight).all():
-        raise DataError(f"{layout.name}: the weights hold NaN or infinite values; the checkpoint is damaged")
 
 
 def row_widths(widths: npt.NDArray[np.uint8], layout: TensorLayout, *, padded: bool = False) -> npt.NDArray[np.uint8]:

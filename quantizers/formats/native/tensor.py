@@ -9,29 +9,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError
-from nash_swarm.quantizers.formats.native import grid, n16k32, per_weight
+from nash_swarm.quantizers.formats.base import End, Packed, order_section
+from nash_swarm.quantizers.formats.native import grid, n16k32
 from nash_swarm.quantizers.formats.native.bitstream import read_bits, stream_bytes, write_bits
+from nash_swarm.quantizers.formats.native.grid import Rounded
 from nash_swarm.quantizers.formats.native.layout import HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows, pack_places, unpack_places
-from nash_swarm.quantizers.rounding.base import Rounded
 
 
 @dataclass(frozen=True, eq=False)
-class PackedTensor:
+class PackedTensor(Packed):
     """A packed matrix, its sections checked against the buffer's size and copied out where kernels need them aligned.
 
     Attributes:
         layout: shape and agent grid.
         buffer: the bytes on disk, uint8 (bytes,).
         code_bytes: length of the leading section.
-        widths: uint8 (row_tiles, groups); (rows, columns) at `parameter` granularity.
-        zeros: uint8 (row_tiles * 16, groups), padded rows included; (rows, groups) at `parameter` granularity.
+        widths: uint8 (row_tiles, groups).
+        zeros: uint8 (row_tiles * 16, groups), padded rows included.
         places: of the scales' codes in their rows' windows, uint8, same shape as `zeros`.
         windows: of all rows, padded ones included.
         base: the tensor's largest scale.
@@ -59,19 +59,10 @@ class PackedTensor:
     ) -> PackedTensor:
         """Pack a rounded matrix; `agent_widths` is uint8 (agents,), the width of each agent in bits."""
         widths = layout.expand(agent_widths)
-        tail = [rounded.zeros, rounded.scale_codes]
-        if layout.per_weight:
-            codes = per_weight.pack_codes(rounded.codes, widths)
-            index = np.searchsorted(np.array(strategies), agent_widths)
-            width_section = write_bits(index, _width_code_bits(strategies))
-        else:
-            codes = n16k32.pack_codes(rounded.codes, rounded.halves, widths, layout)
-            tail = [_pack_zeros(_tiles(rounded.zeros, layout), widths), *_pack_scales(rounded, widths, layout)]
-            width_section = write_bits(np.searchsorted(np.array(SUPPORTED_WIDTHS), agent_widths), 4)
-        order = np.zeros(0, np.uint8)
-        if layout.ordered:
-            assert permutation is not None
-            order = permutation.astype(_order_type(layout)).view(np.uint8)
+        codes = n16k32.pack_codes(rounded.codes, rounded.halves, widths, layout)
+        tail = [_pack_zeros(_tiles(rounded.zeros, layout), widths), *_pack_scales(rounded, widths, layout)]
+        width_section = write_bits(np.searchsorted(np.array(SUPPORTED_WIDTHS), agent_widths), 4)
+        order = order_section(permutation, layout)
         base = np.array([rounded.base], np.float32).view(np.uint8)
         sections = [codes, *(part.ravel() for part in tail), order, width_section, base]
         return cls.read(np.concatenate(sections), layout, strategies)
@@ -83,39 +74,23 @@ class PackedTensor:
         Raises:
             DataError: the buffer is not what the layout says, to the byte.
         """
-        if buffer.dtype != np.uint8 or buffer.ndim != 1 or not buffer.flags.c_contiguous:
-            raise DataError(f"{layout.name}: a packed tensor is one contiguous run of bytes")
+        end = End(buffer, layout)
         # before arrays of the layout's size are made
         if len(buffer) * 8 < layout.weights:
             raise DataError(f"{layout.name}: {len(buffer)} bytes cannot hold {layout.weights} weights; cut short")
-        end = _End(buffer, layout.name)
         base = float(end.take(4).view("<f4")[0])
         if not 0 < base <= grid.LARGEST_BASE:
             raise DataError(f"{layout.name}: the scale base {base} is not a plausible number")
         count = layout.agents
-        if layout.per_weight:
-            width_bits, known = _width_code_bits(strategies), np.array(strategies, np.uint8)
-        else:
-            width_bits, known = 4, np.array(SUPPORTED_WIDTHS, np.uint8)
-        index = read_bits(end.take(stream_bytes(count, width_bits)), count, width_bits)
+        known = np.array(SUPPORTED_WIDTHS, np.uint8)
+        index = read_bits(end.take(stream_bytes(count, 4)), count, 4)
         if index.max() >= len(known):
             raise DataError(f"{layout.name}: a width code is out of range")
         widths = layout.expand(known[index])
-        permutation = np.arange(layout.columns)
-        if layout.ordered:
-            kind = _order_type(layout)
-            permutation = end.take(layout.columns * kind.itemsize).view(kind).astype(np.int64)
-            if not np.array_equal(np.sort(permutation), np.arange(layout.columns)):
-                raise DataError(f"{layout.name}: the column order is no permutation")
-        if layout.per_weight:
-            shape = (layout.rows, layout.groups)
-            places, windows = end.take(shape[0] * shape[1]).reshape(shape), ScaleWindows.anywhere(layout.rows)
-            zeros = end.take(shape[0] * shape[1]).reshape(shape)
-            expected = per_weight.code_bytes(widths)
-        else:
-            places, windows = _unpack_scales(end, layout)
-            zeros = _untile(_unpack_zeros(end.take(int(_zero_bytes(widths).sum())), widths))
-            expected = n16k32.group_offsets(widths, layout)[1]
+        permutation = end.order()
+        places, windows = _unpack_scales(end, layout)
+        zeros = _untile(_unpack_zeros(end.take(int(_zero_bytes(widths).sum())), widths))
+        expected = n16k32.group_offsets(widths, layout)[1]
         if end.left != expected:
             raise DataError(f"{layout.name}: {end.left} bytes of codes where the widths ask for {expected}")
         return cls(layout, buffer, expected, widths, zeros, places, windows, base, permutation)
@@ -137,53 +112,19 @@ class PackedTensor:
         """First byte of each group of each tile, int64 (row_tiles, groups)."""
         return n16k32.group_offsets(self.widths, self.layout)[0]
 
-    @cached_property
-    def row_bits(self) -> npt.NDArray[np.int64]:
-        """First bit of each row's codes of each width, int64 (rows, 9); only at `parameter` granularity."""
-        from nash_swarm.quantizers.formats.native.unpacking_weights import row_bits
-
-        return row_bits(self.widths)
-
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The matrix (rows, columns), columns in the model's order: the NumPy reference of every kernel."""
         layout = self.layout
         stream = self.buffer[: self.code_bytes]
-        if layout.per_weight:
-            codes = per_weight.unpack_codes(stream, self.widths)
-            stored = per_weight.dequantize(
-                codes, self.widths, self.scale_codes, self.zeros, self.base, layout.group_size
-            )
-        else:
-            codes, halves = n16k32.unpack_codes(stream, self.widths, layout)
-            rows = slice(0, layout.rows)
-            by_row = grid.row_widths(self.widths, layout)
-            stored = grid.dequantize(codes, self.scale_codes[rows], self.zeros[rows], self.base, by_row, layout)
-            half = np.repeat(by_row == HALF, layout.group_size, axis=1)
-            stored = np.where(half[:, : layout.columns], halves.astype(np.float32), stored)
+        codes, halves = n16k32.unpack_codes(stream, self.widths, layout)
+        rows = slice(0, layout.rows)
+        by_row = grid.row_widths(self.widths, layout)
+        stored = grid.dequantize(codes, self.scale_codes[rows], self.zeros[rows], self.base, by_row, layout)
+        half = np.repeat(by_row == HALF, layout.group_size, axis=1)
+        stored = np.where(half[:, : layout.columns], halves.astype(np.float32), stored)
         matrix = np.empty_like(stored)
         matrix[:, self.permutation] = stored
         return matrix
-
-
-class _End:
-    """Takes sections off the end of a buffer."""
-
-    def __init__(self, buffer: npt.NDArray[np.uint8], name: str) -> None:
-        self._buffer, self._name, self.left = buffer, name, len(buffer)
-
-    def take(self, count: int) -> npt.NDArray[np.uint8]:
-        if count > self.left:
-            raise DataError(f"{self._name}: the packed tensor is cut short ({len(self._buffer)} bytes)")
-        self.left -= count
-        return self._buffer[self.left : self.left + count].copy()
-
-
-def _width_code_bits(strategies: tuple[int, ...]) -> int:
-    return max(1, (len(strategies) - 1).bit_length())
-
-
-def _order_type(layout: TensorLayout) -> np.dtype[Any]:
-    return np.dtype("<u2" if layout.columns <= 2**16 else "<u4")
 
 
 def _tiles(values: npt.NDArray[np.uint8], layout: TensorLayout) -> npt.NDArray[np.uint8]:
@@ -207,7 +148,7 @@ def _pack_scales(rounded: Rounded, widths: npt.NDArray[np.uint8], layout: Tensor
     return [pack_places(_tiles(places, layout)), windows.section()]
 
 
-def _unpack_scales(end: _End, layout: TensorLayout) -> tuple[npt.NDArray[np.uint8], ScaleWindows]:
+def _unpack_scales(end: End, layout: TensorLayout) -> tuple[npt.NDArray[np.uint8], ScaleWindows]:
     """Places (row_tiles * 16, groups) and the windows that they are places of."""
     tiles = (layout.row_tiles, layout.groups)
     if layout.scale_bits == 8:

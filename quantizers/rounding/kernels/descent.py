@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.quantizers.rounding.kernels.codebook_fitting import nearest_code
+from nash_swarm.quantizers.formats.native.kernels.codebook_fitting import nearest_code
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from nash_swarm.errors import UsageError
 from nash_swarm.names import Mode
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.base import Layout
 from nash_swarm.sharing import share_rows
 
 Read = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32], int, int], None]
@@ -32,12 +32,12 @@ class Capability:
 
     Attributes:
         devices: types of devices, as `torch.device.type`; `None` for all.
-        per_weight: whether matrices with a width for every weight.
+        formats: names of storage formats; `None` for all.
         instructions: sets of instructions of which the device has to have one, see `instructions_of`; `None` if any do.
     """
 
     devices: frozenset[str] | None = None
-    per_weight: bool = True
+    formats: frozenset[str] | None = None
     instructions: frozenset[str] | None = None
 
 
@@ -58,23 +58,23 @@ class Backend(ABC):
     priority: ClassVar[int]
     capability: ClassVar[Capability] = Capability()
 
-    def refusal(self, layout: TensorLayout, device: torch.device, instructions: frozenset[str]) -> str | None:
+    def refusal(self, layout: Layout, device: torch.device, instructions: frozenset[str]) -> str | None:
         """Why matrices of this layout on this device are not supported; `None` if they are."""
         able = self.capability
         if able.devices is not None and device.type not in able.devices:
             return f"runs on {', '.join(sorted(able.devices))}, not on {device.type}"
-        if layout.per_weight and not able.per_weight:
-            return "has no kernels for matrices with a width for every weight"
+        if able.formats is not None and layout.format.name not in able.formats:
+            return f"has no kernels for the format {layout.format.name}"
         if able.instructions is not None and not able.instructions & instructions:
             return f"needs one of the instruction sets {', '.join(sorted(able.instructions))}"
         return None
 
-    def supports(self, layout: TensorLayout, device: torch.device, instructions: frozenset[str]) -> bool:
+    def supports(self, layout: Layout, device: torch.device, instructions: frozenset[str]) -> bool:
         """Whether `prepare` may be called."""
         return self.refusal(layout, device, instructions) is None
 
     @abstractmethod
-    def prepare(self, packed: torch.Tensor, layout: TensorLayout, strategies: tuple[int, ...]) -> Any:
+    def prepare(self, packed: torch.Tensor, layout: Layout, strategies: tuple[int, ...]) -> Any:
         """What the other methods are given as `matrix`, made once for each buffer.
 
         Args:

@@ -6,8 +6,9 @@ from functools import partial
 
 import torch
 
+from nash_swarm.quantizers.formats.base import Layout
+from nash_swarm.quantizers.formats.native.format import N16K32
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
-from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.backends.base import Backend, Capability, host_bytes, read_rows
 from nash_swarm.quantizers.runtime.cpu.gathering import gather
 from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix, prepare
@@ -22,12 +23,14 @@ class Cpu(Backend):
     name = "cpu"
     priority = 100
     capability = Capability(
-        devices=frozenset({"cpu"}), per_weight=False, instructions=frozenset({"avx512vnni", "avx2", "generic"})
-    )
+        devices=frozenset({"cpu"}), formats=frozenset({N16K32.name}),
+        instructions=frozenset({"avx512vnni", "avx2", "generic"}),
+    )  # fmt: skip
 
-    def prepare(self, packed: torch.Tensor, layout: TensorLayout, strategies: tuple[int, ...]) -> PackedMatrix:
+    def prepare(self, packed: torch.Tensor, layout: Layout, strategies: tuple[int, ...]) -> PackedMatrix:
         """See `Backend`."""
-        return prepare(PackedTensor.read(host_bytes(packed), layout, strategies))
+        assert isinstance(layout, TensorLayout)
+        return prepare(layout.format.read(host_bytes(packed), layout, strategies))
 
     def linear(
         self, matrix: PackedMatrix, x: torch.Tensor, bias: torch.Tensor | None, activations: str

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from nash_swarm.quantizers.formats.native import unpacking_weights
-from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.base import Layout
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.backends.base import Backend, Read, host_bytes, read_rows
 from nash_swarm.quantizers.runtime.cpu.gathering import gather
@@ -26,7 +23,7 @@ class Unpacking:
         read: see `read_rows`.
     """
 
-    layout: TensorLayout
+    layout: Layout
     read: Read
 
 
@@ -36,21 +33,12 @@ class Reference(Backend):
     name = "reference"
     priority = 0
 
-    def prepare(self, packed: torch.Tensor, layout: TensorLayout, strategies: tuple[int, ...]) -> Unpacking:
+    def prepare(self, packed: torch.Tensor, layout: Layout, strategies: tuple[int, ...]) -> Unpacking:
         """See `Backend`."""
-        tensor = PackedTensor.read(host_bytes(packed), layout, strategies)
-        read = partial(_read_weights, tensor) if layout.per_weight else partial(gather, prepare(tensor))
+        tensor = layout.format.read(host_bytes(packed), layout, strategies)
+        read = partial(gather, prepare(tensor)) if isinstance(tensor, PackedTensor) else tensor.read_rows
         return Unpacking(layout, read)
 
     def rows(self, matrix: Unpacking, ids: torch.Tensor) -> torch.Tensor:
         """See `Backend`."""
         return read_rows(matrix.read, ids, matrix.layout.columns)
-
-
-def _read_weights(
-    tensor: PackedTensor, wanted: npt.NDArray[np.int64], out: npt.NDArray[np.float32], first: int, past: int
-) -> None:
-    unpacking_weights.dequantize_rows(
-        tensor.buffer, tensor.row_bits, tensor.widths, tensor.scales, tensor.zeros, tensor.permutation,
-        tensor.layout.group_size, wanted, out, first, past,
-    )  # fmt: skip

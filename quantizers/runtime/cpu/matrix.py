@@ -130,11 +130,9 @@ def prepare(tensor: PackedTensor) -> PackedMatrix:
     """Make the tables of a packed matrix's kernels.
 
     Raises:
-        DataError: it has a width for every weight, or its tables do not fit each other and its buffer.
+        DataError: its tables do not fit each other and its buffer.
     """
     layout, name = tensor.layout, tensor.layout.name
-    if layout.per_weight:
-        raise DataError(f"{name}: matrices with a width for every weight have no kernels; unpack them")
     shape = (layout.row_tiles, layout.groups)
     _expect(name, "widths", tensor.widths, np.uint8, shape)
     for what, codes in (("zero-points", tensor.zeros), ("scales' places", tensor.places)):

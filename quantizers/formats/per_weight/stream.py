@@ -1,4 +1,4 @@
-"""The stream of `parameter` granularity: the codes of each width in row-major order, one run of bits per width."""
+"""The codes of single weights: those of each width in row-major order, one run of bits per width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fast reader of the stream of `parameter` granularity; `formats.native.per_weight` is its NumPy twin."""
+"""Fast reader of the stream of single weights; `stream` is its NumPy twin."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
+from nash_swarm.quantizers.formats.native.kernels.codebook_fitting import level_error
+from nash_swarm.quantizers.formats.native.kernels.rounding import fit_scale
 from nash_swarm.quantizers.formats.native.layout import HALF
 from nash_swarm.quantizers.formats.native.scale_ranges import LAST
-from nash_swarm.quantizers.rounding.kernels.codebook_fitting import level_error
-from nash_swarm.quantizers.rounding.kernels.rounding import fit_scale
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

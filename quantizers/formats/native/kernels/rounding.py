@@ -1,6 +1,6 @@
 """Kernels of rounding: scale search, error-compensated rounding of one group of columns, damage of every width.
 
-The kernels only see arrays whose shapes `grid.check_rounding` held.
+The kernels only see arrays whose shapes `formats.base.check_rounding` held.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
-from nash_swarm.quantizers.rounding.kernels.codebook_fitting import fit_levels, nearest_code, scale_code
+from nash_swarm.quantizers.formats.native.kernels.codebook_fitting import fit_levels, nearest_code, scale_code
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

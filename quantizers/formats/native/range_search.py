@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from nash_swarm.quantizers.formats.base import Share, alone
 from nash_swarm.quantizers.formats.native.codebooks import level_tables
 from nash_swarm.quantizers.formats.native.grid import SHRINKS, scale_table
+from nash_swarm.quantizers.formats.native.kernels import scale_ranges as windows
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
 from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, EVEN, PLACES, ScaleWindows, scale_offsets
-from nash_swarm.quantizers.rounding.kernels import scale_ranges as windows
-from nash_swarm.sharing import share_rows
 
 
 def search_windows(
@@ -22,6 +22,7 @@ def search_windows(
     base: float,
     costs: npt.NDArray[np.float32] | None = None,
     shrinks: tuple[float, ...] = SHRINKS,
+    share: Share = alone,
 ) -> ScaleWindows:
     """Windows with the least squared error of weights that are rounded to nearest.
 
@@ -35,6 +36,7 @@ def search_windows(
         base: of the scales, see `grid.layout_base`.
         costs: what a squared error in each column costs, float32 (columns,); 1 everywhere by default.
         shrinks: candidates of the scale search.
+        share: of the rows.
     """
     if layout.scale_bits == 8:
         return ScaleWindows.anywhere(layout.rows)
@@ -46,5 +48,5 @@ def search_windows(
         scale_table(base), np.array(shrinks, np.float32), tables.zeros, tables.closest, tables.spread, offsets, EVEN,
         COARSE, PLACES, lowest, strides,
     )  # fmt: skip
-    share_rows(layout.rows, kernel)
+    share(layout.rows, kernel)
     return ScaleWindows(lowest, strides, offsets)

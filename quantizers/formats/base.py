@@ -1,0 +1,366 @@
+"""What a format is: how a matrix is cut into cells, what each strategy costs and errs, and the bytes on disk.
+
+A `Format` holds the choices (group size, codebook, ...); `Format.cut` applies it to one matrix and gives a `Layout`,
+which is what games, allocations and files know of the matrix. A new format is one folder: its `Layout`, `Format`,
+`Packed` and `Grid`, held to `nash_swarm.testing.check_format`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from nash_swarm.errors import DataError
+from nash_swarm.names import Granularity
+
+Kind = Literal["linear", "conv1d", "embedding", "tied"]
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Longs = npt.NDArray[np.int64]
+
+Share = Callable[[int, Callable[[int, int], Any]], None]
+"""Shares rows `0:n` out to threads: `share(n, work)` calls `work(first, past)` until all rows are done."""
+
+
+def alone(rows: int, work: Callable[[int, int], Any]) -> None:
+    """The `Share` of one thread."""
+    work(0, rows)
+
+
+@dataclass(frozen=True)
+class Layout(ABC):
+    """One matrix of the model and the cells it is cut into, the agents of a game.
+
+    Columns are counted in stored order (activation order where `ordered`). Agents are the cells of a grid, numbered
+    row-major from `start`. Subclasses are frozen dataclasses of plain values.
+
+    Attributes:
+        name: path of the module in the model, e.g. ``model.layers.0.mlp.up_proj``.
+        kind: what the module is; ``tied`` is an embedding that is the output head too.
+        rows: outputs (tokens for an embedding).
+        columns: inputs.
+        ordered: columns are stored permuted; the permutation is on disk and paid for.
+        start: index of the first agent in the game.
+    """
+
+    words: ClassVar[int] = 5
+    """Words of `text`."""
+
+    name: str
+    kind: Kind
+    rows: int
+    columns: int
+    ordered: bool = field(default=False, kw_only=True)
+    start: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.columns) <= 0 or self.start < 0 or self.kind not in get_args(Kind):
+            self.refuse()
+
+    def refuse(self) -> None:
+        """Raise the error of a layout that cannot be.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(f"tensor {self.name!r} has an impossible layout: {self.values()}")
+
+    @property
+    def weights(self) -> int:
+        """Number of weights, without padding."""
+        return self.rows * self.columns
+
+    @property
+    @abstractmethod
+    def format(self) -> Format[Any]:
+        """The format that the matrix is stored in."""
+
+    @property
+    @abstractmethod
+    def grid(self) -> tuple[int, int]:
+        """Agents along rows and along columns."""
+
+    @property
+    def agents(self) -> int:
+        """Number of agents of this tensor."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def span(self) -> slice:
+        """Where this tensor's agents stand in the game's arrays."""
+        return slice(self.start, self.start + self.agents)
+
+    @property
+    @abstractmethod
+    def unit(self) -> tuple[int, int]:
+        """Rows and columns of the smallest block that has one width."""
+
+    @property
+    def units(self) -> tuple[int, int]:
+        """Shape of the array of widths that the format rounds and packs with, see `expand`."""
+        return -(-self.rows // self.unit[0]), -(-self.columns // self.unit[1])
+
+    @abstractmethod
+    def expand(self, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Agent values, shape (agents,), spread over the format's `units`.
+
+        Raises:
+            DataError: they are not one value an agent.
+        """
+
+    @abstractmethod
+    def memory(self, strategies: tuple[int, ...]) -> Longs:
+        """Exact bits on disk of each agent with each strategy, shape (agents, strategies).
+
+        Where all agents cost the same the array is a broadcast view of one row.
+        """
+
+    @abstractmethod
+    def fixed_bytes(self, strategies: int) -> int:
+        """Bytes on disk that no choice among so many strategies changes."""
+
+    def check(self, strategies: tuple[int, ...]) -> None:
+        """Refuse strategies that the format does not hold.
+
+        Raises:
+            DataError: there are some.
+        """
+        if not set(strategies) <= set(self.format.strategies):
+            raise DataError(f"the packed format holds the widths {self.format.strategies}, not {strategies}")
+
+    def order_bytes(self) -> int:
+        """Bytes of the permutation, if there is one."""
+        return self.columns * order_type(self).itemsize if self.ordered else 0
+
+    @abstractmethod
+    def text(self, bias: bool = False) -> str:
+        """The layout, without name and start, as a line in files; `bias`: the module has one."""
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, name: str, text: str) -> tuple[Self, bool]:
+        """Inverse of `text`.
+
+        Raises:
+            DataError: the text is of another form, or there is no such layout.
+        """
+
+    def values(self) -> dict[str, Any]:
+        """Plain values, as games and allocations have them in their files."""
+        return asdict(self)
+
+
+L = TypeVar("L", bound=Layout)
+
+
+class Packed(ABC):
+    """A packed matrix, checked to the byte.
+
+    Attributes:
+        layout: shape and cells.
+        buffer: the bytes on disk, uint8 (bytes,).
+        widths: uint8, one for each of the layout's `units`.
+        permutation: int64 (columns,), stored column k is the matrix's column `permutation[k]`.
+    """
+
+    buffer: Bytes
+    widths: Bytes
+    permutation: Longs
+
+    @abstractmethod
+    def dequantize(self) -> Floats:
+        """The matrix, float32 (rows, columns), columns in the model's order: the reference of every kernel."""
+
+    def read_rows(self, wanted: Longs, out: Floats, first: int, past: int) -> None:
+        """Rows `wanted[first:past]` into those of `out`, float32 (wanted, columns), columns in the model's order."""
+        out[first:past] = self.dequantize()[wanted[first:past]]
+
+
+class Grid(ABC):
+    """The grid of one matrix while it is rounded, group after group of columns.
+
+    Attributes:
+        group_size: columns that are rounded together.
+    """
+
+    group_size: int
+
+    @abstractmethod
+    def round_group(self, work: Floats, start: int, stop: int, factor: Floats | None, errors: Floats) -> None:
+        """Round columns `start:stop` of `work`, float32 (rows, columns), in place.
+
+        Args:
+            work: the matrix; holds the rounded weights afterwards.
+            start, stop: the group.
+            factor: upper Cholesky factor of the inverse Hessian, float32 (columns, columns): each column's error is
+                passed on to the group's later ones. None for plain rounding.
+            errors: float32 (rows, stop - start), zero; with a factor, what the columns after the group have to take up,
+                divided by the factor's diagonal.
+        """
+
+    @abstractmethod
+    def rounded(self, work: Floats) -> Any:
+        """What `Format.pack` takes, once every group has been rounded in `work`.
+
+        Raises:
+            DataError: a weight cannot be stored.
+        """
+
+
+@dataclass(frozen=True)
+class Format(ABC, Generic[L]):
+    """Base of every storage format. Subclasses are frozen dataclasses of the choices a format leaves."""
+
+    name: ClassVar[str]
+    strategies: ClassVar[tuple[int, ...]]
+    """Bit-widths that a cell may have, ascending."""
+    permutes: ClassVar[bool]
+    """Whether columns may be stored in an order of their own, which is on disk and paid for."""
+
+    @abstractmethod
+    def cut(
+        self, name: str, kind: Kind, shape: tuple[int, int], granularity: Granularity, *, ordered: bool = False,
+        start: int = 0,
+    ) -> L:  # fmt: skip
+        """The cells of a matrix of `shape` (rows, columns); `ordered` only where the format `permutes`.
+
+        Raises:
+            UsageError: the format has no such cells.
+        """
+
+    @abstractmethod
+    def errors(
+        self,
+        weight: Floats,
+        rows: Floats,
+        columns: Floats,
+        layout: L,
+        strategies: tuple[int, ...],
+        share: Share = alone,
+    ) -> Floats:
+        """Cost of rounding each agent to nearest with each strategy, float32 (agents, strategies).
+
+        Args:
+            weight: float32 (rows, columns), in stored order.
+            rows: float32 (terms, rows).
+            columns: float32 (terms, columns); an error in weight (i, j) costs its square times
+                `sum_t rows[t, i] * columns[t, j]`.
+            layout: cells.
+            strategies: bit-widths.
+            share: of the rows.
+        """
+
+    @abstractmethod
+    def grid(
+        self, weight: Floats, widths: Bytes, layout: L, costs: Floats, shrinks: tuple[float, ...], share: Share = alone
+    ) -> Grid:
+        """The grid that a matrix is rounded onto.
+
+        Args:
+            weight: float32 (rows, columns), in stored order.
+            widths: uint8, one for each of the layout's `units`.
+            layout: cells.
+            costs: of a squared error in each column, float32 (columns,), for the search of scales.
+            shrinks: shares of a group's range that the search of scales tries.
+            share: of the rows.
+        """
+
+    @abstractmethod
+    def pack(
+        self, rounded: Any, agent_widths: Bytes, layout: L, permutation: Longs | None, strategies: tuple[int, ...]
+    ) -> Packed:
+        """Pack what a grid has rounded; `agent_widths` is uint8 (agents,), the width of each agent in bits."""
+
+    @abstractmethod
+    def read(self, buffer: Bytes, layout: L, strategies: tuple[int, ...]) -> Packed:
+        """Parse a buffer.
+
+        Raises:
+            DataError: the buffer is not what the layout says, to the byte.
+        """
+
+
+def layouts_of(tensors: Sequence[Any]) -> tuple[Layout, ...]:
+    """The tensors of a game, where they are those of a model's matrices in a format.
+
+    Raises:
+        DataError: they are not: there is nothing to store.
+    """
+    if not all(isinstance(tensor, Layout) for tensor in tensors):
+        raise DataError("the game's tensors have no format to be stored in")
+    return tuple(tensors)
+
+
+def check_rounding(weight: Floats, widths: Bytes, layout: Layout, hessian: Floats | None) -> None:
+    """Refuse what does not fit together before a kernel sees it.
+
+    Raises:
+        DataError: a shape, dtype or width is wrong, or the weights are not finite.
+    """
+    shape, known = (layout.rows, layout.columns), layout.format.strategies
+    if weight.shape != shape or weight.dtype != np.float32:
+        raise DataError(f"{layout.name}: expected float32 weights of shape {shape}, got {weight.dtype} {weight.shape}")
+    if widths.shape != layout.units:
+        raise DataError(f"{layout.name}: expected widths of shape {layout.units}, got {widths.shape}")
+    if not np.isin(widths, known).all():
+        raise DataError(f"{layout.name}: widths outside {known}")
+    if hessian is not None and hessian.shape != (layout.columns, layout.columns):
+        raise DataError(f"{layout.name}: the Hessian is {hessian.shape} for {layout.columns} columns")
+    if not np.isfinite(weight).all():
+        raise DataError(f"{layout.name}: the weights hold NaN or infinite values; the checkpoint is damaged")
+
+
+def order_type(layout: Layout) -> np.dtype[Any]:
+    """Type of a permutation's entries on disk."""
+    return np.dtype("<u2" if layout.columns <= 2**16 else "<u4")
+
+
+def order_section(permutation: Longs | None, layout: Layout) -> Bytes:
+    """A permutation, int64 (columns,), as bytes; empty where the layout has none."""
+    if not layout.ordered:
+        return np.zeros(0, np.uint8)
+    assert permutation is not None
+    return permutation.astype(order_type(layout)).view(np.uint8)
+
+
+class End:
+    """Takes sections off the end of a buffer, so that a reader learns the widths before what they give the size of.
+
+    Attributes:
+        left: bytes not yet taken.
+    """
+
+    def __init__(self, buffer: Bytes, layout: Layout) -> None:
+        if buffer.dtype != np.uint8 or buffer.ndim != 1 or not buffer.flags.c_contiguous:
+            raise DataError(f"{layout.name}: a packed tensor is one contiguous run of bytes")
+        self._buffer, self._layout, self.left = buffer, layout, len(buffer)
+
+    def take(self, count: int) -> Bytes:
+        """A copy of the last `count` bytes.
+
+        Raises:
+            DataError: there are not so many.
+        """
+        if count > self.left:
+            raise DataError(f"{self._layout.name}: the packed tensor is cut short ({len(self._buffer)} bytes)")
+        self.left -= count
+        return self._buffer[self.left : self.left + count].copy()
+
+    def order(self) -> Longs:
+        """The permutation, int64 (columns,); the model's order where the layout has none.
+
+        Raises:
+            DataError: it is none.
+        """
+        plain = np.arange(self._layout.columns)
+        if not self._layout.ordered:
+            return plain
+        permutation = self.take(self._layout.order_bytes()).view(order_type(self._layout)).astype(np.int64)
+        if not np.array_equal(np.sort(permutation), plain):
+            raise DataError(f"{self._layout.name}: the column order is no permutation")
+        return permutation

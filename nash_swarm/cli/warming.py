@@ -13,8 +13,8 @@ def warmup(
 ) -> None:
     """Compile all kernels of packed models now, so that the first use does not wait for it."""
     from nash_swarm.cli import show
+    from nash_swarm.pipeline.warming import warm_up
     from nash_swarm.progress import watching
-    from nash_swarm.quantizers.runtime.warming import warm_up
 
     with watching("compile kernels", quiet=quiet):
         warmed = warm_up()

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from nash_swarm.pipeline.warming import warm_up
 from nash_swarm.quantizers.runtime.cpu import first_use
-from nash_swarm.quantizers.runtime.warming import warm_up
 
 
 def compiling(module: str | None) -> Any:
@@ -48,7 +48,7 @@ def run(*command: str, cache: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-USE = "from nash_swarm.quantizers.runtime.warming import warm_up; print(len(warm_up().compiled))"
+USE = "from nash_swarm.pipeline.warming import warm_up; print(len(warm_up().compiled))"
 
 
 @pytest.mark.slow

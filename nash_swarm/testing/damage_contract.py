@@ -45,9 +45,9 @@ def check_damage(estimator: DamageEstimator, *, examples: int = 50, seed: int = 
 
     The sensitivity has the shapes, types and column order that the matrix and `orders` ask for and is finite and not
     negative; so is the damage made of it. 16 bits cost nothing, and so does rounding a matrix of zeros; averaged over
-    matrices, damage falls with every bit. The same call gives the same result and leaves its arguments alone; an order
-    that an earlier measurement fixed is kept. The total damage does not depend on the order of a matrix's outputs (not
-    checked for estimators that observe gradients). Statistics that hold NaN are refused.
+    matrices, damage falls with every bit. The same call gives the same result and leaves its arguments alone. The total
+    damage does not depend on the order of a matrix's outputs (not checked for estimators that observe gradients).
+    Statistics that hold NaN are refused.
 
     Args:
         estimator: an instance, with the hyperparameters to test.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
@@ -76,9 +76,10 @@ class Layout(ABC):
         return self.rows * self.columns
 
     @property
-    @abstractmethod
     def format(self) -> Format[Any]:
-        """The format that the matrix is stored in."""
+        """The format that the matrix is stored in; its choices are fields of its layouts, too, by the same names."""
+        kind = _formats[type(self)]
+        return kind(**{choice.name: getattr(self, choice.name) for choice in fields(kind)})
 
     @property
     @abstractmethod
@@ -221,6 +222,13 @@ class Format(ABC, Generic[L]):
     """Bit-widths that a cell may have, ascending."""
     permutes: ClassVar[bool]
     """Whether columns may be stored in an order of their own, which is on disk and paid for."""
+    layout: ClassVar[type[Layout]]
+    """What `cut` returns; of no other format."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "layout" in vars(cls):
+            _formats[cls.layout] = cls
 
     @abstractmethod
     def cut(
@@ -283,6 +291,9 @@ class Format(ABC, Generic[L]):
         Raises:
             DataError: the buffer is not what the layout says, to the byte.
         """
+
+
+_formats: dict[type[Layout], type[Format[Any]]] = {}
 
 
 def layouts_of(tensors: Sequence[Any]) -> tuple[Layout, ...]:

@@ -31,7 +31,6 @@ class Rows(Layout):
     words: ClassVar[int] = 3
     unit = cast(Any, property(lambda self: (1, self.columns)))
     grid = cast(Any, property(lambda self: (self.rows, 1)))
-    format = cast(Any, property(lambda self: AbsMax()))
 
     def expand(self, cells: Any) -> Any:
         return cells.reshape(self.grid)
@@ -58,6 +57,7 @@ class AbsMax(Format[Rows]):
     name: ClassVar[str] = "absmax"
     strategies: ClassVar[tuple[int, ...]] = (4, 8)
     permutes: ClassVar[bool] = False
+    layout: ClassVar[type[Layout]] = Rows
 
     def cut(self, name: str, kind: Any, shape: Any, granularity: Any, *, ordered: bool = False, start: int = 0) -> Rows:
         return Rows(name, kind, *shape, ordered=ordered, start=start)
@@ -163,16 +163,16 @@ def test_a_new_format_is_measured_solved_packed_and_saved(registered: None, tmp_
 
 def test_what_breaks_the_contract_is_named(registered: None) -> None:
     @dataclass(frozen=True)
-    class TooSmall(AbsMax):
-        def cut(self, *args: Any, **more: Any) -> Any:
-            return Cheap(**dataclasses.asdict(super().cut(*args, **more)))
-
-    @dataclass(frozen=True)
     class Cheap(Rows):
-        format = cast(Any, property(lambda self: TooSmall()))
-
         def memory(self, strategies: tuple[int, ...]) -> Any:
             return super().memory(strategies) - 8
+
+    @dataclass(frozen=True)
+    class TooSmall(AbsMax):
+        layout: ClassVar[type[Layout]] = Cheap
+
+        def cut(self, *args: Any, **more: Any) -> Any:
+            return Cheap(**dataclasses.asdict(super().cut(*args, **more)))
 
     known.LAYOUTS.remove(Rows)
     known.register(Cheap)

@@ -17,6 +17,9 @@ from nash_swarm.game.bitgame import Calibration
 from nash_swarm.models.source import load_source
 from nash_swarm.names import GRANULARITIES, Granularity
 from nash_swarm.pipeline.candidates import trial_windows
+from nash_swarm.quantizers.formats.base import layouts_of
+from nash_swarm.quantizers.formats.native.format import N16K32
+from nash_swarm.quantizers.formats.per_weight.format import PerWeight
 from nash_swarm.recipe import EFFORTS, Cut, Measuring, Recipe, Rounding, Solving, Tuning, find_effort
 
 QUICK = Recipe(
@@ -59,8 +62,8 @@ def test_every_granularity_can_be_had(granularity: Granularity, bench: Bench, tm
         granularity=granularity, eval_windows=1, quiet=True,
     )  # fmt: skip
     even = granularity == "parameter"
-    assert {tensor.levels for tensor in done.allocation.tensors} == {"uniform" if even else "normal"}
-    assert all(tensor.per_weight == even for tensor in done.allocation.tensors)
+    layouts = layouts_of(done.allocation.tensors)
+    assert all(layout.format == (PerWeight() if even else N16K32(levels="normal")) for layout in layouts)
 
 
 def test_tuning_is_refused_before_anything_is_measured(bench: Bench, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nash_swarm.models.architectures import prepare
+from nash_swarm.models.experts import prepare
 from nash_swarm.models.walk import find_matrices
 from nash_swarm.quantizers.runtime.modules import PackedWeight
 

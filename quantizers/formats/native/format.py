@@ -33,6 +33,7 @@ class N16K32(Format[TensorLayout]):
     name: ClassVar[str] = "n16k32"
     strategies: ClassVar[tuple[int, ...]] = SUPPORTED_WIDTHS
     permutes: ClassVar[bool] = True
+    layout: ClassVar[type[TensorLayout]] = TensorLayout
 
     group_size: int = 64
     levels: Levels = "uniform"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,6 @@ import numpy.typing as npt
 from nash_swarm.errors import DataError
 from nash_swarm.names import LEVELS, Levels
 from nash_swarm.quantizers.formats.base import Kind, Layout
-
-if TYPE_CHECKING:
-    from nash_swarm.quantizers.formats.native.format import N16K32
 
 TILE_ROWS = 16
 """Output rows of a tile of the packed format."""
@@ -56,13 +53,6 @@ class TensorLayout(Layout):
             or self.scale_bits not in (4, 8)
         ):
             self.refuse()
-
-    @property
-    def format(self) -> N16K32:
-        """See `Layout.format`."""
-        from nash_swarm.quantizers.formats.native.format import N16K32
-
-        return N16K32(self.group_size, self.levels)
 
     @property
     def row_tiles(self) -> int:

@@ -32,6 +32,7 @@ class PerWeight(Format[WeightLayout]):
     name: ClassVar[str] = "per-weight"
     strategies: ClassVar[tuple[int, ...]] = tuple(bits for bits in SUPPORTED_WIDTHS if bits != HALF)
     permutes: ClassVar[bool] = True
+    layout: ClassVar[type[WeightLayout]] = WeightLayout
 
     group_size: int = 64
 

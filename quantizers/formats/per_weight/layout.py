@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,6 @@ import numpy.typing as npt
 from nash_swarm.errors import DataError
 from nash_swarm.quantizers.formats.base import Kind, Layout, Longs
 from nash_swarm.quantizers.formats.native.layout import BLOCK_COLUMNS, TILE_ROWS
-
-if TYPE_CHECKING:
-    from nash_swarm.quantizers.formats.per_weight.format import PerWeight
 
 _LINE = re.compile(
     r"(linear|conv1d|embedding|tied) (\d{1,9})x(\d{1,9}) g(\d{1,6}) a(\d{1,9})x(\d{1,9}) (o?b?w)"
@@ -36,13 +33,6 @@ class WeightLayout(Layout):
         super().__post_init__()
         if self.group_size <= 0 or self.group_size % BLOCK_COLUMNS:
             self.refuse()
-
-    @property
-    def format(self) -> PerWeight:
-        """See `Layout.format`."""
-        from nash_swarm.quantizers.formats.per_weight.format import PerWeight
-
-        return PerWeight(self.group_size)
 
     @property
     def groups(self) -> int:

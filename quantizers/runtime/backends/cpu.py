@@ -9,6 +9,7 @@ import torch
 from nash_swarm.quantizers.formats.base import Layout
 from nash_swarm.quantizers.formats.native.format import N16K32
 from nash_swarm.quantizers.formats.native.layout import TensorLayout
+from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.backends.base import Backend, Capability, host_bytes, read_rows
 from nash_swarm.quantizers.runtime.cpu.gathering import gather
 from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix, prepare
@@ -30,7 +31,7 @@ class Cpu(Backend):
     def prepare(self, packed: torch.Tensor, layout: Layout, strategies: tuple[int, ...]) -> PackedMatrix:
         """See `Backend`."""
         assert isinstance(layout, TensorLayout)
-        return prepare(layout.format.read(host_bytes(packed), layout, strategies))
+        return prepare(PackedTensor.read(host_bytes(packed), layout, strategies))
 
     def linear(
         self, matrix: PackedMatrix, x: torch.Tensor, bias: torch.Tensor | None, activations: str

@@ -14,7 +14,7 @@ import torch
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.names import Mode
 from nash_swarm.quantizers.formats import description
-from nash_swarm.quantizers.formats.base import Layout, Packed
+from nash_swarm.quantizers.formats.base import Layout
 from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
@@ -55,7 +55,7 @@ class _Watched(Backend):
 class _Case:
     """A matrix as its bytes and as dense numbers, and what is asked of it."""
 
-    tensor: Packed
+    tensor: Any
     widths: npt.NDArray[np.uint8]
     strategies: tuple[int, ...]
     packed: torch.Tensor

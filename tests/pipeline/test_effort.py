@@ -61,9 +61,9 @@ def test_every_granularity_can_be_had(granularity: Granularity, bench: Bench, tm
         str(bench.model), bits=6.0, text=str(bench.text), out=tmp_path / "out", effort="fast", windows=2,
         granularity=granularity, eval_windows=1, quiet=True,
     )  # fmt: skip
-    even = granularity == "parameter"
-    layouts = layouts_of(done.allocation.tensors)
-    assert all(layout.format == (PerWeight() if even else N16K32(levels="normal")) for layout in layouts)
+    known = {layout.format for layout in layouts_of(done.allocation.tensors)}
+    group_size = find_effort("fast").cut.group_size
+    assert known == {PerWeight(group_size) if granularity == "parameter" else N16K32(group_size, "normal")}
 
 
 def test_tuning_is_refused_before_anything_is_measured(bench: Bench, tmp_path: Path) -> None:

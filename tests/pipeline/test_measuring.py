@@ -104,17 +104,6 @@ def test_windows_without_a_dimension_of_their_own_count_as_one() -> None:
     np.testing.assert_allclose(together.projected, (sum(windows) ** 2)[:, order], rtol=1e-5)
 
 
-def test_orders_are_kept_when_windows_are_taken_whole(tokens: Ids) -> None:
-    model, fisher = tiny_gpt2(), Fisher(whole_windows=True)
-    game = ns.measure(model, tokens=tokens, damage=fisher, group_size=32, quiet=True)
-    moved = {name: order[::-1].copy() for name, order in game.permutations.items()}
-    again = ns.measure(model, tokens=tokens, damage=fisher, orders=moved, group_size=32, quiet=True)
-    for name, order in again.permutations.items():
-        np.testing.assert_array_equal(order, moved[name])
-    same = ns.measure(model, tokens=tokens, damage=fisher, orders=game.permutations, group_size=32, quiet=True)
-    np.testing.assert_array_equal(same.damage, game.damage)
-
-
 def test_the_size_of_a_batch_does_not_matter(tokens: Ids) -> None:
     model = tiny_gpt2()
     found, _, _ = collected(model, tokens, "fisher")

@@ -48,7 +48,7 @@ def test_a_short_text_is_told_once_and_kept_in_the_report(bench: Any, command: A
     assert "6 windows of 44 tokens to calibrate on instead of 32 of 512" in (out / "README.md").read_text()
     assert "86 held-out tokens of short.txt only: too few to judge" in (out / "README.md").read_text()
     assert "86 tokens of short.txt only: too few to" in told.out.replace("│", "")
-    seen = command("inspect", out, "-q")
+    seen = command("inspect", out)
     assert "left out" in seen.out
     found = command("eval", out, "--reference", bench.model, "--text", text, "--json", "-q").values
     assert found["part"] == "held-out" and found["packed"]["too_few_tokens"] is True

@@ -69,3 +69,18 @@ def steps(model: Any, cache: Any, tokens: int = 6) -> torch.Tensor:
 
 def close(found: torch.Tensor, expected: torch.Tensor, share: float) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=share * float(expected.abs().max()))
+
+
+def after(model: Any, cache: Any, **options: Any) -> torch.Tensor:
+    """Logits of one more token."""
+    with torch.no_grad():
+        logits: torch.Tensor = model(ids(1, 1), past_key_values=cache, **options).logits
+    return logits
+
+
+def states(cache: Any) -> list[torch.Tensor]:
+    return [each.clone() for layer in cache.layers for each in (layer.keys, layer.values)]
+
+
+def equal(found: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
+    return len(found) == len(expected) and all(map(torch.equal, found, expected))

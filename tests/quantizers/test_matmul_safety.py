@@ -16,7 +16,6 @@ import pytest
 from support.products import WIDTHS, guarded, product, random_tensor
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix, prepare
@@ -111,7 +110,6 @@ def lies(rng: np.random.Generator, tensor: PackedTensor) -> dict[str, Any]:
         "base  ": -1.0,
         "layout": larger,
         "layout ": wider,
-        "layout  ": cut("m", "linear", (layout.rows, layout.columns), "parameter"),
         "layout   ": dataclasses.replace(layout, group_size=1 << 20),
     }
 

@@ -123,11 +123,7 @@ def compress(
         trial = {name: result.divergence for name, result in tried.items()}
         trial_tokens = next((result.tokens for result in tried.values()), 0)
         if measured is not None:
-            losses = {name: result.loss for name, result in tried.items()}
-            measured |= {"trial_kl": trial, "trial_loss": losses, "trial_tokens": trial_tokens}
-            if calibration is not None:
-                measured["rounding_tokens"] = int(calibration.tokens.size)
-            measured |= _tuning_figures(tuned) | ({"by": by} if by else {})
+            measured |= _trial_figures(tried, calibration) | _tuning_figures(tuned) | ({"by": by} if by else {})
         left_out = job.warn()
         write(
             packed, config, job.out, tokenizer=tokenizer, allocation=kept.allocation, measured=measured,
@@ -182,6 +178,16 @@ def _evaluated(
     if others and tuned is None:
         found[others[0].name] = found["packed"]
     return found, figures(found["packed"], found["reference"], job.text.source)
+
+
+def _trial_figures(tried: Mapping[str, Evaluation], calibration: Calibration | None) -> dict[str, Any]:
+    """What the candidates did on the trial text, by name, and the tokens that they were rounded with."""
+    values: dict[str, Any] = {
+        "trial_kl": {name: result.divergence for name, result in tried.items()},
+        "trial_loss": {name: result.loss for name, result in tried.items()},
+        "trial_tokens": next((result.tokens for result in tried.values()), 0),
+    }
+    return values if calibration is None else values | {"rounding_tokens": int(calibration.tokens.size)}
 
 
 def _tuning_figures(tuned: Tuned | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from nash_swarm import arguments
@@ -59,13 +58,15 @@ def strategies_at(granularity: str) -> tuple[int, ...]:
     return (PerWeight if granularity == "parameter" else N16K32).strategies
 
 
-def check_strategies(strategies: Iterable[int], granularity: str, format: Format[Any] | None = None) -> tuple[int, ...]:
+def check_strategies(
+    strategies: tuple[int, ...], granularity: str, format: Format[Any] | None = None
+) -> tuple[int, ...]:
     """The strategies in ascending order; `format` is the one of the granularity if it is None.
 
     Raises:
         UsageError: empty, or a width that the format does not hold at this granularity.
     """
-    strategies = arguments.widths("strategies", tuple(strategies))
+    strategies = arguments.widths("strategies", strategies)
     known = list(strategies_at(granularity) if format is None else format.strategies)
     wrong = [bits for bits in strategies if bits not in known]
     if wrong or not strategies:

@@ -1,6 +1,6 @@
 """Feeds damaged files to every reader; any error but our own, five seconds, or too much memory end the process.
 
-Prints a JSON object: inputs and refusals by kind. Run by `tests/files/test_hostile.py`.
+Prints a JSON object: inputs and refusals by kind. Run by `tests/artifacts/test_hostile.py`.
 """
 
 from __future__ import annotations

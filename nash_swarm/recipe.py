@@ -175,6 +175,7 @@ class Options(TypedDict, total=False):
     text: TextSource
     chat_template: bool
     windows: int | None
+    length: int | None
     granularity: Granularity | None
     strategies: tuple[int, ...]
     scope: Scope
@@ -212,10 +213,15 @@ class Recipe:
         Raises:
             TypeError: there is no such choice.
         """
-        made = {"baselines" if name == "contest" else name: value for name, value in options.items()}
+        made = {name: value for name, value in options.items() if (name, value) != ("contest", None)}
+        if "contest" in made:
+            made["baselines"] = made.pop("contest")
         if unknown := made.keys() - _PARTS.keys():
             raise TypeError(f"compress() got an unexpected keyword argument {min(unknown)!r}")
         recipe = self
+        if any(made.get(name) is not None for name in ("bits", "size")):
+            # one budget takes the place of another, whichever way either is given
+            recipe = replace(recipe, solving=replace(recipe.solving, bits=None, size=None))
         for name, value in made.items():
             if value is None and name not in _NONE_IS_WRONG:
                 continue
@@ -244,6 +250,8 @@ class Recipe:
             ("the number of windows for rounding", self.rounding.windows, 0),
         ):  # fmt: skip
             arguments.whole(name, value, least)
+        if self.tuning is not None:
+            arguments.whole("the number of windows for tuning", self.tuning.windows, 2)
         Budget.of(1, self.solving.bits, self.solving.size)
         rounding = replace(self.rounding, windows=max(self.rounding.windows, self.measuring.windows))
         return replace(self, cut=self.cut.checked(), rounding=rounding)

@@ -32,9 +32,8 @@ PRIVATE: dict[str, list[str]] = {
     "nash_swarm.engine.norm": ["_parameters"],
     "nash_swarm.engine.stack": ["_buffers", "_forward_hooks", "_forward_pre_hooks", "_parameters"],
     "nash_swarm.models.skeletons": ["_buffers"],
-    "nash_swarm.quantizers.runtime.layer_plan": ["_parameters"],
+    "nash_swarm.quantizers.runtime.layer_plan": ["_buffers", "_parameters"],
     "nash_swarm.quantizers.runtime.modules": ["_buffers", "_parameters"],
-    "nash_swarm.quantizers.runtime.products": ["_buffers", "_parameters"],
 }  # fmt: skip
 """Private names that are still used outside `compat`, by file."""
 TOPS = ("nash_swarm", "nash_swarm"), ("nash_swarm.solvers", "solvers"), ("nash_swarm.quantizers", "quantizers")

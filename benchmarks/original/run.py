@@ -173,6 +173,7 @@ def main() -> None:
     settings = Settings(
         tuple(arguments.models), text=arguments.text, length=arguments.length, windows=arguments.windows,
         eval_windows=arguments.eval_windows, seed=arguments.seed,
+        quantizers=(arguments.quantizer,), group_size=arguments.group_size,
         solvers=tuple(arguments.solvers.split(",")), bits=tuple(float(bits) for bits in arguments.bits.split(",")),
     )  # fmt: skip
     command = shlex.join(["python", "benchmarks/original/run.py", *sys.argv[1:]])
@@ -199,6 +200,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--eval-windows", type=int, default=Settings.eval_windows, help="that losses are of")
     parser.add_argument("--solvers", default="nash,quantile,uniform", help="of the packed models")
     parser.add_argument("--bits", default="3,4", help="of the packed models")
+    parser.add_argument("--quantizer", default=Settings.quantizers[0], help="of the packed models")
+    parser.add_argument("--group-size", type=int, default=Settings.group_size, help="of the packed models")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--backend", default="loky")

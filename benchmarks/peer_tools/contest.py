@@ -90,7 +90,7 @@ class Contest:
         """Our pipeline; its game is measured when it is first needed."""
         if self._ours is None:
             effort = find_effort(self.arguments.effort)
-            count = self.arguments.damage_windows or effort.windows
+            count = self.arguments.damage_windows or effort.measuring.windows
             if self.arguments.game:
                 game = ns.load_game(self.arguments.game)
             else:

@@ -1,1 +1,1 @@
-"""Other libraries: transformers."""
+"""Other libraries: transformers, peft, lm-eval."""

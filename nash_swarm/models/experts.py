@@ -45,11 +45,6 @@ def opened(model: Any) -> Any:
     return _open(_structure_of(model))
 
 
-def has_experts(model: nn.Module) -> bool:
-    """Whether a model has experts that were opened."""
-    return any(isinstance(module, _Opened) for module in model.modules())
-
-
 def open_experts(model: Any) -> None:
     """Open a model's experts in place.
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
+from nash_swarm import arguments
 from nash_swarm.artifacts.packed_model import counted_bytes, write
 from nash_swarm.evaluation.measures import Evaluation, evaluate
 from nash_swarm.game.allocation import Allocation
@@ -103,6 +104,8 @@ def compress(
     """
     chosen: dict[str, Any] = dict(options)
     effort = chosen.pop("effort", "default")
+    if recipe is not None:
+        arguments.instance("the recipe", recipe, Recipe, "a nash_swarm.recipe.Recipe; names are efforts")
     recipe = (find_effort(effort) if recipe is None else recipe).changed(chosen)
     job = Job.of(
         model, out, recipe, overwrite=overwrite, trust_remote_code=trust_remote_code, max_memory=max_memory, quiet=quiet

@@ -132,7 +132,8 @@ class Job:
             return None
         hint_at_text(self.text, self.source.tokenizer)
         self.left_out.extend(shortage(
-            found.tokens, self.text, count=measuring.windows, part="calibration", model=self.reference.model
+            found.tokens, self.text, count=measuring.windows, length=measuring.length, part="calibration",
+            model=self.reference.model,
         ))  # fmt: skip
         if self.source.tokenizer is None or self.recipe.rounding.windows <= measuring.windows:
             return found

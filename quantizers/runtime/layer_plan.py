@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nash_swarm.quantizers.runtime import dispatch
 from nash_swarm.quantizers.runtime.cpu.fused.decoder_layer import layer_table
 from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES
+from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix
 from nash_swarm.quantizers.runtime.cpu.product import product_of
-from nash_swarm.quantizers.runtime.products import matrix_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,3 +132,13 @@ def _fit(parts: LayerParts, hidden: int, inner: int) -> bool:
         and parts.window >= 0
         and all(is_vector(gain, sizes.get(place, hidden)) for place, (gain, _) in parts.norms.items())
     )
+
+
+def matrix_of(layer: Any) -> PackedMatrix | None:
+    """The kernels' matrix of a `PackedLinear`; `None` if another backend multiplies with it.
+
+    Raises:
+        DataError: the layer's buffer is not what its layout says.
+    """
+    matrix = dispatch.find(layer._buffers["packed"], layer.matrix).matrix
+    return matrix if type(matrix) is PackedMatrix else None

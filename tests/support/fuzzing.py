@@ -1,6 +1,6 @@
 """Feeds damaged files to every reader; any error but our own, five seconds, or too much memory end the process.
 
-Prints a JSON object: inputs and refusals by kind. Run by `tests/files/test_hostile.py`.
+Prints a JSON object: inputs and refusals by kind. Run by `tests/artifacts/test_hostile.py`.
 """
 
 from __future__ import annotations
@@ -185,7 +185,8 @@ class Fuzz:
                 content = content[:-80] + damaged_bytes(self.rng, content[-80:])
             change: dict[str, Any] = {}
             if self.rng.random() < 0.4:
-                field = self.rng.choice(("rows", "columns", "group_size", "rows_per_agent", "groups_per_agent"))
+                agents = () if isinstance(layout, WeightLayout) else ("rows_per_agent", "groups_per_agent")
+                field = self.rng.choice(("rows", "columns", "group_size", *agents))
                 change[field] = self.rng.choice((16, 32, 48, 64, 96, 160, 1 << 16, 999_999_984, 999_999_968))
             array = np.frombuffer(content, np.uint8)
 

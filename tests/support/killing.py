@@ -72,7 +72,7 @@ def kill_compress(folder: Path, times: int, rng: random.Random) -> dict[str, int
     out, measurings = work / "out", folder / "measurings"
 
     def run(target: Path = out) -> None:
-        import nash_swarm.pipeline.compressing as stage
+        import nash_swarm.pipeline.job as stage
 
         plain = stage.measure
 

@@ -74,25 +74,21 @@ class Product:
         self._crew_share = tuning.CREW_SHARE // (TILE_ROWS * layout.columns) + 1
         self.alone = not self._twice and self._tiles < 2 * self._smallest_share(1)
 
-    def one(self, x: torch.Tensor, out: torch.Tensor, again: bool = False) -> None:
+    def one(self, x: torch.Tensor, out: torch.Tensor) -> None:
         """One token.
 
         Args:
             x: float32 of `columns` elements, contiguous and on the CPU.
             out: float32 of `rows` elements, likewise, written.
-            again: x is what the calling thread's last product was of, and has not changed.
         """
         if self._twice or not (self.alone or torch.get_num_threads() == 1):
-            scratch.holds = None
             self.many(x, x, out, 1)
             return
         # nearly every call while text is generated, which is why it does so little
         room = scratch.room(self._room)
-        given = 0 if again and scratch.holds == self._key else x.data_ptr()
         self._kernel(
-            self._address, given, room, out.data_ptr(), 1, self._chunk, room + self._inputs, 0, self._tiles
+            self._address, x.data_ptr(), room, out.data_ptr(), 1, self._chunk, room + self._inputs, 0, self._tiles
         )  # fmt: skip
-        scratch.holds = self._key
 
     def many(self, original: torch.Tensor, x: torch.Tensor, out: torch.Tensor, tokens: int) -> None:
         """Any number of tokens.

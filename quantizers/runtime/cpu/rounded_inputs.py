@@ -14,22 +14,16 @@ from nash_swarm.quantizers.runtime.cpu.aligned import aligned_empty
 
 
 class _Scratch(threading.local):
-    """Memory of a thread, for one token.
-
-    Attributes:
-        holds: the kind of inputs that stand at its beginning, those of the thread's last product.
-    """
+    """Memory of a thread, for one token."""
 
     memory: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
     address: int = 0
-    holds: Any = None
 
     def room(self, size: int) -> int:
         """Address of at least `size` bytes."""
         if size > len(self.memory):
             self.memory = aligned_empty(size)
             self.address = self.memory.ctypes.data
-            self.holds = None
         return self.address
 
 

@@ -157,7 +157,9 @@ class FusedAttention(Fused):
         if past is not None:
             keys, values = past.update(keys, values, self.layer_idx)
         attend = partial(_interface(self.config), self, dropout=0.0, scaling=self.scaling, **kwargs)
-        padding = None if mask is None else read_padding(mask, len(x), self.window())
+        # kernels read keys by address: a mask of another size is left to torch, which refuses it
+        fits = mask is not None and mask.shape[0] in (1, len(x)) and mask.shape[-2:] == (x.shape[1], keys.shape[2])
+        padding = read_padding(mask, len(x), self.window()) if fits else None
         if padding is not None:
             out = attend_apart(attend, queries, keys, values, mask, padding, self.scaling)
         elif mask is None and one_token_each(queries, keys, values):

@@ -94,6 +94,9 @@ def one_token_each(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tens
     return (
         queries.shape[2] == 1
         and keys.shape == values.shape
+        and keys.shape[::3] == queries.shape[::3]
+        and queries.shape[1] % keys.shape[1] == 0
+        and keys.shape[2] > 0
         and all(type(x) is torch.Tensor and x.dtype is torch.float32 and x.is_cpu for x in (queries, keys, values))
         and keys.stride(3) == values.stride(3) == 1
     )

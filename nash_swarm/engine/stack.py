@@ -58,6 +58,7 @@ class Stack:
         self._tables = np.array([plan.table.ctypes.data for plan in plans], np.int64)
         self._room, self._work = (max(getattr(plan, name) for plan in plans) for name in ("room", "work"))
         self._shares = max(1, *(plan.shares for plan in plans))
+        self._last_positions = max(plan.parts.positions for plan in plans)
         modules = [module for layer in layers for module in layer.modules()]
         self._modules, self._states = modules, [module.__dict__ for module in modules]
         self._hooks = [hooks for each in modules for hooks in (each._forward_hooks, each._forward_pre_hooks)]
@@ -121,7 +122,8 @@ class Stack:
 
     def positions_fit(self, positions: Positions) -> bool:
         """Whether cosines and sines are those of one token."""
-        return all(is_plain_inference(part) and part.numel() == self.rotary for pair in positions for part in pair)
+        fit = all(is_plain_inference(part) and part.numel() == self.rotary for pair in positions for part in pair)
+        return fit and len(positions) > self._last_positions
 
     def run(self, x: torch.Tensor, positions: Positions, cache: PreallocatedCache) -> torch.Tensor:
         """What the last layer makes of a token, which is kept in the cache's memory, but not yet counted.

@@ -52,6 +52,7 @@ class PackedWeights(Packed):
     @classmethod
     def read(cls, buffer: Bytes, layout: WeightLayout, strategies: tuple[int, ...]) -> PackedWeights:
         """See `Format.read`."""
+        layout.check(strategies)  # kernels have tables of these widths alone
         end = End(buffer, layout)
         # before arrays of the layout's size are made
         if len(buffer) * 8 < layout.weights:

@@ -69,7 +69,7 @@ class ScaleWindows:
             layout: where its scales have eight bits, any code may be anywhere.
 
         Raises:
-            DataError: there are none; round with those of `window_search.search_windows`.
+            DataError: there are none; round with those of `range_search.search_windows`.
         """
         if layout.scale_bits == 8:
             return cls.anywhere(layout.rows)
@@ -83,7 +83,7 @@ class ScaleWindows:
         if (lowest < 0).any() or (beyond % strides[:, None]).any() or (highest >= PLACES).any():
             raise DataError(
                 f"{layout.name}: the scale codes of a row do not fit a window of {PLACES}; round with those of "
-                "window_search.search_windows"
+                "range_search.search_windows"
             )
         # room for scales that are tuned
         step = np.maximum(EVEN, strides)

@@ -1,6 +1,6 @@
 """Kernels that choose the window of scale codes of each row, see `formats.native.scale_ranges`.
 
-They only see arrays whose shapes `quantizers.window_search` made.
+They only see arrays whose shapes `formats.native.range_search` made.
 """
 
 from __future__ import annotations

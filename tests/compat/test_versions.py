@@ -16,7 +16,7 @@ from nash_swarm.compat.versions import check_api, tried
 from nash_swarm.errors import ApiChangedError, DataError, SlowerWarning
 from nash_swarm.models.experts import prepare
 from nash_swarm.models.source import load_source
-from tests.support.models import tiny_llama
+from support.models import tiny_llama
 
 
 def test_the_range_comes_from_the_metadata() -> None:

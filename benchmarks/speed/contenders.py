@@ -15,7 +15,7 @@ from numba import njit
 from nash_swarm.names import Levels
 from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.grid import Rounded, row_widths
-from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleRanges
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.cpu.aligned import aligned_empty, whole_lines
 from nash_swarm.quantizers.runtime.cpu.matrix import prepare
@@ -47,8 +47,8 @@ class Weights:
         count = 2 ** int(agents.min())
         codes = rng.integers(0, count, (rows, columns)).astype(np.uint8)
         by_row = row_widths(layout.expand(agents), layout)
-        windows = ScaleWindows.read(np.full(rows, 32, np.uint8), levels)
-        scales = windows.codes(rng.integers(0, 16, by_row.shape).astype(np.uint8), by_row)
+        ranges = ScaleRanges.read(np.full(rows, 32, np.uint8), levels)
+        scales = ranges.codes(rng.integers(0, 16, by_row.shape).astype(np.uint8), by_row)
         zeros = np.full_like(scales, count // 2)
         tensor = PackedTensor.pack(
             Rounded(codes, scales, zeros, 1.0), agents, layout, rng.permutation(columns), (*WIDTHS, 16)

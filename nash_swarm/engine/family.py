@@ -58,7 +58,7 @@ class Family:
 
     @property
     def norms(self) -> dict[str, str]:
-        """A layer's norms, by their place in `layer_plan.NORMS`."""
+        """A layer's norms, by their place in `decoder_layer.NORMS`."""
         places = {
             "before_attention": self.before_attention, "after_attention": self.after_attention,
             "before_mlp": self.before_mlp, "after_mlp": self.after_mlp,

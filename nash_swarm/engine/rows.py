@@ -1,6 +1,6 @@
 """Attention of a batch, sequence by sequence, so that each comes to the bits that it would come to alone.
 
-torch's attention takes another way where there is a mask, and the way of `kernels.single_token` is another one again.
+torch's attention takes another way where there is a mask, and the way of `fused.single_token` is another one again.
 Their results differ in the last bit, which is enough for inputs rounded to 8 bits to jump from layer to layer. So the
 padding of a sequence is cut off, and what is left is computed as transformers and the kernels compute a
 sequence that is alone.

@@ -31,7 +31,7 @@ class Warmed:
     Attributes:
         seconds: by kind of kernel; next to nothing where it had been compiled before.
         compiled: functions that were compiled, not read from the cache.
-        path: the instructions that the products are made of, see `kernels.simd.paths`.
+        path: the instructions that the products are made of, see `cpu.simd.paths`.
         cache: folder of the compiled products; None if they can be kept nowhere.
     """
 

@@ -15,7 +15,7 @@ from nash_swarm.quantizers.formats.native import n16k32
 from nash_swarm.quantizers.formats.native.codebooks import level_tables
 from nash_swarm.quantizers.formats.native.grid import Rounded, row_widths, scale_table
 from nash_swarm.quantizers.formats.native.layout import HALF
-from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleRanges
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.sharing import share_rows
 
@@ -72,8 +72,8 @@ class LatentMatrix:
         self.scale_codes: Floats = packed.scale_codes[: layout.rows].astype(np.float32)
         self.zeros: Floats = packed.zeros[: layout.rows].astype(np.float32)
         self.whole_scales = True
-        self._windows = ScaleWindows.holding(packed.scale_codes[: layout.rows], self.widths, layout)
-        self._window = (self._windows.first(self.widths), self._windows.strides, self._windows.places)
+        self._ranges = ScaleRanges.holding(packed.scale_codes[: layout.rows], self.widths, layout)
+        self._range = (self._ranges.first(self.widths), self._ranges.strides, self._ranges.places)
         self._table, self._levels = scale_table(self.base), level_tables(layout.levels)
         self.slopes: Floats | None = None
         self._steps = 0
@@ -95,7 +95,7 @@ class LatentMatrix:
             len(out),
             partial(
                 latent.weights, self._codes, self._exact, self.scale_codes, self.zeros, self.widths, self._table,
-                self._levels.codes, self._levels.zeros, *self._window, self.whole_scales, self.layout.group_size,
+                self._levels.codes, self._levels.zeros, *self._range, self.whole_scales, self.layout.group_size,
                 self._places, out,
             ),
         )  # fmt: skip
@@ -129,7 +129,7 @@ class LatentMatrix:
         settings = np.array([adam.beta1, adam.beta2, *unbias, adam.epsilon], np.float32)
         latent.step(
             self.scale_codes, self._scale_moments, self.zeros, self._zero_moments, self.widths, self._table,
-            self._levels.zeros, *self._window, self.whole_scales, self.slopes,
+            self._levels.zeros, *self._range, self.whole_scales, self.slopes,
             np.array([adam.scales, adam.zeros], np.float32),
             settings,
         )  # fmt: skip
@@ -138,11 +138,11 @@ class LatentMatrix:
     def rounded(self) -> Rounded:
         """The matrix with scale codes and zero-points rounded to whole numbers. Codes are not copied."""
         tops = (1 << np.minimum(self.widths, 8).astype(np.int64)) - 1
-        lowest, strides, most = self._window
+        lowest, strides, most = self._range
         places = _whole(((self.scale_codes - lowest) / strides[:, None]).astype(np.float32), np.array(most - 1))
         return Rounded(
             self._codes,
-            self._windows.codes(places.astype(np.uint8), self.widths),
+            self._ranges.codes(places.astype(np.uint8), self.widths),
             _whole(self.zeros, tops).astype(np.uint8),
             self.base,
             self._halves,

@@ -49,8 +49,8 @@ def weights(
 
     codes: uint8 (rows, columns), stored order. halves: float32 (rows, columns), the weights where the width is 16; of
     no rows where it never is. scale_codes, zeros: float32 (rows, groups). widths: uint8 (rows, groups). table: float32
-    (256,), the tensor's scales. levels, zero_levels: of `levels.LevelTables`. lowest: int64 (rows, groups), each
-    group's first scale code; strides, places: of `scale_windows.ScaleWindows`. whole: round scale codes. stored: int32
+    (256,), the tensor's scales. levels, zero_levels: of `codebooks.LevelTables`. lowest: int64 (rows, groups), each
+    group's first scale code; strides, places: of `scale_ranges.ScaleRanges`. whole: round scale codes. stored: int32
     (columns,), where each of the model's columns is stored. out: float32 (rows, columns).
     """
     columns = codes.shape[1]
@@ -119,7 +119,7 @@ def step(
     """One step of Adam (Kingma & Ba 2015, arXiv 1412.6980).
 
     scale_codes, zeros, widths, table, zero_levels, lowest, strides, places, whole: as `weights`; the first two change
-    in place, scale codes stay in their window and zero-points within half a step of a whole number in their range.
+    in place, scale codes stay in their range and zero-points within half a step of a whole number in their range.
     scale_moments, zero_moments: float32 (rows, groups, 2). slopes: as `add_slopes` left them. rates: learning rates of
     scale codes and zero-points, in their own units. settings: beta1, beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t),
     epsilon.

@@ -73,7 +73,7 @@ class Student:
     """A copy of the original that runs without its output head; it is the teacher until `become` is called.
 
     Args:
-        model: the original, float32, prepared by `architectures.prepare`; not changed.
+        model: the original, float32, prepared by `models.experts.prepare`; not changed.
         dtype: of activations and products. Masters of unpacked parameters are float32.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The walk both quantizers share: group after group of columns, with or without error feedback."""
+"""The walk that quantizers share: group after group of columns, with or without error feedback."""
 
 from __future__ import annotations
 

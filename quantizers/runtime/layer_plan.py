@@ -68,7 +68,7 @@ class LayerPlan:
         table: see `decoder_layer.layer_table`.
         room: bytes that a call needs for itself.
         work: bytes of them for products.
-        shares: into how many the largest product can be cut for a crew of threads.
+        shares: into how many the largest product can be cut for workers.
     """
 
     parts: LayerParts

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from support.models import tiny_llama
 
 from nash_swarm.calibration.passes import WholeModel, stream_of
 from nash_swarm.compat import hf
@@ -16,7 +17,6 @@ from nash_swarm.compat.versions import check_api, tried
 from nash_swarm.errors import ApiChangedError, DataError, SlowerWarning
 from nash_swarm.models.experts import prepare
 from nash_swarm.models.source import load_source
-from support.models import tiny_llama
 
 
 def test_the_range_comes_from_the_metadata() -> None:

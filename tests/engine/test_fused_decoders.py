@@ -124,7 +124,7 @@ def test_it_steps_aside(packed: Any, calls: list[str], how: str) -> None:
 
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("activations", ["int8", "fp32"])
-def test_a_crew_comes_to_the_same_bits(
+def test_workers_come_to_the_same_bits(
     packed: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch, activations: str, threads: int
 ) -> None:
     ns.set_activations(packed, activations)
@@ -133,7 +133,7 @@ def test_a_crew_comes_to_the_same_bits(
     gather = stack.gather_helpers
     monkeypatch.setattr(stack, "gather_helpers", lambda *sizes: shared.append(sizes[0]) or gather(*sizes))
     monkeypatch.setattr(stack, "cores", lambda: 64)
-    monkeypatch.setattr(tuning, "CREW_SHARE", 0)  # the smallest product is worth it
+    monkeypatch.setattr(tuning, "SPIN_SHARE", 0)  # the smallest product is worth it
     try:
         torch.set_num_threads(threads)
         model = copy.deepcopy(packed)
@@ -153,7 +153,7 @@ def test_nobody_is_called_for_what_one_thread_does_as_fast(packed: Any, monkeypa
         torch.set_num_threads(2)
         read(packed)
         monkeypatch.setattr(stack, "cores", lambda: 1)
-        monkeypatch.setattr(tuning, "CREW_SHARE", 0)
+        monkeypatch.setattr(tuning, "SPIN_SHARE", 0)
         read(copy.deepcopy(packed))
     finally:
         torch.set_num_threads(before)

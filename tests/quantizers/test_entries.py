@@ -13,7 +13,7 @@ from support.products import product, random_tensor
 from nash_swarm.names import LEVELS, Levels
 from nash_swarm.quantizers.formats.native.codebooks import zero_levels
 from nash_swarm.quantizers.formats.native.layout import HALF
-from nash_swarm.quantizers.formats.native.scale_ranges import LAST, ScaleWindows, scale_offsets
+from nash_swarm.quantizers.formats.native.scale_ranges import LAST, ScaleRanges, scale_offsets
 from nash_swarm.quantizers.runtime.cpu.entries import meanings
 from nash_swarm.quantizers.runtime.cpu.gathering import gather
 from nash_swarm.quantizers.runtime.cpu.matrix import prepare
@@ -67,7 +67,7 @@ def test_scale_codes_end_with_the_last_one(window: int, levels: Levels) -> None:
     tensor = random_tensor(window, (40, 200), [2, 3, 4, 6], levels=levels)
     rows = len(tensor.zeros)
     places = np.random.default_rng(0).integers(0, 16, tensor.places.shape).astype(np.uint8)
-    tensor = replace(tensor, places=places, windows=ScaleWindows.read(np.full(rows, window, np.uint8), levels))
+    tensor = replace(tensor, places=places, ranges=ScaleRanges.read(np.full(rows, window, np.uint8), levels))
     assert (tensor.scale_codes == LAST).any()
     prepared = prepare(tensor)
     for tokens in (1, 2, 9):

@@ -16,7 +16,7 @@ from nash_swarm.errors import UsageError
 from nash_swarm.names import Levels
 from nash_swarm.quantizers.formats.native.codebooks import level_tables
 from nash_swarm.quantizers.formats.native.layout import HALF
-from nash_swarm.quantizers.formats.native.scale_ranges import PLACES, ScaleWindows
+from nash_swarm.quantizers.formats.native.scale_ranges import PLACES, ScaleRanges
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.tuning.latent import Adam, LatentMatrix
 from nash_swarm.tuning.latent_modules import LatentEmbedding, LatentLinear
@@ -58,9 +58,9 @@ def test_steps_are_those_of_torch(levels: Levels, whole: bool) -> None:
     group = np.arange(case.layout.columns) // case.layout.group_size
     codes = torch.from_numpy(tables.codes[width[:, group], latent.rounded().codes])
     zero, zero_step = (torch.from_numpy(part) for part in (tables.zeros[width, 0], np.diff(tables.zeros)[width, 0]))
-    windows = ScaleWindows.holding(packed.scale_codes[: case.layout.rows], latent.widths, case.layout)
-    lowest = torch.from_numpy(windows.first(latent.widths)).float()
-    strides = torch.from_numpy(windows.strides[:, None]).float()
+    ranges = ScaleRanges.holding(packed.scale_codes[: case.layout.rows], latent.widths, case.layout)
+    lowest = torch.from_numpy(ranges.first(latent.widths)).float()
+    strides = torch.from_numpy(ranges.strides[:, None]).float()
     highest = (lowest + strides * (PLACES - 1)).clamp_max(255)
     scales, zeros = (torch.from_numpy(part.copy()).requires_grad_() for part in (latent.scale_codes, latent.zeros))
     optimizers = [

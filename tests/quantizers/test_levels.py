@@ -30,7 +30,7 @@ from nash_swarm.quantizers.formats.native.grid import layout_base, scale_table
 from nash_swarm.quantizers.formats.native.kernels import rounding
 from nash_swarm.quantizers.formats.native.kernels.codebook_fitting import fit_levels
 from nash_swarm.quantizers.formats.native.layout import HALF, TensorLayout
-from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleRanges
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 
 TABLES = level_tables("normal")
@@ -130,8 +130,8 @@ def test_round_group_takes_the_nearest_levels(seed: int, feedback: bool) -> None
     got, errors = work.copy(), np.zeros_like(work)
     tables = (TABLES.codes, TABLES.zeros, TABLES.nearest, TABLES.closest, TABLES.spread)
     shrinks = np.array([1.0], np.float32)
-    windows = ScaleWindows.anywhere(rows)
-    anywhere = (windows.lowest, windows.strides, windows.offsets, windows.places)
+    ranges = ScaleRanges.anywhere(rows)
+    anywhere = (ranges.lowest, ranges.strides, ranges.offsets, ranges.places)
     rounding.round_group(
         got, 0, columns, factor, ones, widths, base, table, shrinks, *tables, *anywhere, feedback, codes,
             grids[0], grids[1], 0, errors, 0, rows,

@@ -16,7 +16,7 @@ import pytest
 from support.products import WIDTHS, guarded, product, random_tensor
 
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleRanges
 from nash_swarm.quantizers.formats.native.tensor import PackedTensor
 from nash_swarm.quantizers.runtime.cpu.matrix import PackedMatrix, prepare
 from nash_swarm.quantizers.runtime.cpu.product import Product, product_of
@@ -96,7 +96,7 @@ def lies(rng: np.random.Generator, tensor: PackedTensor) -> dict[str, Any]:
         "permutation": permutation,
         "places": tensor.places[:-1],
         "places ": tensor.places.astype(np.int8),
-        "windows": ScaleWindows.anywhere(layout.rows + 1),
+        "ranges": ScaleRanges.anywhere(layout.rows + 1),
         "permutation ": twice,
         "permutation  ": tensor.permutation[:-1],
         "permutation   ": tensor.permutation.astype(np.int32),

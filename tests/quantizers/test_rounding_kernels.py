@@ -9,7 +9,7 @@ from support import rounding as twin
 from nash_swarm.quantizers.formats.native.codebooks import level_tables
 from nash_swarm.quantizers.formats.native.grid import SHRINKS, scale_base, scale_table
 from nash_swarm.quantizers.formats.native.kernels import rounding
-from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleRanges
 from nash_swarm.quantizers.formats.per_weight import kernels as per_weight
 
 EVEN = tuple(getattr(level_tables("uniform"), name) for name in ("codes", "zeros", "nearest", "closest", "spread"))
@@ -73,19 +73,19 @@ def test_round_group_is_its_twin_on_exact_numbers(feedback: bool, windowed: bool
     weight = rng.integers(1, 5, work.shape[1]).astype(np.float32)
     widths = rng.choice(np.array([2, 3, 4, 5, 6, 8, 16], np.uint8), rows)
     inside = slice(start, start + columns)
-    windows = ScaleWindows.anywhere(rows)
+    ranges = ScaleRanges.anywhere(rows)
     if windowed:
-        windows = ScaleWindows.read(rng.integers(0, 256, rows).astype(np.uint8), "uniform")
+        ranges = ScaleRanges.read(rng.integers(0, 256, rows).astype(np.uint8), "uniform")
     expected = twin.round_group(
-        work[:, inside], factor[inside, inside], weight[inside], widths, BASE, POWERS, SEARCH, windows, feedback
+        work[:, inside], factor[inside, inside], weight[inside], widths, BASE, POWERS, SEARCH, ranges, feedback
     )
     outside = np.delete(work, np.arange(work.shape[1])[inside], axis=1)
     codes, grids = np.zeros(work.shape, np.uint8), np.zeros((2, rows, 1), np.uint8)
     errors = np.zeros((rows, columns), np.float32)
     for first, past in ((0, 2), (2, rows)):
         rounding.round_group(
-            work, start, start + columns, factor, weight, widths, BASE, POWERS, SEARCH, *EVEN, windows.lowest,
-            windows.strides, windows.offsets, windows.places, feedback, codes, grids[0], grids[1], 0, errors, first,
+            work, start, start + columns, factor, weight, widths, BASE, POWERS, SEARCH, *EVEN, ranges.lowest,
+            ranges.strides, ranges.offsets, ranges.places, feedback, codes, grids[0], grids[1], 0, errors, first,
             past,
         )  # fmt: skip
     np.testing.assert_array_equal(codes[:, inside], expected.codes)

@@ -14,7 +14,7 @@ from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native import grid
 from nash_swarm.quantizers.formats.native.grid import Rounded
 from nash_swarm.quantizers.formats.native.layout import SUPPORTED_WIDTHS, TensorLayout
-from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, PLACES, ScaleWindows, scale_offsets
+from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, PLACES, ScaleRanges, scale_offsets
 from nash_swarm.quantizers.formats.per_weight.layout import WeightLayout
 
 
@@ -94,9 +94,9 @@ def _scale_codes(
     if isinstance(layout, WeightLayout) or layout.scale_bits == 8:
         return rng.integers(0, 256, shape).astype(np.uint8)
     last = 255 - scale_offsets(layout.levels).max() - COARSE * (PLACES - 1)
-    windows = ScaleWindows.read(rng.integers(0, last, layout.rows).astype(np.uint8), layout.levels)
+    ranges = ScaleRanges.read(rng.integers(0, last, layout.rows).astype(np.uint8), layout.levels)
     places = rng.integers(0, PLACES, shape).astype(np.uint8)
-    return windows.codes(places, grid.row_widths(layout.expand(agent_widths), layout))
+    return ranges.codes(places, grid.row_widths(layout.expand(agent_widths), layout))
 
 
 def by_weight(layout: TensorLayout, agent_widths: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

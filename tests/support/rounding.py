@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleRanges
 
 Floats = npt.NDArray[np.float32]
 ONE = np.float32(1)
@@ -76,7 +76,7 @@ class Group(NamedTuple):
 
 def round_group(
     work: Floats, factor: Floats, weight: Floats, widths: npt.NDArray[Any], base: Any, table: Floats, shrinks: Floats,
-    windows: ScaleWindows, feedback: bool,
+    ranges: ScaleRanges, feedback: bool,
 ) -> Group:  # fmt: skip
     """One group of columns, (rows, columns), rounded column by column as GPTQ's inner loop does it."""
     rows, columns = work.shape
@@ -86,8 +86,8 @@ def round_group(
         if widths[n] == 16:
             continue
         top = 2 ** int(widths[n]) - 1
-        lowest, stride = min(255, int(windows.lowest[n] + windows.offsets[widths[n]])), int(windows.strides[n])
-        window = (lowest, stride, min(windows.places, (255 - lowest) // stride + 1))
+        lowest, stride = min(255, int(ranges.lowest[n] + ranges.offsets[widths[n]])), int(ranges.strides[n])
+        window = (lowest, stride, min(ranges.places, (255 - lowest) // stride + 1))
         code, zero, _ = fit_grid(work[n], weight, top, base, table, shrinks, window)
         grids[:, n] = code, zero
         scale, x = table[code], work[n].copy()

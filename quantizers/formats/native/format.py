@@ -112,14 +112,14 @@ class NativeGrid(Grid):
         self, weight: Floats, widths: Bytes, layout: TensorLayout, costs: Floats, shrinks: tuple[float, ...],
         share: Share,
     ) -> None:  # fmt: skip
-        from nash_swarm.quantizers.formats.native.range_search import search_windows
+        from nash_swarm.quantizers.formats.native.range_search import search_ranges
 
         self.group_size, self._layout, self._share = layout.group_size, layout, share
         self._costs, self._shrinks = costs, np.array(shrinks, np.float32)
         self._base = layout_base(weight, layout)
         self._table, self._levels = scale_table(self._base), level_tables(layout.levels)
         self._widths = row_widths(widths, layout)
-        self._ranges = search_windows(weight, self._widths, layout, self._base, costs, shrinks, share)
+        self._ranges = search_ranges(weight, self._widths, layout, self._base, costs, shrinks, share)
         self._codes = np.zeros((layout.rows, layout.columns), np.uint8)
         self._scale_codes, self._zeros = np.zeros((2, layout.rows, layout.groups), np.uint8)
 

@@ -2,7 +2,7 @@
 
 A scale is `base * 2**(-code / 16)`: 256 codes cover 16 octaves below the tensor's `base` in steps of 4.4 %, which costs
 no measurable quality against half-precision scales. Four bits on disk say which of its row's codes a group has, see
-`scale_windows`.
+`scale_ranges`.
 """
 
 from __future__ import annotations

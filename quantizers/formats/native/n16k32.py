@@ -3,7 +3,7 @@
 Quad q of a block is inputs 4q..4q+3; in a 64-byte vector, byte 4n+j is row n, input j of the quad. Codes are split into
 planes of 8, 4, 2 or 1 bits (3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2); a plane of w bits packs 8/w consecutive quads into one
 vector, the first quad in the lowest bits. A block of width 16 holds half-precision values in the same order.
-This module is the NumPy reference; `kernels.gathering` is the fast reader.
+This module is the NumPy reference; `cpu.gathering` is the fast reader.
 """
 
 from __future__ import annotations

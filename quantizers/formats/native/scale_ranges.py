@@ -1,7 +1,7 @@
 """Which scale codes the groups of a row may have: sixteen neighbours, so that four bits tell which one.
 
 Scales of a row's groups hardly differ by more than an octave once it is known what each width makes of the same
-weights. A row therefore has a window: its first code and the steps between its sixteen. In layouts of 8-bit scales
+weights. A row therefore has a range: its first code and the steps between its sixteen. In layouts of 8-bit scales
 every code may be anywhere.
 """
 
@@ -20,11 +20,11 @@ Bytes = npt.NDArray[np.uint8]
 Longs = npt.NDArray[np.int64]
 
 PLACES = 16
-"""Codes of a window."""
+"""Codes of a range."""
 COARSE = 4
 """Steps between the codes of a row whose groups differ too much for neighbours."""
 EVEN = 2
-"""Windows begin at its multiples."""
+"""Ranges begin at its multiples."""
 ANYWHERE = 256
 """Codes that eight bits tell apart."""
 LAST = ANYWHERE - 1
@@ -37,7 +37,7 @@ _OFFSETS: dict[Levels, dict[int, int]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class ScaleWindows:
+class ScaleRanges:
     """The scale codes that each row of a matrix may have.
 
     Place p of a group of width b in row n is code `min(255, lowest[n] + offsets[b] + strides[n] * p)`.
@@ -55,13 +55,13 @@ class ScaleWindows:
     places: int = PLACES
 
     @classmethod
-    def anywhere(cls, rows: int) -> ScaleWindows:
-        """No window: scale codes of eight bits."""
+    def anywhere(cls, rows: int) -> ScaleRanges:
+        """No range: scale codes of eight bits."""
         return cls(np.zeros(rows, np.int64), np.ones(rows, np.int64), np.zeros(9, np.int64), ANYWHERE)
 
     @classmethod
-    def holding(cls, codes: Bytes, widths: Bytes, layout: TensorLayout) -> ScaleWindows:
-        """Windows that have these codes among theirs, as near their middle as it goes.
+    def holding(cls, codes: Bytes, widths: Bytes, layout: TensorLayout) -> ScaleRanges:
+        """Ranges that have these codes among theirs, as near their middle as it goes.
 
         Args:
             codes: uint8 (rows, groups); where the width is 16 they mean nothing.
@@ -69,7 +69,7 @@ class ScaleWindows:
             layout: where its scales have eight bits, any code may be anywhere.
 
         Raises:
-            DataError: there are none; round with those of `range_search.search_windows`.
+            DataError: there are none; round with those of `range_search.search_ranges`.
         """
         if layout.scale_bits == 8:
             return cls.anywhere(layout.rows)
@@ -82,8 +82,8 @@ class ScaleWindows:
         highest = (beyond // strides[:, None]).max(axis=1)
         if (lowest < 0).any() or (beyond % strides[:, None]).any() or (highest >= PLACES).any():
             raise DataError(
-                f"{layout.name}: the scale codes of a row do not fit a window of {PLACES}; round with those of "
-                "range_search.search_windows"
+                f"{layout.name}: the scale codes of a row do not fit a range of {PLACES}; round with those of "
+                "formats.native.range_search.search_ranges"
             )
         # room for scales that are tuned
         step = np.maximum(EVEN, strides)
@@ -91,7 +91,7 @@ class ScaleWindows:
         return cls(lowest - np.minimum(spare, lowest) // step * step, strides, offsets)
 
     @classmethod
-    def read(cls, section: Bytes, levels: Levels) -> ScaleWindows:
+    def read(cls, section: Bytes, levels: Levels) -> ScaleRanges:
         """Inverse of `section`, uint8 (rows,)."""
         wide = section.astype(np.int64)
         return cls(wide // 2 * 2, np.where(wide % 2, COARSE, 1), scale_offsets(levels))
@@ -115,7 +115,7 @@ class ScaleWindows:
 
 
 def scale_offsets(levels: Levels) -> Longs:
-    """Codes by which the windows of each width lie behind the first one's, int64 (9,)."""
+    """Codes by which the ranges of each width lie behind the first one's, int64 (9,)."""
     offsets = np.zeros(9, np.int64)
     for width, offset in _OFFSETS[levels].items():
         offsets[width] = offset

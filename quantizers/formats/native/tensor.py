@@ -1,6 +1,6 @@
 """One packed matrix: a byte buffer and the layout it is read by.
 
-The buffer is `codes | zero-points | scales | windows | permutation | widths | base`. All but the first two have sizes
+The buffer is `codes | zero-points | scales | ranges | permutation | widths | base`. All but the first two have sizes
 that follow from the layout, so a reader starts at the end, learns the widths, and from them the sizes of the rest; a
 buffer whose length does not match to the byte is refused before anything reads it.
 """
@@ -19,7 +19,7 @@ from nash_swarm.quantizers.formats.native import grid, n16k32
 from nash_swarm.quantizers.formats.native.bitstream import read_bits, stream_bytes, write_bits
 from nash_swarm.quantizers.formats.native.grid import Rounded
 from nash_swarm.quantizers.formats.native.layout import HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
-from nash_swarm.quantizers.formats.native.scale_ranges import ScaleWindows, pack_places, unpack_places
+from nash_swarm.quantizers.formats.native.scale_ranges import ScaleRanges, pack_places, unpack_places
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +32,8 @@ class PackedTensor(Packed):
         code_bytes: length of the leading section.
         widths: uint8 (row_tiles, groups).
         zeros: uint8 (row_tiles * 16, groups), padded rows included.
-        places: of the scales' codes in their rows' windows, uint8, same shape as `zeros`.
-        windows: of all rows, padded ones included.
+        places: of the scales' codes in their rows' ranges, uint8, same shape as `zeros`.
+        ranges: of all rows, padded ones included.
         base: the tensor's largest scale.
         permutation: int64 (columns,), stored column k is the matrix's column `permutation[k]`.
     """
@@ -44,7 +44,7 @@ class PackedTensor(Packed):
     widths: npt.NDArray[np.uint8]
     zeros: npt.NDArray[np.uint8]
     places: npt.NDArray[np.uint8]
-    windows: ScaleWindows
+    ranges: ScaleRanges
     base: float
     permutation: npt.NDArray[np.int64]
 
@@ -88,19 +88,19 @@ class PackedTensor(Packed):
             raise DataError(f"{layout.name}: a width code is out of range")
         widths = layout.expand(known[index])
         permutation = end.order()
-        places, windows = _unpack_scales(end, layout)
+        places, ranges = _unpack_scales(end, layout)
         zeros = _untile(_unpack_zeros(end.take(int(_zero_bytes(widths).sum())), widths))
         expected = n16k32.group_offsets(widths, layout)[1]
         if end.left != expected:
             raise DataError(f"{layout.name}: {end.left} bytes of codes where the widths ask for {expected}")
-        return cls(layout, buffer, expected, widths, zeros, places, windows, base, permutation)
+        return cls(layout, buffer, expected, widths, zeros, places, ranges, base, permutation)
 
     @cached_property
     def scale_codes(self) -> npt.NDArray[np.uint8]:
         """Scale codes, uint8, same shape as `zeros`."""
         if self.layout.scale_bits == 8:
             return self.places
-        return self.windows.codes(self.places, grid.row_widths(self.widths, self.layout, padded=True))
+        return self.ranges.codes(self.places, grid.row_widths(self.widths, self.layout, padded=True))
 
     @cached_property
     def scales(self) -> npt.NDArray[np.float32]:
@@ -143,21 +143,21 @@ def _pack_scales(rounded: Rounded, widths: npt.NDArray[np.uint8], layout: Tensor
     if layout.scale_bits == 8:
         return [_tiles(rounded.scale_codes, layout)]
     by_row = grid.row_widths(widths, layout)
-    windows = ScaleWindows.holding(rounded.scale_codes, by_row, layout)
-    places = windows.placed(rounded.scale_codes, by_row)
-    return [pack_places(_tiles(places, layout)), windows.section()]
+    ranges = ScaleRanges.holding(rounded.scale_codes, by_row, layout)
+    places = ranges.placed(rounded.scale_codes, by_row)
+    return [pack_places(_tiles(places, layout)), ranges.section()]
 
 
-def _unpack_scales(end: End, layout: TensorLayout) -> tuple[npt.NDArray[np.uint8], ScaleWindows]:
-    """Places (row_tiles * 16, groups) and the windows that they are places of."""
+def _unpack_scales(end: End, layout: TensorLayout) -> tuple[npt.NDArray[np.uint8], ScaleRanges]:
+    """Places (row_tiles * 16, groups) and the ranges that they are places of."""
     tiles = (layout.row_tiles, layout.groups)
     if layout.scale_bits == 8:
         codes = _untile(end.take(tiles[0] * tiles[1] * TILE_ROWS).reshape(*tiles, TILE_ROWS))
-        return codes, ScaleWindows.anywhere(len(codes))
+        return codes, ScaleRanges.anywhere(len(codes))
     section = np.zeros(layout.row_tiles * TILE_ROWS, np.uint8)
     section[: layout.rows] = end.take(layout.rows)
     places = _untile(unpack_places(end.take(tiles[0] * tiles[1] * TILE_ROWS // 2).reshape(*tiles, TILE_ROWS // 2)))
-    return places, ScaleWindows.read(section, layout.levels)
+    return places, ScaleRanges.read(section, layout.levels)
 
 
 def _zero_bytes(widths: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Coordinate descent on the codes of a rounded matrix; the kernel only sees arrays that `quantizers.descent` made."""
+"""Coordinate descent on the codes of a rounded matrix; the kernel only sees arrays that `rounding.descent` made."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def descend(
 
     codes: uint8 (rows, columns). slopes: float32 (rows, columns), errors times the Hessian; both change in place.
     hessian: float32 (columns, columns), symmetric, of positive diagonal. scales: float32 (rows, groups). widths: uint8
-    (rows, groups); codes of width 16 stay. levels, nearest: of `levels.LevelTables`. sweeps: at most so many passes
+    (rows, groups); codes of width 16 stay. levels, nearest: of `codebooks.LevelTables`. sweeps: at most so many passes
     over a row.
     """
     columns = codes.shape[1]

@@ -67,7 +67,7 @@ def _rows(
     first: int,
     past: int,
 ) -> None:
-    """Arguments as `PackedMatrix` has them; small, meanings: of `entries`; levels: of `levels.LevelTables`."""
+    """Arguments as `PackedMatrix` has them; small, meanings: of `entries`; levels: of `codebooks.LevelTables`."""
     columns = out.shape[1]
     for i in range(first, past):
         row = wanted[i]

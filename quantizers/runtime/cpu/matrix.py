@@ -42,14 +42,14 @@ class PackedMatrix:
         cells: group * 32 + width of each stored group, widest first, int32 (row_tiles, groups); (1, groups) if all
             tiles agree.
         entries: scales and zero-points, see `runtime.cpu.entries`, uint8.
-        windows: section of `scale_windows.ScaleWindows`, uint8 (row_tiles, 16).
+        windows: section of `scale_ranges.ScaleRanges`, uint8 (row_tiles, 16).
         scale_table: scales of codes 0..15, float32 (16,).
         permutation: int32 (columns,), `None` if columns are stored in the model's order.
         rows: outputs.
         columns: inputs.
         halves: some cell has width 16.
-        ends: of `kernels.descriptor`, int32 (row_tiles or 1, 7).
-        fields: the table of `kernels.descriptor`, int64.
+        ends: of `cpu.descriptor`, int32 (row_tiles or 1, 7).
+        fields: the table of `cpu.descriptor`, int64.
         input_key: matrices with equal keys may share rounded inputs.
         products: the matrix bound to its kernels, by activation mode, see `product.product_of`.
 
@@ -146,8 +146,8 @@ def prepare(tensor: PackedTensor) -> PackedMatrix:
     wide = tensor.widths.astype(np.int64)
     order = np.argsort(-wide, axis=1, kind="stable")
     cells = (order << descriptor.WIDTH_BITS | np.take_along_axis(wide, order, axis=1)).astype(np.int32)
-    if len(tensor.windows.lowest) != shape[0] * TILE_ROWS:
-        raise DataError(f"{name}: {len(tensor.windows.lowest)} windows of scales for {layout.rows} rows")
+    if len(tensor.ranges.lowest) != shape[0] * TILE_ROWS:
+        raise DataError(f"{name}: {len(tensor.ranges.lowest)} ranges of scales for {layout.rows} rows")
     entries, starts = make_entries(tensor, order)
     identity = np.array_equal(tensor.permutation, np.arange(layout.columns))
     return PackedMatrix(
@@ -157,7 +157,7 @@ def prepare(tensor: PackedTensor) -> PackedMatrix:
         np.stack([offsets.min(axis=1), starts], axis=1),
         cells[:1].copy() if (cells == cells[0]).all() else cells,
         entries,
-        tensor.windows.section().reshape(-1, TILE_ROWS),
+        tensor.ranges.section().reshape(-1, TILE_ROWS),
         grid.scale_table(tensor.base)[:16].copy(),
         None if identity else np.clip(tensor.permutation, -1, layout.columns).astype(np.int32),
     )
@@ -172,7 +172,7 @@ def _check(matrix: PackedMatrix) -> None:
     _expect(name, "tile offsets", matrix.tiles, np.int64, (tiles, 2))
     _expect(name, "cells", cells, np.int32, (1 if np.shape(cells)[:1] == (1,) else tiles, groups))
     _expect(name, "entries", matrix.entries, np.uint8, np.shape(matrix.entries)[:1])
-    _expect(name, "windows of scales", matrix.windows, np.uint8, (tiles, TILE_ROWS))
+    _expect(name, "ranges of scales", matrix.windows, np.uint8, (tiles, TILE_ROWS))
     _expect(name, "scales", matrix.scale_table, np.float32, (16,))
     _expect(name, "buffer", matrix.buffer, np.uint8, np.shape(matrix.buffer)[:1])
     tables: list[npt.NDArray[Any]] = [

@@ -71,7 +71,7 @@ class Product:
         self._inputs = whole_lines(self.activation_bytes(1))
         self._room = self._inputs + self.work_bytes(1)
         self._key = (matrix.input_key, self._exact)
-        self._crew_share = tuning.CREW_SHARE // (TILE_ROWS * layout.columns) + 1
+        self._spin_share = tuning.SPIN_SHARE // (TILE_ROWS * layout.columns) + 1
         self.alone = not self._twice and self._tiles < 2 * self._smallest_share(1)
 
     def one(self, x: torch.Tensor, out: torch.Tensor) -> None:
@@ -124,7 +124,7 @@ class Product:
             return None
         return OneToken(
             address(self._kernel), self._address, self._chunk, self._tiles, self.matrix.layout.rows, bias,
-            self.activation_bytes(1), self.work_bytes(1), self._key, self._crew_share,
+            self.activation_bytes(1), self.work_bytes(1), self._key, self._spin_share,
         )  # fmt: skip
 
     def activation_bytes(self, tokens: int) -> int:

@@ -18,7 +18,7 @@ def remainder(matrix: PackedMatrix, x: Floats, inputs: npt.NDArray[np.uint8], la
     Args:
         matrix: a matrix without cells of width 16.
         x: float32 (tokens, columns), contiguous.
-        inputs: the block that `kernels.activations` describes, made of x for this matrix in mode int8.
+        inputs: the block that `cpu.activations` describes, made of x for this matrix in mode int8.
         lanes: of the runner that made them.
     """
     layout = matrix.layout

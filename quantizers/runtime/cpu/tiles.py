@@ -219,7 +219,7 @@ def multiply(
                             unpack_group(path, 0, bits, at, blocks, levels, work)
                         else:
                             unpack_group(path, 1, bits, at, blocks, levels, work)
-                            # as `simd.levels.most_bits`: of 6 bits levels are even
+                            # as `simd.codebooks.most_bits`: of 6 bits levels are even
                             most_bits = bits if bits == 6 else 8
                     add_tokens(
                         path, lanes, most_bits, block, blocks, zeros, scales, activations + inputs, steps + index,

@@ -32,6 +32,6 @@ SHARE_SECONDS = 30e-6
 """What a share of the rows must take to be worth handing over to another thread (`threads`)."""
 SECONDS_PER_WEIGHT, SECONDS_PER_PRODUCT, SECONDS_PER_INPUT = 2e-11, 8e-12, 1e-10
 """Of one core, in order of magnitude: to read a packed weight, to multiply it with a token, and to round an input."""
-CREW_SHARE = 1 << 16
+SPIN_SHARE = 1 << 16
 """Weights of one token's product that are worth handing over to a thread that is waiting for them
 (`benchmarks/decode.py`)."""

@@ -66,7 +66,7 @@ def fit_levels(
 
     x, weight: float32 (group,). top: largest code. base, table: the tensor's scales. lowest, stride,
     places: the codes that are allowed, see `scale_code`. zeros, closest, spread: the
-    rows of the width in `levels.LevelTables`.
+    rows of the width in `codebooks.LevelTables`.
     Returns (scale code, zero-point, error).
     """
     total = np.float32(0.0)

@@ -75,7 +75,7 @@ def fit_scale(
 ) -> tuple[int, int, np.float32]:  # fmt: skip
     """`fit_levels` or `fit_grid`, whichever the width's levels ask for.
 
-    zero_levels, closest, spread: of `levels.LevelTables`.
+    zero_levels, closest, spread: of `codebooks.LevelTables`.
     """
     top = (1 << bits) - 1
     if spread[bits] > 0:
@@ -118,8 +118,8 @@ def round_group(
 
     work: float32 (rows, columns), holds the rounded weights afterwards. factor: upper Cholesky factor of the inverse
     Hessian, float32 (columns, columns). weight: float32 (columns,) of the scale search. widths: uint8 (rows,).
-    code_levels, zero_levels, nearest, closest, spread: of `levels.LevelTables`. lowest, strides, offsets,
-    most_places: of `scale_windows.ScaleWindows`.
+    code_levels, zero_levels, nearest, closest, spread: of `codebooks.LevelTables`. lowest, strides, offsets,
+    most_places: of `scale_ranges.ScaleRanges`.
     feedback: pass each column's error on to the group's later columns (GPTQ). errors: float32 (rows, stop - start),
     what the columns after the group still have to take up, divided by the factor's diagonal.
     """
@@ -182,7 +182,7 @@ def tile_damage(
     shrinks: as `fit_grid`; at 8 bits only the first two, clipping more never pays.
     weights: float32 (rows, columns). rows: float32 (terms, rows) and columns: float32 (terms, columns), the error of
     weight (n, k) counts `sum_t rows[t, n] * columns[t, k]`. tops: int64 (strategies,), levels - 1, 0 for "exact".
-    zero_levels, closest, spread: of `levels.LevelTables`.
+    zero_levels, closest, spread: of `codebooks.LevelTables`.
     out: float64 (row_tiles, groups, strategies), added to. Tiles `first:past`.
     """
     terms = rows.shape[0]

@@ -1,4 +1,4 @@
-"""Kernels that choose the window of scale codes of each row, see `formats.native.scale_ranges`.
+"""Kernels that choose the range of scale codes of each row, see `formats.native.scale_ranges`.
 
 They only see arrays whose shapes `formats.native.range_search` made.
 """
@@ -35,7 +35,7 @@ def errors_by_code(
     the middle of the levels stays at the same weight.
 
     x, weight: float32 (group,). top: largest code of a weight. table: the tensor's scales, float32 (256,). zeros,
-    closest: the width's rows of `levels.LevelTables`. code, zero: the best scale code and zero-point that are known.
+    closest: the width's rows of `codebooks.LevelTables`. code, zero: the best scale code and zero-point that are known.
     errors: float32 (codes,), written; codes past the last one are as bad as that one.
     """
     largest = closest[511]
@@ -60,11 +60,11 @@ def errors_by_code(
 
 
 @njit(**_OPTIONS)
-def best_window(errors: Floats, starts: int, even: int, coarse: int, places: int) -> tuple[int, int]:
-    """Where the window begins, and its stride, that leave the least error in sum.
+def best_range(errors: Floats, starts: int, even: int, coarse: int, places: int) -> tuple[int, int]:
+    """Where the range begins, and its stride, that leave the least error in sum.
 
-    errors: float32 (groups, codes), of each group with each code. starts: windows begin before it, at multiples of
-    `even`. coarse: the stride other than 1. places: codes of a window; those past the last one of `errors` count as
+    errors: float32 (groups, codes), of each group with each code. starts: ranges begin before it, at multiples of
+    `even`. coarse: the stride other than 1. places: codes of a range; those past the last one of `errors` count as
     that one.
     Returns (first code, stride), the earliest of equals, of stride 1 rather than `coarse`.
     """
@@ -91,11 +91,11 @@ def choose(
     zero_levels: Floats, closest: Floats, spread: Floats, offsets: Longs, even: int, coarse: int, places: int,
     lowest: Longs, strides: Longs, first: int, past: int,
 ) -> None:  # fmt: skip
-    """Windows of rows `first:past`.
+    """Ranges of rows `first:past`.
 
     weights: float32 (rows, columns). weight: float32 (columns,), what squared errors cost. widths: uint8
     (rows, groups). base, table, shrinks, zero_levels, closest, spread: as `rounding.round_group`. offsets: of
-    `scale_windows.ScaleWindows`. even, coarse, places: as `best_window`. lowest, strides: int64 (rows,), written.
+    `scale_ranges.ScaleRanges`. even, coarse, places: as `best_range`. lowest, strides: int64 (rows,), written.
     """
     groups, columns = widths.shape[1], weights.shape[1]
     codes, zeros = np.empty(groups, np.int64), np.empty(groups, np.int64)
@@ -131,5 +131,5 @@ def choose(
                     closest[bits], codes[group] + offsets[bits], zeros[group], begin + offsets[bits], errors[counted],
                 )  # fmt: skip
                 counted += 1
-        place, strides[n] = best_window(errors[:counted], min(span, latest - begin + 1), even, coarse, places)
+        place, strides[n] = best_range(errors[:counted], min(span, latest - begin + 1), even, coarse, places)
         lowest[n] = begin + place

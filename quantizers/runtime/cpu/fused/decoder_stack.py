@@ -29,17 +29,17 @@ from nash_swarm.quantizers.runtime.cpu.fused.decoder_layer import (
 )
 from nash_swarm.quantizers.runtime.cpu.fused.layer_products import (
     ATTEND,
-    CREW,
     HELPERS,
     SCRATCH,
     SCRATCH_SIZE,
     SHARES,
+    WORKERS,
     products,
 )
 from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES, attend_body, attention_room
 from nash_swarm.quantizers.runtime.cpu.simd.vectors import load_float, load_floats, load_long, store_floats
 from nash_swarm.quantizers.runtime.cpu.workers.atomics import ARGUMENTS, address
-from nash_swarm.quantizers.runtime.cpu.workers.crew import CREW_BYTES, dismiss, serve, share_out
+from nash_swarm.quantizers.runtime.cpu.workers.spinning import WORKERS_BYTES, dismiss, serve, share_out
 
 KEPT = ("keys", "values", "key_head", "key_token", "value_head", "value_token", "tokens")
 """Of a layer's cache, int64: addresses of float32 (key heads, tokens, head), strides in elements, and how many tokens
@@ -78,10 +78,10 @@ def gather_helpers(threads: int, work: int, group: int, tokens: int) -> npt.NDAr
     """
     size = whole_lines(max(work, 4 * attention_room(group, tokens)))
     table = whole_lines(8 * len(HELPERS))
-    memory = aligned_empty(table + CREW_BYTES + size * threads)
+    memory = aligned_empty(table + WORKERS_BYTES + size * threads)
     start = memory.ctypes.data
-    memory[: table + CREW_BYTES] = 0
-    fields = (start + table, threads, start + table + CREW_BYTES, size, products(), attention())
+    memory[: table + WORKERS_BYTES] = 0
+    fields = (start + table, threads, start + table + WORKERS_BYTES, size, products(), attention())
     memory[: 8 * len(HELPERS)].view(np.int64)[:] = fields
     return memory
 
@@ -160,7 +160,7 @@ def _share_attention(
         shares = min(load_long(helpers + SHARES), heads, worth)
     if shares > 1:
         share_out(
-            load_long(helpers + CREW), load_long(helpers + ATTEND), (queries, attended, kept, table, tokens, 0),
+            load_long(helpers + WORKERS), load_long(helpers + ATTEND), (queries, attended, kept, table, tokens, 0),
             load_long(helpers + SCRATCH), load_long(helpers + SCRATCH_SIZE), heads, shares,
         )  # fmt: skip
     else:
@@ -205,9 +205,9 @@ def _compile(source: int) -> tuple[Any, Any]:
         if first == 0:
             _decode(call)
             if helpers != 0:
-                dismiss(load_long(helpers + CREW))
+                dismiss(load_long(helpers + WORKERS))
         else:
-            serve(load_long(helpers + CREW))
+            serve(load_long(helpers + WORKERS))
 
     @compiled
     def attend(

@@ -1,6 +1,6 @@
 """Products of one token inside a decoder layer: those of the same input are one run of tiles.
 
-A crew shares the run out; alone, the calling thread does all of it. What the products are of stands in a table of
+Workers share the run out; alone, the calling thread does all of it. What the products are of stands in a table of
 int64, one after the other.
 """
 
@@ -16,13 +16,13 @@ from nash_swarm.quantizers.runtime.cpu.fingerprint import fingerprint
 from nash_swarm.quantizers.runtime.cpu.fused.single_token import LANES
 from nash_swarm.quantizers.runtime.cpu.simd.vectors import add_floats, load_floats, load_long, store_floats
 from nash_swarm.quantizers.runtime.cpu.workers.atomics import ARGUMENTS, address, call
-from nash_swarm.quantizers.runtime.cpu.workers.crew import share_out
+from nash_swarm.quantizers.runtime.cpu.workers.spinning import share_out
 
 _FUNCTION, _MATRIX, _CHUNK, _TILES, _ROWS, _BIAS, _READY, _SMALLEST, PRODUCT = range(0, 72, 8)
-HELPERS = ("crew", "shares", "scratch", "scratch_size", "products", "attend")
-"""What the caller of a crew knows, int64: its address; how many shares pay; memory of the shares, and how much of it
+HELPERS = ("workers", "shares", "scratch", "scratch_size", "products", "attend")
+"""What the workers' caller has, int64: their address; how many shares pay; memory of the shares, and how much of it
 each has, in bytes; addresses of the compiled `products` and of `decoder_stack.attention`."""
-CREW, SHARES, SCRATCH, SCRATCH_SIZE, PRODUCTS, ATTEND = range(0, 8 * len(HELPERS), 8)
+WORKERS, SHARES, SCRATCH, SCRATCH_SIZE, PRODUCTS, ATTEND = range(0, 8 * len(HELPERS), 8)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class OneToken:
         inputs: bytes of the rounded input.
         work: bytes of its own.
         input_kind: products with equal kinds can use the same rounded input.
-        smallest: tiles below which a share is not worth another thread of a crew.
+        smallest: tiles below which a share is not worth another worker.
     """
 
     function: int
@@ -102,7 +102,8 @@ def multiply_token(
         shares = 1 if helpers == 0 else min(load_long(helpers + SHARES), tiles // load_long(own + _SMALLEST))
         if shares > 1:
             share_out(
-                load_long(helpers + CREW), load_long(helpers + PRODUCTS), (own, together, inputs, out, second, third),
+                load_long(helpers + WORKERS), load_long(helpers + PRODUCTS),
+                (own, together, inputs, out, second, third),
                 load_long(helpers + SCRATCH), load_long(helpers + SCRATCH_SIZE), tiles, shares,
             )  # fmt: skip
         else:

@@ -24,7 +24,7 @@ _LARGEST_INPUT, _LARGEST_SHORT = 127, 2**15 - 1
 
 
 def unpack(builder: ir.IRBuilder, width: int, address: ir.Value) -> list[ir.Value]:
-    """Emit the joining of the planes of `packing.n16k32`."""
+    """Emit the joining of the planes of `formats.native.n16k32`."""
     quads: list[Any] = [None] * QUADS
     at = shift = 0
     for plane in PLANES[width]:

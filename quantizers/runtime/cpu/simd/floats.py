@@ -1,6 +1,7 @@
 """Scales, half-precision values and products with fp32 activations.
 
-Sums are formed in one stated order by fused multiply-adds: `kernels.reference` does the same in NumPy, bit by bit.
+Sums are formed in one stated order by fused multiply-adds: `nash_swarm.testing.products` does the same in NumPy, bit by
+bit.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def add_tokens(
     as long as there are so many.
 
     at: address of the group's codes as blocks of width 8; bits: how wide they are at most. `inputs` stand as
-    `kernels.activations` has them; at `steps`, `totals` and `out` tokens follow each other without gaps. The other
+    `cpu.activations` has them; at `steps`, `totals` and `out` tokens follow each other without gaps. The other
     arguments are those of `add_few_tokens`.
     """
     own = path.literal_value

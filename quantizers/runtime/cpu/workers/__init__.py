@@ -6,8 +6,8 @@ All three take a function, its first arguments, workspaces, rows and the number 
   wherever torch runs on an OpenMP runtime with GNU's interface, that is in its builds for Linux.
 - `threads.pool`: plain Python threads, for `share_compiled` everywhere else, and in forked children, where those of the
   runtime are gone. Waking one takes about ten microseconds.
-- `crew`: threads that are called together once, by one of the two above, and then share out many small jobs from within
-  compiled code, in less than a microsecond each: a whole decode step.
+- `spinning`: threads that are called together once, by one of the two above, and then share out many small jobs from
+  within compiled code, in less than a microsecond each: a whole decode step.
 
 Python functions that release the GIL for most of their time have `nash_swarm.sharing.share_rows`.
 """

@@ -15,24 +15,24 @@ from nash_swarm.names import Levels
 from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.grid import row_widths
 from nash_swarm.quantizers.formats.native.layout import HALF
-from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, PLACES, ScaleWindows, pack_places, unpack_places
+from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, PLACES, ScaleRanges, pack_places, unpack_places
 from nash_swarm.quantizers.rounding.rtn import RoundToNearest
 
 LAYOUT = cut("m", "linear", (48, 320), "tile", levels="normal")
 
 
 @given(cases(per_weight=False))
-def test_a_window_that_holds_codes_gives_them_back(case: Case) -> None:
+def test_a_range_that_holds_codes_gives_them_back(case: Case) -> None:
     layout = replace(case.layout, scale_bits=4)
     if case.layout.scale_bits == 8:
         return  # these codes are anywhere
     widths = row_widths(layout.expand(case.agent_widths), layout)
     codes = case.rounded.scale_codes
-    windows = ScaleWindows.holding(codes, widths, layout)
-    again = ScaleWindows.read(windows.section(), layout.levels)
-    np.testing.assert_array_equal(again.lowest, windows.lowest)
-    np.testing.assert_array_equal(again.strides, windows.strides)
-    places = windows.placed(codes, widths)
+    ranges = ScaleRanges.holding(codes, widths, layout)
+    again = ScaleRanges.read(ranges.section(), layout.levels)
+    np.testing.assert_array_equal(again.lowest, ranges.lowest)
+    np.testing.assert_array_equal(again.strides, ranges.strides)
+    places = ranges.placed(codes, widths)
     assert (places < PLACES).all()
     counted = widths != HALF
     np.testing.assert_array_equal(again.codes(places, widths)[counted], codes[counted])
@@ -54,17 +54,17 @@ def test_half_bytes_hold_two_rows() -> None:
     np.testing.assert_array_equal(unpack_places(section), places)
 
 
-def test_codes_of_no_window_are_refused() -> None:
+def test_codes_of_no_range_are_refused() -> None:
     widths = np.full((48, 5), 3, np.uint8)
     codes = np.full((48, 5), 101, np.uint8)
     codes[7, 2] = 118
-    with pytest.raises(DataError, match="m: the scale codes of a row do not fit a window of 16"):
-        ScaleWindows.holding(codes, widths, LAYOUT)
+    with pytest.raises(DataError, match="m: the scale codes of a row do not fit a range of 16"):
+        ScaleRanges.holding(codes, widths, LAYOUT)
     codes[7, 2] = 121  # five coarse steps
-    assert ScaleWindows.holding(codes, widths, LAYOUT).strides[7] == COARSE
-    codes[7, 2] = 20  # no window of three bits begins so early
-    with pytest.raises(DataError, match="window"):
-        ScaleWindows.holding(codes, widths, LAYOUT)
+    assert ScaleRanges.holding(codes, widths, LAYOUT).strides[7] == COARSE
+    codes[7, 2] = 20  # no range of three bits begins so early
+    with pytest.raises(DataError, match="do not fit a range"):
+        ScaleRanges.holding(codes, widths, LAYOUT)
 
 
 def error(weight: np.ndarray, widths: np.ndarray, levels: Levels, scale_bits: int) -> float:
@@ -76,7 +76,7 @@ def error(weight: np.ndarray, widths: np.ndarray, levels: Levels, scale_bits: in
 
 @pytest.mark.parametrize("levels", get_args(Levels))
 @pytest.mark.parametrize("width", [2, 3, 4, 5, 6, 8, None])
-def test_windows_cost_hardly_any_error(levels: Levels, width: int | None) -> None:
+def test_ranges_cost_hardly_any_error(levels: Levels, width: int | None) -> None:
     """Groups of one row differ by a fifth of an octave here, as those of language models do."""
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((64, 640)) * np.exp2(rng.normal(0, 0.5, (64, 1)))

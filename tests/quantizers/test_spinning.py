@@ -1,4 +1,4 @@
-"""Crews: every share once, in whatever order threads come and are held up."""
+"""Workers that spin: every share once, in whatever order threads come and are held up."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from support.schedules import Schedule
 from support.shares import note
 
 from nash_swarm.quantizers.runtime.cpu.aligned import aligned_empty
-from nash_swarm.quantizers.runtime.cpu.workers import crew as crews
 from nash_swarm.quantizers.runtime.cpu.workers import job as job_in_memory
+from nash_swarm.quantizers.runtime.cpu.workers import spinning
 from nash_swarm.quantizers.runtime.cpu.workers import threads as threads_
 from nash_swarm.quantizers.runtime.cpu.workers.atomics import address
-from nash_swarm.quantizers.runtime.cpu.workers.crew import CREW_BYTES, dismiss, serve, share_out
+from nash_swarm.quantizers.runtime.cpu.workers.spinning import WORKERS_BYTES, dismiss, serve, share_out
 from nash_swarm.quantizers.runtime.cpu.workers.threads import share_compiled
 
 
 @pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Put a crew's functions on the memory of a schedule, whose jobs call a Python function."""
+    """Put the workers' functions on the memory of a schedule, whose jobs call a Python function."""
 
     def make(schedule: Schedule, function: Any) -> None:
         steps = {
             "load": schedule.load, "store": schedule.store, "add": schedule.add, "replace": schedule.replace,
             "pause": schedule.step, "call": function,
         }  # fmt: skip
-        for module in (crews, job_in_memory):
+        for module in (spinning, job_in_memory):
             inner = {name: each.py_func for name, each in vars(module).items() if hasattr(each, "py_func")}
             for name, step in (steps | inner).items():
                 monkeypatch.setattr(module, name, step, raising=False)
@@ -64,23 +64,23 @@ def test_no_order_of_steps_loses_a_share_or_mixes_jobs(uncompiled: Any, helpers:
         def caller(current: Any = current) -> None:
             for job in range(1, 5):
                 current[:] = [job]
-                crews.share_out(0, job, (job, 2, 3, 4, 5, 6), 100 * job, 10, 7, shares)
-            crews.dismiss(0)
+                spinning.share_out(0, job, (job, 2, 3, 4, 5, 6), 100 * job, 10, 7, shares)
+            spinning.dismiss(0)
 
-        schedule.run([caller, *[partial(crews.serve, 0)] * helpers])
+        schedule.run([caller, *[partial(spinning.serve, 0)] * helpers])
         assert rows == Counter({(job, row): 1 for job in range(1, 5) for row in range(7)})
 
 
 @njit("void(int64, int64, int64, int64, int64, int64, int64, int64, int64)", nogil=True)
 def many_jobs(
-    crew: int, function: int, counts: int, places: int, rows: int, shares: int, _w: int, first: int, _past: int
+    workers: int, function: int, counts: int, places: int, rows: int, shares: int, _w: int, first: int, _past: int
 ) -> None:
     if first > 0:
-        serve(crew)
+        serve(workers)
         return
     for _ in range(1000):
-        share_out(crew, function, (counts, places, 0, 0, 0, 0), counts + 8 * rows, 8, rows, shares)
-    dismiss(crew)
+        share_out(workers, function, (counts, places, 0, 0, 0, 0), counts + 8 * rows, 8, rows, shares)
+    dismiss(workers)
 
 
 @pytest.fixture(params=["OpenMP", "pool"])
@@ -96,11 +96,11 @@ def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_row_of_every_job_is_worked_on_once(threads: int, rows: int, shares: int) -> None:
     shares = min(shares, rows)
     counts, places = np.zeros(rows + shares, np.int64), np.zeros(rows, np.int64)
-    crew = aligned_empty(CREW_BYTES)
-    crew[:] = 0
+    workers = aligned_empty(WORKERS_BYTES)
+    workers[:] = 0
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    arguments = (crew.ctypes.data, address(note), counts.ctypes.data, places.ctypes.data, rows, shares)
+    arguments = (workers.ctypes.data, address(note), counts.ctypes.data, places.ctypes.data, rows, shares)
     share_compiled(many_jobs, arguments, threads, smallest=1)
     torch.set_num_threads(before)
     assert (counts[:rows] == 1000).all()

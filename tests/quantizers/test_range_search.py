@@ -1,4 +1,4 @@
-"""The search for windows of scale codes, against windows that are tried one by one."""
+"""The search for ranges of scale codes, against ranges that are tried one by one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from nash_swarm.names import LEVELS, Levels
 from nash_swarm.quantizers.formats.known import cut
 from nash_swarm.quantizers.formats.native.codebooks import NORMAL_WIDTHS, code_levels, level_tables, zero_levels
 from nash_swarm.quantizers.formats.native.grid import SHRINKS, layout_base, scale_table
-from nash_swarm.quantizers.formats.native.kernels import scale_ranges as windows
+from nash_swarm.quantizers.formats.native.kernels import scale_ranges as kernels
 from nash_swarm.quantizers.formats.native.kernels.codebook_fitting import fit_levels
 from nash_swarm.quantizers.formats.native.kernels.rounding import fit_scale
 from nash_swarm.quantizers.formats.native.layout import HALF
-from nash_swarm.quantizers.formats.native.range_search import search_windows
-from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, EVEN, PLACES, ScaleWindows, scale_offsets
+from nash_swarm.quantizers.formats.native.range_search import search_ranges
+from nash_swarm.quantizers.formats.native.scale_ranges import COARSE, EVEN, PLACES, ScaleRanges, scale_offsets
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 70), st.integers(1, 5), st.sampled_from([2, 4, 5]))
-def test_best_window_is_the_best_of_all(seed: int, groups: int, codes: int, even: int, coarse: int) -> None:
+def test_best_range_is_the_best_of_all(seed: int, groups: int, codes: int, even: int, coarse: int) -> None:
     rng = np.random.default_rng(seed)
     errors = rng.integers(0, 50, (groups, codes)).astype(np.float32)
     starts, places = int(rng.integers(1, codes + 1)), int(rng.integers(1, 17))
@@ -30,7 +30,7 @@ def test_best_window_is_the_best_of_all(seed: int, groups: int, codes: int, even
         for first in range(0, starts, even)
     ]
     _, is_coarse, first = min(tried)
-    assert windows.best_window(errors, starts, even, coarse, places) == (first, coarse if is_coarse else 1)
+    assert kernels.best_range(errors, starts, even, coarse, places) == (first, coarse if is_coarse else 1)
 
 
 def least_errors(x: np.ndarray, weight: np.ndarray, width: int, levels: Levels, scales: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_errors_by_code_are_nearly_the_least_ones(levels: Levels, width: int) ->
         rows = (tables.zeros, tables.closest, tables.spread)
         code, zero, error = fit_scale(x, weight, width, base, table, 0, 1, 256, np.array(SHRINKS, np.float32), *rows)
         first, errors = max(0, code - 20), np.empty(50, np.float32)
-        windows.errors_by_code(
+        kernels.errors_by_code(
             x, weight, 2**width - 1, table, tables.zeros[width], tables.closest[width], code, zero, first, errors
         )
         least = least_errors(x, weight, width, levels, table[np.minimum(255, first + np.arange(50))])
@@ -67,7 +67,7 @@ def test_errors_by_code_are_nearly_the_least_ones(levels: Levels, width: int) ->
 
 @pytest.mark.parametrize("stride", [1, COARSE])
 @pytest.mark.parametrize("width", NORMAL_WIDTHS[1:])
-def test_a_scale_in_a_window_is_nearly_its_best_one(width: int, stride: int) -> None:
+def test_a_scale_in_a_range_is_nearly_its_best_one(width: int, stride: int) -> None:
     """With one weight that counts more than the others together, which few scales hit."""
     rng = np.random.default_rng(width)
     tables, found, best = level_tables("normal"), 0.0, 0.0
@@ -87,7 +87,7 @@ def test_a_scale_in_a_window_is_nearly_its_best_one(width: int, stride: int) -> 
 
 @pytest.mark.parametrize("levels", LEVELS)
 @pytest.mark.parametrize("width", [2, 3, 4, 5, 6, 8])
-def test_the_window_is_nearly_the_best_of_all(levels: Levels, width: int) -> None:
+def test_the_range_is_nearly_the_best_of_all(levels: Levels, width: int) -> None:
     """In rows with a single large weight whose input is large too, as down projections of language models have."""
     rng = np.random.default_rng(0)
     rows, columns = 12, 576
@@ -110,7 +110,7 @@ def test_the_window_is_nearly_the_best_of_all(levels: Levels, width: int) -> Non
             for at in range(0, columns, 64)
         )  # fmt: skip
 
-    found = search_windows(weight, widths, layout, float(base), costs)
+    found = search_ranges(weight, widths, layout, float(base), costs)
     mine = sum(error(row, int(found.lowest[row]), int(found.strides[row])) for row in range(rows))
     latest = 255 - int(scale_offsets(levels).max())
     best = sum(
@@ -120,26 +120,26 @@ def test_the_window_is_nearly_the_best_of_all(levels: Levels, width: int) -> Non
     assert best <= mine <= 1.05 * best
 
 
-def test_rows_of_zeros_and_of_halves_have_windows_too() -> None:
+def test_rows_of_zeros_and_of_halves_have_ranges_too() -> None:
     layout = cut("m", "linear", (48, 320), "tile", levels="normal")
     widths = np.full((48, 5), HALF, np.uint8)
     widths[:32] = 4
     weight = np.zeros((48, 320), np.float32)
     weight[16:] = np.random.default_rng(0).standard_normal((32, 320))
-    found = search_windows(weight, widths, layout, layout_base(weight, layout))
+    found = search_ranges(weight, widths, layout, layout_base(weight, layout))
     assert (found.first(widths) <= 255).all() and (found.strides == 1).all()
-    ScaleWindows.holding(found.codes(np.full((48, 5), PLACES - 1, np.uint8), widths), widths, layout)
+    ScaleRanges.holding(found.codes(np.full((48, 5), PLACES - 1, np.uint8), widths), widths, layout)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(LEVELS))
-def test_windows_are_such_as_files_hold(seed: int, levels: Levels) -> None:
+def test_ranges_are_such_as_files_hold(seed: int, levels: Levels) -> None:
     rng = np.random.default_rng(seed)
     layout = cut("m", "linear", (20, 200), "tile", group_size=32, levels=levels)
     spread = np.repeat(np.exp2(rng.normal(0, rng.uniform(0, 6), (20, 7))), 32, axis=1)[:, :200]
     weight = (rng.standard_normal((20, 200)) * spread).astype(np.float32)
     widths = rng.choice(np.array([2, 3, 4, 5, 6, 8, HALF], np.uint8), (20, 7))
-    found = search_windows(weight, widths, layout, layout_base(weight, layout))
-    again = ScaleWindows.read(found.section(), layout.levels)
+    found = search_ranges(weight, widths, layout, layout_base(weight, layout))
+    again = ScaleRanges.read(found.section(), layout.levels)
     np.testing.assert_array_equal(again.lowest, found.lowest)
     np.testing.assert_array_equal(again.strides, found.strides)
     assert (found.lowest % EVEN == 0).all() and (found.lowest >= 0).all()

@@ -140,7 +140,8 @@ def unstable(module: str, own: set[str]) -> Iterator[str]:
             names = [given.value] if isinstance(given, ast.Constant) and given.value not in own else []
         elif isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in ("torch", "transformers"):
             names = [*str(node.module).split("."), *(alias.name for alias in node.names)]
-            if str(node.module).startswith("transformers.") and node.module != "transformers.utils":
+            hidden = str(node.module).startswith("transformers.") and node.module != "transformers.utils"
+            if hidden or node.module == "torch.multiprocessing.reductions":
                 yield str(node.module)
         yield from (name for name in names if name.startswith("_") and not name.endswith("__") and name not in PYTHON)
 

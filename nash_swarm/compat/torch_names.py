@@ -11,6 +11,7 @@ from torch import nn
 from nash_swarm.compat.versions import using
 
 with using("torch"):
+    from torch.multiprocessing.reductions import StorageWeakRef as StorageWeakRef
     from torch.nn.modules.module import _has_any_global_hook as _global_hook
 
     _torch: Any = torch._C

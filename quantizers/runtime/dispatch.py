@@ -15,7 +15,8 @@ From `PackedLinear.forward` to the kernel there are these steps:
 5. the compiled `cpu.compiled.kernel`, on addresses.
 
 A matrix is a `Packed` (the sections of the file) only while it is checked; then a `PackedMatrix` (the kernels'
-tables), with a `Product` for each activation mode that has been asked for.
+tables), with a `Product` for each activation mode that has been asked for. It keeps the backend that took it: one that
+is registered later gets matrices that are checked later.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from nash_swarm import registry
+from nash_swarm.compat.torch_names import StorageWeakRef
 from nash_swarm.errors import DataError, UsageError
 from nash_swarm.quantizers.formats import description
 from nash_swarm.quantizers.formats.base import Layout, Packed
@@ -65,7 +65,7 @@ class Found:
 
 
 _found: dict[int, Found] = {}
-_only: tuple[Backend, ...] = ()
+_only: tuple[Backend, ...] | None = None
 
 
 def linear(
@@ -156,7 +156,7 @@ def choose(layout: Layout, device: torch.device) -> Backend:
         UsageError: there is none; the message says why.
     """
     reasons: list[str] = []
-    for backend in _only or _backends():
+    for backend in _backends() if _only is None else _only:
         reason = backend.refusal(layout, device, instructions_of(device))
         if reason is None:
             if reasons:
@@ -168,8 +168,14 @@ def choose(layout: Layout, device: torch.device) -> Backend:
 
 @contextmanager
 def only(backends: Sequence[Backend]) -> Iterator[None]:
-    """Have no other backends than these, in this order, in the whole process."""
+    """Have no other backends than these, in this order, in the whole process.
+
+    Raises:
+        UsageError: there are none.
+    """
     global _only
+    if not backends:
+        raise UsageError("no backends: without one no packed matrix can be multiplied with")
     before, _only = _only, tuple(backends)
     _found.clear()
     try:
@@ -179,7 +185,6 @@ def only(backends: Sequence[Backend]) -> Iterator[None]:
         _found.clear()
 
 
-@cache
 def _backends() -> tuple[Backend, ...]:
     made = [registry.create("backends", name) for name in registry.names("backends")]
     return tuple(sorted(made, key=lambda backend: -backend.priority))

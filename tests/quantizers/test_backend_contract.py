@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,13 +119,10 @@ def test_broken_backends_are_found_out(broken: Backend, message: str) -> None:
 
 @pytest.fixture
 def registered() -> Iterator[None]:
+    linear(some_case())(torch.ones(1, 160))  # a backend counts that is registered after a product, too
     registry.register("backends", "toy", Toy)
-    dispatch._backends.cache_clear()
-    dispatch._found.clear()
     yield
     del registry._registered["backends", "toy"]
-    dispatch._backends.cache_clear()
-    dispatch._found.clear()
 
 
 @pytest.mark.usefixtures("registered")
@@ -145,3 +144,22 @@ def test_what_no_backend_supports_is_said() -> None:
     assert needy.refusal(layer.layout, torch.device("cpu"), frozenset()) == "needs one of the instruction sets sm_90"
     with dispatch.only([Nowhere(), Cpu()]):
         layer.check()
+
+
+def test_no_backends_are_refused() -> None:
+    with pytest.raises(UsageError, match="no backends"), dispatch.only([]):
+        pass
+    assert dispatch.choose(linear(some_case()).layout, torch.device("cpu")).name == "cpu"
+
+
+def test_the_default_product_asks_for_rows_where_the_input_is() -> None:
+    class Elsewhere(Toy):
+        linear = Backend.linear
+
+        def rows(self, matrix: Any, ids: torch.Tensor) -> torch.Tensor:
+            assert ids.device.type == "meta"
+            return torch.empty(len(ids), 160, device=ids.device)
+
+    matrix = SimpleNamespace(layout=some_case().layout)
+    out = Elsewhere().linear(matrix, torch.empty(2, 160, device="meta", dtype=torch.bfloat16), None, "fp32")
+    assert (out.shape, out.device.type, out.dtype) == ((2, matrix.layout.rows), "meta", torch.bfloat16)

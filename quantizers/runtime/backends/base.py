@@ -104,7 +104,7 @@ class Backend(ABC):
             UsageError: there is no such choice of activations.
         """
         check_mode(activations)
-        weight = self.rows(matrix, torch.arange(matrix.layout.rows)).to(x.device, x.dtype)
+        weight = self.rows(matrix, torch.arange(matrix.layout.rows, device=x.device)).to(x.dtype)
         return functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
 

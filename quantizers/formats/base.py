@@ -8,7 +8,7 @@ which is what games, allocations and files know of the matrix. A new format is o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
@@ -16,20 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError
+from nash_swarm.files.values import record
 from nash_swarm.names import Granularity
+from nash_swarm.quantizers.formats.packed import Bytes as Bytes
+from nash_swarm.quantizers.formats.packed import Floats as Floats
+from nash_swarm.quantizers.formats.packed import Grid as Grid
+from nash_swarm.quantizers.formats.packed import Longs as Longs
+from nash_swarm.quantizers.formats.packed import Packed as Packed
+from nash_swarm.quantizers.formats.packed import Share as Share
+from nash_swarm.quantizers.formats.packed import alone as alone
 
 Kind = Literal["linear", "conv1d", "embedding", "tied"]
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Longs = npt.NDArray[np.int64]
-
-Share = Callable[[int, Callable[[int, int], Any]], None]
-"""Shares rows `0:n` out to threads: `share(n, work)` calls `work(first, past)` until all rows are done."""
-
-
-def alone(rows: int, work: Callable[[int, int], Any]) -> None:
-    """The `Share` of one thread."""
-    work(0, rows)
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,12 @@ class Layout(ABC):
 
     def order_bytes(self) -> int:
         """Bytes of the permutation, if there is one."""
-        return self.columns * order_type(self).itemsize if self.ordered else 0
+        return self.columns * self.order_type.itemsize if self.ordered else 0
+
+    @property
+    def order_type(self) -> np.dtype[Any]:
+        """Type of a permutation's entries on disk."""
+        return np.dtype("<u2" if self.columns <= 2**16 else "<u4")
 
     @abstractmethod
     def text(self, bias: bool = False) -> str:
@@ -155,62 +157,22 @@ class Layout(ABC):
         """Plain values, as games and allocations have them in their files."""
         return asdict(self)
 
-
-L = TypeVar("L", bound=Layout)
-
-
-class Packed(ABC):
-    """A packed matrix, checked to the byte.
-
-    Attributes:
-        layout: shape and cells.
-        buffer: the bytes on disk, uint8 (bytes,).
-        widths: uint8, one for each of the layout's `units`.
-        permutation: int64 (columns,), stored column k is the matrix's column `permutation[k]`.
-    """
-
-    buffer: Bytes
-    widths: Bytes
-    permutation: Longs
-
-    @abstractmethod
-    def dequantize(self) -> Floats:
-        """The matrix, float32 (rows, columns), columns in the model's order: the reference of every kernel."""
-
-    def read_rows(self, wanted: Longs, out: Floats, first: int, past: int) -> None:
-        """Rows `wanted[first:past]` into those of `out`, float32 (wanted, columns), columns in the model's order."""
-        out[first:past] = self.dequantize()[wanted[first:past]]
-
-
-class Grid(ABC):
-    """The grid of one matrix while it is rounded, group after group of columns.
-
-    Attributes:
-        group_size: columns that are rounded together.
-    """
-
-    group_size: int
-
-    @abstractmethod
-    def round_group(self, work: Floats, start: int, stop: int, factor: Floats | None, errors: Floats) -> None:
-        """Round columns `start:stop` of `work`, float32 (rows, columns), in place.
-
-        Args:
-            work: the matrix; holds the rounded weights afterwards.
-            start, stop: the group.
-            factor: upper Cholesky factor of the inverse Hessian, float32 (columns, columns): each column's error is
-                passed on to the group's later ones. None for plain rounding.
-            errors: float32 (rows, stop - start), zero; with a factor, what the columns after the group have to take up,
-                divided by the factor's diagonal.
-        """
-
-    @abstractmethod
-    def rounded(self, work: Floats) -> Any:
-        """What `Format.pack` takes, once every group has been rounded in `work`.
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Self:
+        """Inverse of `values`; fields may be missing that have a default.
 
         Raises:
-            DataError: a weight cannot be stored.
+            DataError: the record is of another kind of layout, says what is not so, or there is no such layout.
         """
+        own = {each.name for each in fields(cls)}
+        found = record(cls, {name: value for name, value in values.items() if name in own})
+        known = found.values().items()
+        if wrong := dict(item for item in values.items() if item not in known):
+            raise DataError(f"{cls.__name__}: tensor {found.name!r} is not one of {wrong}")
+        return found
+
+
+L = TypeVar("L", bound=Layout)
 
 
 @dataclass(frozen=True)
@@ -305,73 +267,3 @@ def layouts_of(tensors: Sequence[Any]) -> tuple[Layout, ...]:
     if not all(isinstance(tensor, Layout) for tensor in tensors):
         raise DataError("the game's tensors have no format to be stored in")
     return tuple(tensors)
-
-
-def check_rounding(weight: Floats, widths: Bytes, layout: Layout, hessian: Floats | None) -> None:
-    """Refuse what does not fit together before a kernel sees it.
-
-    Raises:
-        DataError: a shape, dtype or width is wrong, or the weights are not finite.
-    """
-    shape, known = (layout.rows, layout.columns), layout.format.strategies
-    if weight.shape != shape or weight.dtype != np.float32:
-        raise DataError(f"{layout.name}: expected float32 weights of shape {shape}, got {weight.dtype} {weight.shape}")
-    if widths.shape != layout.units:
-        raise DataError(f"{layout.name}: expected widths of shape {layout.units}, got {widths.shape}")
-    if not np.isin(widths, known).all():
-        raise DataError(f"{layout.name}: widths outside {known}")
-    if hessian is not None and hessian.shape != (layout.columns, layout.columns):
-        raise DataError(f"{layout.name}: the Hessian is {hessian.shape} for {layout.columns} columns")
-    if not np.isfinite(weight).all():
-        raise DataError(f"{layout.name}: the weights hold NaN or infinite values; the checkpoint is damaged")
-
-
-def order_type(layout: Layout) -> np.dtype[Any]:
-    """Type of a permutation's entries on disk."""
-    return np.dtype("<u2" if layout.columns <= 2**16 else "<u4")
-
-
-def order_section(permutation: Longs | None, layout: Layout) -> Bytes:
-    """A permutation, int64 (columns,), as bytes; empty where the layout has none."""
-    if not layout.ordered:
-        return np.zeros(0, np.uint8)
-    assert permutation is not None
-    return permutation.astype(order_type(layout)).view(np.uint8)
-
-
-class End:
-    """Takes sections off the end of a buffer, so that a reader learns the widths before what they give the size of.
-
-    Attributes:
-        left: bytes not yet taken.
-    """
-
-    def __init__(self, buffer: Bytes, layout: Layout) -> None:
-        if buffer.dtype != np.uint8 or buffer.ndim != 1 or not buffer.flags.c_contiguous:
-            raise DataError(f"{layout.name}: a packed tensor is one contiguous run of bytes")
-        self._buffer, self._layout, self.left = buffer, layout, len(buffer)
-
-    def take(self, count: int) -> Bytes:
-        """A copy of the last `count` bytes.
-
-        Raises:
-            DataError: there are not so many.
-        """
-        if count > self.left:
-            raise DataError(f"{self._layout.name}: the packed tensor is cut short ({len(self._buffer)} bytes)")
-        self.left -= count
-        return self._buffer[self.left : self.left + count].copy()
-
-    def order(self) -> Longs:
-        """The permutation, int64 (columns,); the model's order where the layout has none.
-
-        Raises:
-            DataError: it is none.
-        """
-        plain = np.arange(self._layout.columns)
-        if not self._layout.ordered:
-            return plain
-        permutation = self.take(self._layout.order_bytes()).view(order_type(self._layout)).astype(np.int64)
-        if not np.array_equal(np.sort(permutation), plain):
-            raise DataError(f"{self._layout.name}: the column order is no permutation")
-        return permutation

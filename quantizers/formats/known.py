@@ -6,7 +6,7 @@ from typing import Any
 
 from nash_swarm import arguments
 from nash_swarm.errors import DataError, UsageError
-from nash_swarm.files.values import record, table
+from nash_swarm.files.values import table
 from nash_swarm.names import GRANULARITIES, Granularity, Levels
 from nash_swarm.quantizers.formats.base import Format, Kind, Layout
 from nash_swarm.quantizers.formats.native.format import N16K32
@@ -19,7 +19,7 @@ LAYOUTS: list[type[Layout]] = [TensorLayout, WeightLayout]
 
 
 def register(layout: type[Layout]) -> None:
-    """Let the lines and records of files be of this kind of layout too; its lines match those of no other."""
+    """Let the lines and records of files be of this kind of layout too; they match those of no other."""
     if layout not in LAYOUTS:
         LAYOUTS.append(layout)
 
@@ -94,18 +94,10 @@ def layout_of(values: Any) -> Layout:
     Raises:
         DataError: the values are of no layout.
     """
-    values = dict(table(values))
-    if "per_weight" not in values:
-        for kind in LAYOUTS[2:]:
-            try:
-                return record(kind, values)
-            except DataError:
-                continue
-    single = values.pop("per_weight", False)
-    if not isinstance(single, bool):
-        raise DataError(f"layout: {single!r} is no per_weight")
-    if not single:
-        return record(TensorLayout, values)
-    for each in ("rows_per_agent", "groups_per_agent", "levels", "scale_bits"):
-        values.pop(each, None)
-    return record(WeightLayout, values)
+    values, reasons = table(values), []
+    for kind in LAYOUTS:
+        try:
+            return kind.from_values(values)
+        except DataError as error:
+            reasons.append(str(error))
+    raise DataError("; ".join(reasons))

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nash_swarm.quantizers.formats.base import Layout
+from nash_swarm.errors import DataError
+from nash_swarm.quantizers.formats.base import Bytes, Floats, Layout
 from nash_swarm.sharing import share_rows
 
 
@@ -40,3 +41,22 @@ def round_columns(
             update = torch.from_numpy(errors) @ torch.from_numpy(factor[start:stop, stop:])
             torch.from_numpy(work)[:, stop:] -= update
     return grid.rounded(work)
+
+
+def check_rounding(weight: Floats, widths: Bytes, layout: Layout, hessian: Floats | None) -> None:
+    """Refuse what does not fit together before a kernel sees it.
+
+    Raises:
+        DataError: a shape, dtype or width is wrong, or the weights are not finite.
+    """
+    shape, known = (layout.rows, layout.columns), layout.format.strategies
+    if weight.shape != shape or weight.dtype != np.float32:
+        raise DataError(f"{layout.name}: expected float32 weights of shape {shape}, got {weight.dtype} {weight.shape}")
+    if widths.shape != layout.units:
+        raise DataError(f"{layout.name}: expected widths of shape {layout.units}, got {widths.shape}")
+    if not np.isin(widths, known).all():
+        raise DataError(f"{layout.name}: widths outside {known}")
+    if hessian is not None and hessian.shape != (layout.columns, layout.columns):
+        raise DataError(f"{layout.name}: the Hessian is {hessian.shape} for {layout.columns} columns")
+    if not np.isfinite(weight).all():
+        raise DataError(f"{layout.name}: the weights hold NaN or infinite values; the checkpoint is damaged")

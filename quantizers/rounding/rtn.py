@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nash_swarm.quantizers.formats.base import Layout, check_rounding
+from nash_swarm.quantizers.formats.base import Floats, Layout
 from nash_swarm.quantizers.formats.native.grid import SHRINKS
 from nash_swarm.quantizers.rounding.base import Quantizer
-from nash_swarm.quantizers.rounding.columns import round_columns
+from nash_swarm.quantizers.rounding.columns import check_rounding, round_columns
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RoundToNearest(Quantizer):
     summary: ClassVar[str] = "round to nearest with scale search; no calibration pass"
     needs_hessian: ClassVar[bool] = False
 
-    shrinks: tuple[float, ...] = SHRINKS
+    shrinks: tuple[float, ...] = field(default=SHRINKS, kw_only=True)
 
     def round(
         self,
@@ -39,7 +39,12 @@ class RoundToNearest(Quantizer):
     ) -> Any:
         """See `Quantizer.round`."""
         check_rounding(weight, widths, layout, hessian)
-        weights = np.ones(layout.columns, np.float32)
-        if hessian is not None and hessian.diagonal().max() > 0:
-            weights = np.ascontiguousarray(hessian.diagonal(), np.float32)
-        return round_columns(weight, widths, layout, None, weights, self.shrinks)
+        if hessian is None or hessian.diagonal().max() <= 0:
+            factor, costs = None, np.ones(layout.columns, np.float32)
+        else:
+            factor, costs = self.column_costs(hessian)
+        return round_columns(weight, widths, layout, factor, costs, self.shrinks)
+
+    def column_costs(self, hessian: Floats) -> tuple[Floats | None, Floats]:
+        """The factor that errors are passed on with, see `round_columns`, and the cost of an error in each column."""
+        return None, np.ascontiguousarray(hessian.diagonal(), np.float32)

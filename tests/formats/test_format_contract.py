@@ -16,9 +16,10 @@ import nash_swarm as ns
 from nash_swarm.errors import DataError
 from nash_swarm.game import BitGame
 from nash_swarm.quantizers.formats import known
-from nash_swarm.quantizers.formats.base import End, Format, Grid, Layout, Packed, alone
+from nash_swarm.quantizers.formats.base import Format, Grid, Layout, Packed, alone
 from nash_swarm.quantizers.formats.native.format import N16K32
 from nash_swarm.quantizers.formats.per_weight.format import PerWeight
+from nash_swarm.quantizers.formats.sections import End
 from nash_swarm.testing import check_format
 
 _LINE = re.compile(r"(\w+) (\d+)x(\d+) rows(b?)")

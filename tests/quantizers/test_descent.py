@@ -57,7 +57,7 @@ def row_errors(
 def test_no_row_is_worse_than_gptq_leaves_it(seed: int, kinds: tuple[int, ...], levels: Levels) -> None:
     weight, widths, layout, hessian = problem(seed, kinds, levels)
     ours = Descent()
-    before = Gptq(ours.damping, ours.shrinks).round(weight, widths, layout, hessian)
+    before = Gptq(ours.damping, shrinks=ours.shrinks).round(weight, widths, layout, hessian)
     after = ours.round(weight, widths, layout, hessian)
     by_row, seen = row_widths(widths, layout), damped(hessian, ours.damping)
     first, last = (row_errors(rounded, weight, by_row, seen, layout)[0] for rounded in (before, after))
@@ -111,7 +111,7 @@ def test_the_kernel_is_a_plain_loop(levels: Levels) -> None:
 
 def test_without_a_hessian_or_sweeps_it_is_gptq() -> None:
     weight, widths, layout, hessian = problem(3, (3,))
-    plain = Gptq(Descent().damping, Descent().shrinks)
+    plain = Gptq(Descent().damping, shrinks=Descent().shrinks)
     for quantizer, seen in ((Descent(), None), (Descent(), np.zeros_like(hessian)), (Descent(sweeps=0), hessian)):
         np.testing.assert_array_equal(
             quantizer.round(weight, widths, layout, seen).codes, plain.round(weight, widths, layout, seen).codes

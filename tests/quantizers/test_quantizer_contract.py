@@ -64,7 +64,7 @@ class Broken(RoundToNearest):
         ("believes everything", "did not raise DataError"),
         ("too many bits", "codes do not fit"),
         ("random", "another result"),
-        ("scales of anywhere", "do not fit a window"),
+        ("scales of anywhere", "do not fit a range"),
         ("wrong zeros", "rows of zeros|3 % of the range"),
         ("no halves", "no half-precision values"),
     ],

@@ -85,7 +85,8 @@ def test_rtn_clips_where_it_costs_least() -> None:
         assert (error["known"] <= error["unknown"] * most).all()
         assert error["known"].sum() < 0.9 * error["unknown"].sum()
     searched, unsearched = (
-        np.square(values(RoundToNearest(shrinks), weight, 2) - weight).sum() for shrinks in ((1.0, 0.8, 0.6), (1.0,))
+        np.square(values(RoundToNearest(shrinks=shrinks), weight, 2) - weight).sum()
+        for shrinks in ((1.0, 0.8, 0.6), (1.0,))
     )
     assert searched < 0.9 * unsearched
 

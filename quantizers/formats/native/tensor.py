@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.errors import DataError
-from nash_swarm.quantizers.formats.base import End, Packed, order_section
+from nash_swarm.quantizers.formats.base import Packed
 from nash_swarm.quantizers.formats.native import grid, n16k32
 from nash_swarm.quantizers.formats.native.bitstream import read_bits, stream_bytes, write_bits
 from nash_swarm.quantizers.formats.native.grid import Rounded
 from nash_swarm.quantizers.formats.native.layout import HALF, SUPPORTED_WIDTHS, TILE_ROWS, TensorLayout
 from nash_swarm.quantizers.formats.native.scale_ranges import ScaleRanges, pack_places, unpack_places
+from nash_swarm.quantizers.formats.sections import End, order_section
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,16 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nash_swarm.compiling import njit
+from nash_swarm.quantizers.formats.native.kernels.rounding import pass_on, whole
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
-
-
-@njit(inline="always", **_OPTIONS)
-def _nearest(x: np.float32) -> int:
-    return math.floor(x + np.float32(0.5))
 
 
 @njit(**_OPTIONS)
@@ -36,7 +32,7 @@ def fit_range(x: Floats, base: np.float32, table: Floats) -> tuple[int, int]:
     # rounding the zero-point moves the range by up to half a step: leave room for it
     code = math.floor(-16.0 * math.log2((high - low) / 254.0 / base))
     code = max(0, min(255, code))
-    zero = int(_nearest(-low / table[code]))
+    zero = int(whole(-low / table[code]))
     return code, max(0, min(255, zero))
 
 
@@ -45,7 +41,7 @@ def _round(x: np.float32, bits: int, scale: np.float32, zero: int) -> tuple[np.f
     levels = np.float32((1 << bits) - 1)
     step = scale * np.float32(255.0) / levels
     shift = scale * np.float32(zero)
-    v = min(levels, max(np.float32(0.0), np.float32(_nearest((x + shift) / step))))
+    v = min(levels, max(np.float32(0.0), np.float32(whole((x + shift) / step))))
     return v, v * step - shift
 
 
@@ -67,7 +63,7 @@ def round_group(
     first: int,
     past: int,
 ) -> None:
-    """As `rounding.round_group`, with widths uint8 (rows, columns)."""
+    """As `native.kernels.rounding.round_group`, with widths uint8 (rows, columns)."""
     x = np.empty(stop - start, np.float32)
     for n in range(first, past):
         x[:] = work[n, start:stop]
@@ -79,10 +75,7 @@ def round_group(
             codes[n, start + j] = np.uint8(v)
             work[n, start + j] = rounded
             if feedback:
-                error = (x[j] - rounded) / factor[start + j, start + j]
-                errors[n, j] = error
-                for k in range(j + 1, stop - start):
-                    x[k] -= error * factor[start + j, start + k]
+                errors[n, j] = pass_on(x, j, rounded, start, factor)
 
 
 @njit(**_OPTIONS)

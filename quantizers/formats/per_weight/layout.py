@@ -90,6 +90,13 @@ class WeightLayout(Layout):
             "ordered": self.ordered, "start": self.start, "levels": "uniform", "scale_bits": 8,
         }  # fmt: skip
 
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Self:
+        """See `Layout.from_values`."""
+        if "per_weight" not in values:
+            raise DataError(f"{cls.__name__}: the record is not one of single weights")
+        return super().from_values(values)
+
     @property
     def _whole(self) -> tuple[int, int]:
         return -(-self.rows // TILE_ROWS) * TILE_ROWS, self.groups

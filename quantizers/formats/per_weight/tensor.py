@@ -8,11 +8,12 @@ from functools import cached_property
 import numpy as np
 
 from nash_swarm.errors import DataError
-from nash_swarm.quantizers.formats.base import Bytes, End, Floats, Longs, Packed, order_section
+from nash_swarm.quantizers.formats.base import Bytes, Floats, Longs, Packed
 from nash_swarm.quantizers.formats.native.bitstream import read_bits, stream_bytes, write_bits
 from nash_swarm.quantizers.formats.native.grid import LARGEST_BASE, Rounded, scale_table
 from nash_swarm.quantizers.formats.per_weight import stream
 from nash_swarm.quantizers.formats.per_weight.layout import WeightLayout, width_code_bits
+from nash_swarm.quantizers.formats.sections import End, order_section
 
 
 @dataclass(frozen=True, eq=False)

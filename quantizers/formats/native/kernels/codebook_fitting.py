@@ -1,6 +1,6 @@
 """Kernel of rounding to uneven levels: the scale and zero-point of a group, and the code of a weight.
 
-It only sees arrays whose shapes `formats.base.check_rounding` held, and the tables of `formats.native.codebooks`.
+It only sees arrays whose shapes `rounding.columns.check_rounding` held, and the tables of `formats.native.codebooks`.
 """
 
 from __future__ import annotations

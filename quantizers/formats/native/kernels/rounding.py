@@ -1,6 +1,6 @@
 """Kernels of rounding: scale search, error-compensated rounding of one group of columns, damage of every width.
 
-The kernels only see arrays whose shapes `formats.base.check_rounding` held.
+The kernels only see arrays whose shapes `rounding.columns.check_rounding` held.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _OPTIONS = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract", "n
 
 
 @njit(inline="always", **_OPTIONS)
-def _nearest(x: np.float32) -> int:
+def whole(x: np.float32) -> int:
+    """The whole number nearest to x, the larger one of two."""
     return math.floor(x + np.float32(0.5))
 
 
@@ -53,13 +54,13 @@ def fit_grid(
             code, shrink = max(lowest, code - stride), np.float32(1.0)
         scale = table[code]
         inverse = np.float32(1.0) / scale
-        zero = min(levels, max(np.float32(0.0), np.float32(_nearest(-low * shrink * inverse))))
+        zero = min(levels, max(np.float32(0.0), np.float32(whole(-low * shrink * inverse))))
         if code == tried and zero == tried_zero:
             continue
         tried, tried_zero = code, zero
         error = np.float32(0.0)
         for j in range(x.size):
-            v = np.float32(_nearest(x[j] * inverse)) + zero
+            v = np.float32(whole(x[j] * inverse)) + zero
             v = min(levels, max(np.float32(0.0), v))
             d = (v - zero) * scale - x[j]
             error += weight[j] * d * d
@@ -83,6 +84,15 @@ def fit_scale(
             x, weight, top, base, table, lowest, stride, places, zero_levels[bits], closest[bits], spread[bits]
         )
     return fit_grid(x, weight, top, base, table, lowest, stride, places, shrinks)
+
+
+@njit(inline="always", **_OPTIONS)
+def pass_on(x: Floats, j: int, rounded: np.float32, start: int, factor: Floats) -> np.float32:
+    """Pass the error of a group's column j on to its later ones; returns it divided by the factor's diagonal."""
+    error = (x[j] - rounded) / factor[start + j, start + j]
+    for k in range(j + 1, x.size):
+        x[k] -= error * factor[start + j, start + k]
+    return error
 
 
 @njit(**_OPTIONS)
@@ -149,15 +159,12 @@ def round_group(
                 codes[n, start + j] = np.uint8(chosen)
                 v = code_levels[bits, chosen]
             else:
-                v = min(levels, max(np.float32(0.0), np.float32(_nearest(x[j] * inverse)) + z))
+                v = min(levels, max(np.float32(0.0), np.float32(whole(x[j] * inverse)) + z))
                 codes[n, start + j] = np.uint8(v)
             rounded = (v - z) * scale
             work[n, start + j] = rounded
             if feedback:
-                error = (x[j] - rounded) / factor[start + j, start + j]
-                errors[n, j] = error
-                for k in range(j + 1, stop - start):
-                    x[k] -= error * factor[start + j, start + k]
+                errors[n, j] = pass_on(x, j, rounded, start, factor)
 
 
 @njit(**_OPTIONS)
